@@ -25,8 +25,7 @@ from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
-from remit.sessions.event_stream import EventStream
-from remit.sessions.transmitter import StreamReceiver, Transmitter
+from remit.sessions.transmitter import EventStream, StreamReceiver, Transmitter
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import serve
 from remit.web.routes import AppDeps

@@ -18,9 +18,8 @@ from remit.config import settings
 from remit.config.settings import Settings
 from remit.errors import InvalidRequestError, RemitError
 from remit.keys.signers import FileSigner
-from remit.sessions.event_stream import EventStream
 from remit.sessions.events import EventIssuer
-from remit.sessions.transmitter import Transmitter
+from remit.sessions.transmitter import EventStream, Transmitter
 from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
 

@@ -24,8 +24,8 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Subject
 from remit.keys.file import FileSealer, load_kek
 from remit.ports import Resource, Write
-from remit.sessions.event_stream import EventStream
 from remit.sessions.revocations import SessionRevocations
+from remit.sessions.transmitter import EventStream
 from remit.stores.sqlite import SqliteStore
 from tests.support.kinds import NOTHING_LENT, register, simulated
 

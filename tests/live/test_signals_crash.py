@@ -11,7 +11,7 @@ import pytest
 
 from remit.core.request import GrantRequest
 from remit.errors import GrantTokenError
-from remit.sessions.event_stream import EventStream
+from remit.sessions.transmitter import EventStream
 from tests.broker.world import SEARCH, details
 from tests.live import signal_driver
 from tests.live.signal_driver import RECEIVER, SAID, TASKS, alice

@@ -11,8 +11,8 @@ from remit.broker import Broker
 from remit.core.audit import Entry
 from remit.core.request import GrantRequest
 from remit.errors import UnavailableError
-from remit.sessions import event_stream
-from remit.sessions.event_stream import EndedTask, EventStream
+from remit.sessions import transmitter
+from remit.sessions.transmitter import EndedTask, EventStream
 from tests.broker.world import OPERATOR, SEARCH, World, details, holder, run
 from tests.sessions.test_revocations import Brittle
 
@@ -181,7 +181,7 @@ def test_many_that_ask_at_once_see_the_same(world: World) -> None:
 
 
 def test_a_place_moves_on_by_itself_past_what_is_of_no_interest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "STRIDE", 3)
+    monkeypatch.setattr(transmitter, "STRIDE", 3)
 
     async def scenario() -> None:
         broker = await world.ready()
@@ -200,4 +200,4 @@ def test_a_place_moves_on_by_itself_past_what_is_of_no_interest(world: World, mo
 
 async def revisions(world: World) -> int:
     """Return how often places were kept."""
-    return sum(record.rev for record in await world.store.records(event_stream.KIND))
+    return sum(record.rev for record in await world.store.records(transmitter.KIND))

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenError, UnavailableError
-from remit.sessions.delivery import LONGEST, MAX_EVENTS, PERIOD, Pace, Poller, bearer
+from remit.sessions.delivery import LONGEST, MAX_EVENTS, PERIOD, Poller, bearer
 from tests.identity.issuing import Clock
 
 URL = "https://transmitter.test/poll"
@@ -67,7 +67,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         transport = httpx.MockTransport(self.there)
-        self.poll = Poller(URL, self.token, lambda: transport, self.here, Pace(self.clock))
+        self.poll = Poller(URL, self.token, lambda: transport, self.clock, self.here)
 
     def round(self) -> None:
         """Let it be time, and make a round."""
@@ -167,23 +167,20 @@ def test_an_answer_that_is_no_good_is_told_to_the_log_and_tried_later(
 
 
 def test_it_is_asked_regularly_and_ever_later_while_it_is_away() -> None:
-    clock = Clock()
-    pace, tries, down = Pace(clock), list[datetime](), False
-
-    async def step() -> None:
-        tries.append(clock())
-        if down:
-            raise UnavailableError
+    pair = Pair()
+    down = False
 
     def wait() -> timedelta:
-        """Try now, and once more as soon as it is time; return how long that took."""
-        asyncio.run(pace.keep(step, "fetched"))
-        assert pace.due is not None
-        known, clock.now = clock(), pace.due - timedelta(microseconds=1)
-        asyncio.run(pace.keep(step, "fetched"))  # too early
-        assert tries[-1] == known
-        clock.now = pace.due
-        return clock() - known
+        """Try now, and once more too early; return how long it waits."""
+        pair.there.answers = [lambda: httpx.Response(503)] if down else []
+        tried, known = len(pair.there.asked) + 1, pair.clock()
+        asyncio.run(pair.poll.round())
+        assert pair.poll.due is not None
+        pair.clock.now = pair.poll.due - timedelta(microseconds=1)
+        asyncio.run(pair.poll.round())  # too early
+        assert len(pair.there.asked) == tried
+        pair.clock.now = pair.poll.due
+        return pair.clock() - known
 
     assert wait() == PERIOD
     down = True

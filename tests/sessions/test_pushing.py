@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from remit.errors import UnavailableError
-from remit.sessions.delivery import FINAL, LONGEST, Pace, Pusher
+from remit.sessions.delivery import FINAL, LONGEST, Pusher
 from tests.identity.issuing import Clock
 
 URL = "https://receiver.test/events"
@@ -28,7 +28,7 @@ class Pair:
 
     def __post_init__(self) -> None:
         transport = httpx.MockTransport(self._answer)
-        self.push = Pusher(URL, None, lambda: transport, self._untold, self._told, Pace(self.clock))
+        self.push = Pusher(URL, None, lambda: transport, self.clock, self._untold, self._told)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         assert (request.method, str(request.url)) == ("POST", URL)

@@ -18,14 +18,14 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Subject
 from remit.errors import GrantEndedError
 from remit.sessions.delivery import MEDIA
-from remit.sessions.events import CAEP, EventIssuer, IssuedSignals
+from remit.sessions.events import CAEP, MAX_TOKEN, EventIssuer, IssuedSignals
 from remit.sessions.events import LOGOUT as LOGOUT_EVENT
-from remit.sessions.receiver import EVENTS, LOGOUT, MAX_TOKEN
 from remit.web.routes import Identity
 from tests.broker.world import SEARCH, World, details
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, signed
 from tests.oauth.plane import Plane, play
 
+EVENTS, LOGOUT = "/v1/signals/events", "/v1/signals/logout"
 REVOKED = f"{CAEP}session-revoked"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 

@@ -17,8 +17,17 @@ from joserfc.jwk import KeySet
 from remit.core.audit import Event
 from remit.core.principal import Holder
 from remit.keys.signers import FileSigner
-from remit.sessions.event_stream import EndedTask, EventStream
-from remit.sessions.transmitter import MAX_EVENTS, SESSION_REVOKED, StreamReceiver, Transmitter, jti_of, subject_id, txn
+from remit.sessions.transmitter import (
+    MAX_EVENTS,
+    SESSION_REVOKED,
+    EndedTask,
+    EventStream,
+    StreamReceiver,
+    Transmitter,
+    jti_of,
+    subject_id,
+    txn,
+)
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, play
 

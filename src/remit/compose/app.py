@@ -18,7 +18,7 @@ from remit.oauth.status_list import StatusList
 from remit.oauth.token_endpoint import Exchange, TokenEndpoint
 from remit.oauth.token_requests import TokenIssuer
 from remit.oauth.wellknown import WellKnown
-from remit.sessions import receiver
+from remit.sessions import events
 from remit.web.middleware import Middleware
 from remit.web.routes import AppDeps, Route
 
@@ -42,7 +42,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         Route("GET", "/problems/{code}", known.problem),
         Route("GET", "/v1/identity", known.identity),
         *bundle.routes(deps),
-        *receiver.routes(deps),
+        *events.routes(deps),
         *deps.streams,
         *V1(deps.broker, deps.kinds, deps.verifier.clock).routes(),
         *ApprovalRoutes(deps).routes(),

@@ -15,11 +15,9 @@ from remit.config.settings import Settings
 from remit.identity.fetch import Fetch, HttpFetch
 from remit.identity.issuers import Issuer
 from remit.ports import Clock
-from remit.sessions.delivery import Pace, Poller, Pusher, bearer
-from remit.sessions.event_stream import EventStream
-from remit.sessions.events import EventIssuer, IssuedSignals
-from remit.sessions.receiver import SignalReceiver
-from remit.sessions.transmitter import StreamReceiver, Transmitter
+from remit.sessions.delivery import Poller, Pusher, bearer
+from remit.sessions.events import EventIssuer, IssuedSignals, SignalReceiver
+from remit.sessions.transmitter import EventStream, StreamReceiver, Transmitter
 
 WELL_KNOWN = "/.well-known/ssf-configuration"
 SHOWN = 32  # characters at least of a token that somebody shows to us: hex of 128 random bits
@@ -83,7 +81,7 @@ def rounds(
     web, made, verified = HttpFetch(), list[Round](), found.verified(clock)
     if verified is not None:
         take, polled = SignalReceiver(broker, verified).event, [one for one in found.tables if one.poll]
-        made += [Poller(str(one.poll), one.token_file, web.transport, take, Pace(clock)).round for one in polled]
+        made += [Poller(str(one.poll), one.token_file, web.transport, clock, take).round for one in polled]
     if sender is not None:
         pushed = [one for one in found.tables if one.receiver and one.push]
         made += [_pusher(one, events, clock, sender, web).round for one in pushed]
@@ -100,4 +98,4 @@ def _pusher(table: SignalTable, events: EventStream, clock: Clock, sender: Trans
     async def acknowledge(place: int) -> None:
         await events.acknowledge(receiver.name, [place])
 
-    return Pusher(str(table.push), table.token_file, web.transport, pending, acknowledge, Pace(clock))
+    return Pusher(str(table.push), table.token_file, web.transport, clock, pending, acknowledge)

@@ -30,8 +30,8 @@ from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread, log_origin
 from remit.ports import Clock
 from remit.ports.kind import EngineContext
-from remit.sessions.event_stream import EventStream
 from remit.sessions.revocations import SessionRevocations
+from remit.sessions.transmitter import EventStream
 from remit.stores import private
 from remit.stores.sqlite import SqliteStore
 from remit.web.routes import Identity

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -33,10 +33,8 @@ MEDIA = "application/secevent+jwt"
 # Said again, it would be again. Not so `invalid_key`: a receiver fetches keys anew, and a key may have been revoked.
 FINAL = frozenset({"invalid_request", "invalid_issuer", "invalid_audience"})
 
-_JSON = "application/json"
 _LOG = logging.getLogger("remit")
 
-Take = Callable[[str], Awaitable[None]]
 Transport = Callable[[], httpx.AsyncBaseTransport]
 
 
@@ -66,54 +64,54 @@ def bearer(path: Path | None, shortest: int = 1) -> Mapping[str, str]:
 
 
 @dataclass
-class Pace:
-    """When to try next: regularly while it works, ever later while it does not."""
+class Delivery:
+    """Rounds to one endpoint of somebody else: regularly while it works, ever later while it does not."""
 
-    clock: Clock
-    period: timedelta = PERIOD
-    due: datetime | None = None
-    failures: int = 0
-
-    async def keep(self, step: Callable[[], Awaitable[None]], what: str) -> None:
-        """Do ``step`` if it is time; the log is told what could not be done, and why."""
-        if self.due is not None and self.clock() < self.due:
-            return
-        try:
-            await step()
-        except RemitError as error:
-            wait = min(self.period * (1 << self.failures), LONGEST)
-            self.failures, self.due = min(self.failures + 1, 16), self.clock() + wait
-            _LOG.warning("signals cannot be %s for %d s: %s", what, wait.total_seconds(), error.detail)
-        else:
-            self.failures, self.due = 0, self.clock() + self.period
-
-
-async def _post(transport: Transport, url: str, headers: Mapping[str, str], **body: Any) -> httpx.Response:
-    client = httpx.AsyncClient(transport=transport(), trust_env=False, timeout=PATIENCE)
-    try:
-        async with asyncio.timeout(PATIENCE), client:
-            return await client.post(url, headers=headers, **body)
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
-        raise UnavailableError("it does not answer") from error
-
-
-@dataclass
-class Poller:
-    """Polls one endpoint of one transmitter."""
-
+    done: ClassVar[str]  # with events, in the log's words
     url: str
     token: Path | None
     transport: Transport = field(repr=False)
-    take: Take = field(repr=False)
-    pace: Pace = field(repr=False)
-    _acknowledge: list[str] = field(default_factory=list, repr=False)
-    _refuse: dict[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    clock: Clock = field(repr=False)
+    due: datetime | None = field(default=None, init=False)
+    failures: int = field(default=0, init=False)
 
     async def round(self) -> None:
-        """Fetch and take what there is, if it is time."""
-        await self.pace.keep(self._drain, f"fetched from {self.url}")
+        """Deliver what there is, if it is time; the log is told what could not be done, and why."""
+        if self.due is not None and self.clock() < self.due:
+            return
+        try:
+            await self._deliver()
+        except RemitError as error:
+            wait = min(PERIOD * (1 << self.failures), LONGEST)
+            self.failures, self.due = min(self.failures + 1, 16), self.clock() + wait
+            _LOG.warning("signals cannot be %s %s for %d s: %s", self.done, self.url, wait.seconds, error.detail)
+        else:
+            self.failures, self.due = 0, self.clock() + PERIOD
 
-    async def _drain(self) -> None:
+    async def _deliver(self) -> None:
+        raise NotImplementedError
+
+    async def _post(self, headers: Mapping[str, str], **body: Any) -> httpx.Response:
+        shown = {**headers, "accept": "application/json", **bearer(self.token)}
+        client = httpx.AsyncClient(transport=self.transport(), trust_env=False, timeout=PATIENCE)
+        try:
+            async with asyncio.timeout(PATIENCE), client:
+                return await client.post(self.url, headers=shown, **body)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+            raise UnavailableError("it does not answer") from error
+
+
+@dataclass
+class Poller(Delivery):
+    """Polls one endpoint of one transmitter."""
+
+    take: Callable[[str], Awaitable[None]] = field(repr=False)
+    _acknowledge: list[str] = field(default_factory=list, init=False, repr=False)
+    _refuse: dict[str, Mapping[str, str]] = field(default_factory=dict, init=False, repr=False)
+
+    done = "fetched from"
+
+    async def _deliver(self) -> None:
         for _ in range(MAX_ROUNDS):
             sets, more = await self._poll()
             for jti, token in sets.items():
@@ -129,58 +127,42 @@ class Poller:
 
     async def _poll(self) -> tuple[Mapping[str, str], bool]:
         """Acknowledge what was taken; return the next tokens by name, and whether there are more (RFC 8936 §2)."""
-        acknowledged, refused = list(self._acknowledge), dict(self._refuse)
         told: dict[str, object] = {"maxEvents": MAX_EVENTS, "returnImmediately": True}
-        told |= {"ack": acknowledged} if acknowledged else {}
-        told |= {"setErrs": refused} if refused else {}
-        answer = await _post(self.transport, self.url, {"accept": _JSON, **bearer(self.token)}, json=told)
+        told |= {"ack": self._acknowledge} if self._acknowledge else {}
+        told |= {"setErrs": self._refuse} if self._refuse else {}
+        answer = await self._post({}, json=told)
         if answer.status_code != httpx.codes.OK:
             raise UnavailableError(f"it answered {answer.status_code}")
         try:
             document = read_json(answer.content, limit=MAX_DOCUMENT)
         except InvalidRequestError as error:
             raise UnavailableError("its answer is not JSON") from error
-        sets = document.get("sets") if isinstance(document, Mapping) else None
-        if (
-            not isinstance(sets, Mapping)
-            or len(sets) > MAX_EVENTS
-            or not all(isinstance(t, str) for t in sets.values())
-        ):
+        found = document if isinstance(document, dict) else {}
+        sets = found.get("sets")
+        if not isinstance(sets, dict) or len(sets) > MAX_EVENTS or not all(isinstance(t, str) for t in sets.values()):
             raise UnavailableError("its answer holds no `sets`, or more than were asked for")
-        self._acknowledge = [jti for jti in self._acknowledge if jti not in acknowledged]
-        self._refuse = {jti: why for jti, why in self._refuse.items() if jti not in refused}
-        return sets, isinstance(document, Mapping) and document.get("moreAvailable") is True
+        self._acknowledge, self._refuse = [], {}
+        return sets, found.get("moreAvailable") is True
 
 
 @dataclass
-class Pusher:
-    """Pushes to one receiver. ``pending`` returns the next tokens, with the places they are acknowledged by."""
+class Pusher(Delivery):
+    """Pushes to one receiver, in order. ``pending`` returns the next tokens, with their places to acknowledge."""
 
-    url: str
-    token: Path | None
-    transport: Transport = field(repr=False)
     pending: Callable[[], Awaitable[Sequence[tuple[int, str]]]] = field(repr=False)
     acknowledge: Callable[[int], Awaitable[None]] = field(repr=False)
-    pace: Pace = field(repr=False)
 
-    async def round(self) -> None:
-        """Deliver what there is, in order, if it is time."""
-        await self.pace.keep(self._push, f"sent to {self.url}")
+    done = "sent to"
 
-    async def _push(self) -> None:
+    async def _deliver(self) -> None:
         while batch := await self.pending():
             for place, text in batch:
-                await self._deliver(text)
+                answer = await self._post({"content-type": MEDIA}, content=text.encode("ascii"))
+                if answer.status_code == httpx.codes.BAD_REQUEST and (name := _refusal(answer.content)) in FINAL:
+                    _LOG.error("%s refuses a signal for good: %s", self.url, name)
+                elif answer.status_code not in {httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT}:
+                    raise UnavailableError(f"it answered {answer.status_code}")
                 await self.acknowledge(place)
-
-    async def _deliver(self, text: str) -> None:
-        headers = {"content-type": MEDIA, "accept": _JSON, **bearer(self.token)}
-        answer = await _post(self.transport, self.url, headers, content=text.encode("ascii"))
-        if answer.status_code == httpx.codes.BAD_REQUEST and (name := _refusal(answer.content)) in FINAL:
-            _LOG.error("%s refuses a signal for good: %s", self.url, name)
-            return
-        if answer.status_code not in {httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT}:
-            raise UnavailableError(f"it answered {answer.status_code}")
 
 
 def _refusal(raw: bytes) -> str | None:

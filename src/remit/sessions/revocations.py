@@ -71,23 +71,19 @@ class SessionRevocations(LoginRevocations):
         self._rounds = self._due = 0  # the last round after which something that a signal ended may still be there
 
     async def load(self) -> None:
-        """Read what is stored."""
         for record in await self._broker.records(KIND):
             raw = json.loads(record.body)
             at, logins = (datetime.fromisoformat(raw.get(name, raw["at"])) for name in ("at", "logins"))
             self._note(LoginRevocation(at, raw["sub"], raw["sid"], record.rev, logins))
 
     async def resume(self) -> None:
-        """End what a signal was about when the process died before it had ended everything."""
         await self._end(CAUSE)
 
     async def sweep(self) -> None:
-        """End what could not be ended when the signal came."""
         if self._due:
             await self._end(CAUSE)
 
     def check(self, human: Human) -> None:
-        """Raise GrantTokenError if the issuer has said that this login no longer counts."""
         logged_in = min(human.subject.auth_time or human.issued_at, human.issued_at)
         for found in self._of(human.subject):
             if found is None or logged_in <= found.logins:
@@ -105,7 +101,6 @@ class SessionRevocations(LoginRevocations):
         return await asyncio.shield(taking)  # whoever hangs up meanwhile leaves nothing half done
 
     async def refuse(self, error: RemitError) -> None:
-        """Record that a signal was refused, and why; a flood is counted."""
         await self._broker.denied("signal.take", error)
 
     async def _take(self, signals: Sequence[Signal]) -> int:

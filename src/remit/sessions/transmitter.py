@@ -2,25 +2,33 @@
 
 A task is a session of its human: the subject names both, so that a receiver that knows only one of them can act. Events
 of one cascade share a ``txn``. Nothing in an event is secret, and nothing says what the task was for.
+
+The audit log is the queue: an end and its entry are one commit. Each receiver has a cursor in the log of its own, a
+record: what is before it was acknowledged, or is none of its business. So after a crash whatever was not acknowledged
+is sent again, and nothing is sent before it is durable. A receiver that is new begins at the end of the log.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
+from remit.broker.ends import END_EVENTS
+from remit.broker.sessions import SessionAccess
 from remit.core import audit, fields
 from remit.core.audit import Event
 from remit.errors import InvalidRequestError
 from remit.jose import token
-from remit.ports import Signer
-from remit.sessions.event_stream import EndedTask, EventStream
+from remit.ports import PutRecord, Record, Signer
 from remit.web import wire
 from remit.web.routes import Route
 
@@ -29,20 +37,109 @@ PUSH, POLL = "urn:ietf:rfc:8935", "urn:ietf:rfc:8936"
 METADATA, JWKS, STREAM = "/.well-known/ssf-configuration", "/v1/signals/jwks", "/v1/signals/streams/{receiver}"
 MAX_EVENTS = 64  # of one answer
 TYPE = "secevent+jwt"
-UNAUTHORIZED = 401
+
+KIND = "stream"
+KEPT = timedelta(days=400)  # a cursor that nobody has moved for so long begins anew
+PAGE = 512  # entries read at once
+STRIDE = 10_000  # entries that were of no interest before a cursor moves on by itself
 
 _POLLING = frozenset({"maxEvents", "returnImmediately", "ack", "setErrs"})
 
 
+@dataclass(frozen=True, slots=True)
+class EndedTask:
+    """A task that ended: ``seq`` is the place of its entry in the log."""
+
+    seq: int
+    event: Event
+
+
+@dataclass
+class StreamCursor:
+    """Where a receiver is: all before ``next`` is done, and so is what is in ``done``."""
+
+    next: int
+    rev: int = 0
+    done: set[int] = field(default_factory=set)
+    read: int = 0  # the log was looked through up to here
+    waiting: dict[int, EndedTask] = field(default_factory=dict)
+
+
+class EventStream:
+    """Ends of tasks, in order, for each receiver until it has taken them."""
+
+    def __init__(self, broker: SessionAccess) -> None:
+        self._broker = broker
+        self._cursors: dict[str, StreamCursor] | None = None
+        self._moving = asyncio.Lock()
+
+    async def pending(self, receiver: str, limit: int) -> Sequence[EndedTask]:
+        """Return the first ``limit`` ends that ``receiver`` has not acknowledged."""
+        cursor = await self._cursor(receiver)
+        while len(cursor.waiting) < limit:
+            at = cursor.read
+            entries = await self._broker.entries(at, PAGE)
+            if cursor.read != at:  # somebody else has read on meanwhile, and may have acknowledged what is here
+                continue
+            if not entries:
+                break
+            for entry in entries:
+                event = audit.read(entry)
+                ends = event.event in END_EVENTS and event.decision == "done" and len(event.lineage) == 1  # of a root
+                if ends and entry.seq not in cursor.done:
+                    cursor.waiting[entry.seq] = EndedTask(entry.seq, event)
+            cursor.read = entries[-1].seq + 1
+        async with self._moving:
+            if not cursor.waiting and cursor.read - cursor.next >= STRIDE:
+                await self._move(receiver, cursor, set())
+        return tuple(cursor.waiting[seq] for seq in sorted(cursor.waiting)[:limit])
+
+    async def acknowledge(self, receiver: str, seqs: Iterable[int]) -> None:
+        """Note that ``receiver`` has the ends at these places; unknown places are passed over."""
+        cursor = await self._cursor(receiver)
+        async with self._moving:
+            known = {seq for seq in seqs if seq in cursor.waiting}
+            if known:
+                await self._move(receiver, cursor, known)
+
+    async def _cursor(self, receiver: str) -> StreamCursor:
+        async with self._moving:
+            if self._cursors is None:
+                self._cursors = {}
+                for record in await self._broker.records(KIND):
+                    raw = json.loads(record.body)
+                    cursor = StreamCursor(raw["next"], record.rev, set(raw["done"]), raw["next"])
+                    self._cursors[raw["receiver"]] = cursor
+            if receiver not in self._cursors:
+                size = await self._broker.size()
+                cursor = StreamCursor(size, read=size)
+                await self._move(receiver, cursor, set())
+                self._cursors[receiver] = cursor
+            return self._cursors[receiver]
+
+    async def _move(self, receiver: str, cursor: StreamCursor, known: set[int]) -> None:
+        now, left = self._broker.now(), cursor.waiting.keys() - known
+        to = min(left, default=cursor.read)
+        done = {seq for seq in cursor.done | known if seq > to}
+        body = json.dumps({"receiver": receiver, "next": to, "done": sorted(done)}).encode()
+        record = Record(KIND, jose.digest(receiver), cursor.rev + 1, body, now + KEPT)
+        ends = (cursor.waiting[seq].event for seq in sorted(known))
+        events = [
+            Event("signal.tell", now, "done", task=end.task, subject=end.subject, resource=receiver) for end in ends
+        ]
+        await self._broker.record((PutRecord(record),), events)
+        cursor.next, cursor.rev, cursor.done = to, cursor.rev + 1, done
+        for seq in known:
+            cursor.waiting.pop(seq, None)
+
+
 class EventKeys(Protocol):
-    """The keys that sign events."""
+    """The keys that sign events: ``signer`` does so now, ``public_jwks`` verify."""
 
     @property
-    def signer(self) -> Signer:
-        """The key that signs now."""
+    def signer(self) -> Signer: ...
 
-    def public_jwks(self) -> Sequence[Mapping[str, str]]:
-        """Return the keys that verify."""
+    def public_jwks(self) -> Sequence[Mapping[str, str]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +159,6 @@ class Transmitter:
         self._receivers = {one.name: one for one in receivers}
 
     def routes(self) -> tuple[Route, ...]:
-        """Return the routes."""
         return (
             Route("GET", METADATA, self.metadata),
             Route("GET", JWKS, self.jwks),
@@ -73,29 +169,30 @@ class Transmitter:
         """Return the transmitter metadata (SSF 1.0 §7.1); streams are configured, so there is no endpoint for them."""
         polled = [one.authorization is not None for one in self._receivers.values()]
         methods = ([PUSH] if not all(polled) else []) + ([POLL] if any(polled) else [])
+        told = {
+            "spec_version": "1_0",
+            "issuer": self._issuer,
+            "jwks_uri": self._issuer + JWKS,
+            "delivery_methods_supported": methods,
+            "default_subjects": "ALL",
+        }
         schemes = {"authorization_schemes": [{"spec_urn": "urn:ietf:rfc:6750"}]} if any(polled) else {}
-        return wire.answer(
-            {
-                "spec_version": "1_0",
-                "issuer": self._issuer,
-                "jwks_uri": self._issuer + JWKS,
-                "delivery_methods_supported": methods,
-                "default_subjects": "ALL",
-                **schemes,
-            }
-        )
+        return wire.answer({**told, **schemes})
 
     async def jwks(self, _request: Request) -> Response:
-        """Return the keys that verify events."""
         return wire.answer({"keys": list(self._keys.public_jwks())})
 
     async def poll(self, request: Request, stream: StreamReceiver | None) -> Response:
         """Hand out what is pending, and take acknowledgements (RFC 8936 §2); it answers at once, always."""
         if stream is None:
             told = {"error": "invalid_token", "error_description": "this needs the token of a configured receiver"}
-            return wire.answer(told, UNAUTHORIZED, {"www-authenticate": 'Bearer error="invalid_token"'})
+            return wire.answer(told, 401, {"www-authenticate": 'Bearer error="invalid_token"'})
         poll = await wire.document(request, _POLLING)
-        most, done = _poll_request(poll)
+        most = min(fields.whole("maxEvents", poll.get("maxEvents", MAX_EVENTS)), MAX_EVENTS - 1)
+        acknowledged, errors = fields.texts("ack", poll.get("ack", [])), poll.get("setErrs", {})
+        if not isinstance(errors, dict) or not all(isinstance(why, dict) for why in errors.values()):
+            raise InvalidRequestError("`setErrs` must hold errors by names of events")
+        done = [*acknowledged, *errors]
         if done:
             known = {jti_of(ended, stream): ended.seq for ended in await self._events.pending(stream.name, MAX_EVENTS)}
             await self._events.acknowledge(stream.name, [known[jti] for jti in done if jti in known])
@@ -106,7 +203,14 @@ class Transmitter:
     def security_event_token(self, ended: EndedTask, stream: StreamReceiver) -> str:
         """Return the security event token (RFC 8417) of a task's end, the same for the same end but for its key."""
         event, signer = ended.event, self._keys.signer
-        at = int(event.at.timestamp())
+        at, entity, reason = int(event.at.timestamp()), "user", "it was closed"
+        if event.policy is not None:
+            entity, reason = "policy", "policy does not allow it any more"
+        elif event.request is not None:
+            entity, reason = "admin", "the issuer ended the login"
+        elif event.cause == "expired":
+            entity, reason = "system", "its time was up"
+        why = {"initiating_entity": entity, "reason_admin": {"en": reason}}  # CAEP 1.0 §2: in fixed words
         claims = {
             "iss": self._issuer,
             "aud": stream.audience,
@@ -114,7 +218,7 @@ class Transmitter:
             "jti": jti_of(ended, stream),
             "txn": txn(ended),
             "sub_id": subject_id(event),
-            "events": {SESSION_REVOKED: {"event_timestamp": at, **_why(event)}},
+            "events": {SESSION_REVOKED: {"event_timestamp": at, **why}},
         }
         return token.mint(claims, signer.kid, signer.alg, signer.sign, typ=TYPE)
 
@@ -145,23 +249,3 @@ def subject_id(event: Event) -> Mapping[str, object]:
     whole = bool(mark and sub) and len(event.subject or "") < audit.MAX_TEXT
     user = {"user": {"format": "iss_sub", "iss": issuer, "sub": sub}} if whole else {}
     return {"format": "complex", **user, "session": {"format": "opaque", "id": event.task}}
-
-
-def _why(event: Event) -> Mapping[str, object]:
-    """Return who ended it, as far as the log says (CAEP 1.0 §2): for administrators, in fixed words."""
-    entity, reason = "user", "it was closed"
-    if event.policy is not None:
-        entity, reason = "policy", "policy does not allow it any more"
-    elif event.request is not None:
-        entity, reason = "admin", "the issuer ended the login"
-    elif event.cause == "expired":
-        entity, reason = "system", "its time was up"
-    return {"initiating_entity": entity, "reason_admin": {"en": reason}}
-
-
-def _poll_request(poll: Mapping[str, object]) -> tuple[int, Sequence[str]]:
-    most = fields.whole("maxEvents", poll.get("maxEvents", MAX_EVENTS))
-    acknowledged, errors = fields.texts("ack", poll.get("ack", [])), poll.get("setErrs", {})
-    if not isinstance(errors, dict) or not all(isinstance(why, dict) for why in errors.values()):
-        raise InvalidRequestError("`setErrs` must hold errors by names of events")
-    return min(most, MAX_EVENTS - 1), [*acknowledged, *errors]
