@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -117,13 +118,13 @@ class Scene:
         }
 
 
-def run(directory: Path, scene: object) -> None:
+def run(directory: Path, scene: Callable[[Scene], Awaitable[None]]) -> None:
     """Play a scene on a plane with an issuer of humans; Ann decides with ``urn:mfa`` alone."""
     world = World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=everybody, step_up={ANN: ("urn:mfa",)})
     issuer = Issuer(world)
 
     async def main(made: Plane) -> None:
-        await scene(Scene(made, issuer))  # type: ignore[operator]
+        await scene(Scene(made, issuer))
 
     play(directory, main, world, Identity(humans=issuer))
 

@@ -14,7 +14,7 @@ from remit.errors import UnavailableError
 from remit.sessions import transmitter
 from remit.sessions.transmitter import EndedTask, EventStream
 from tests.broker.world import OPERATOR, SEARCH, World, details, holder, run
-from tests.sessions.test_revocations import Brittle
+from tests.sessions.login_scene import Brittle
 
 
 @pytest.fixture

@@ -166,13 +166,15 @@ class ConsentPage:
     def routes(self) -> tuple[Route, ...]:
         """Return the routes; where nobody can log in, only that of a page to read."""
         page = Route("GET", "/approvals/{approval}", pages.shown(self.approval))
-        if self._identity.logins is None:
+        logins = self._identity.logins
+        if logins is None:
             return (page,)
+        callback = pages.shown(partial(self.callback, logins))
         return (
             page,
-            Route("POST", "/oauth/consent", pages.shown(self.consent)),
-            Route("GET", "/oauth/callback", pages.shown(self.callback), query=None),
-            Route("GET", "/oauth/callback/{number}", pages.shown(self.callback), query=None),
+            Route("POST", "/oauth/consent", pages.shown(partial(self.consent, logins))),
+            Route("GET", "/oauth/callback", callback, query=None),
+            Route("GET", "/oauth/callback/{number}", callback, query=None),
         )
 
     async def approval(self, request: Request) -> Response:
@@ -219,7 +221,7 @@ class ConsentPage:
         bound = replace(session, id=name, cookie=jose.digest(cookie), csrf=jose.digest(csrf), until=until)
         return bound, cookie, csrf
 
-    async def consent(self, request: Request) -> Response:
+    async def consent(self, logins: Logins, request: Request) -> Response:
         """Take what was pressed: before a login it leads to one, after it, it counts."""
         form = await wire.form(request, _CONSENT)
         told = wire.text(form, "visit")
@@ -237,9 +239,9 @@ class ConsentPage:
         session = replace(session, approves=decision == "approve")
         if session.human is not None:
             return await self._decide(session, session.human)
-        return await self._send(session, form.get("issuer"))
+        return await self._send(logins, session, form.get("issuer"))
 
-    async def _send(self, session: ConsentSession, issuer: str | None) -> Response:
+    async def _send(self, logins: Logins, session: ConsentSession, issuer: str | None) -> Response:
         """Send a browser to its login, and put on record what its client asks; who refuses goes back to it at once."""
         back = session.back
         if not session.approves and back is not None:
@@ -259,7 +261,7 @@ class ConsentPage:
                 return self._undecided(session, error)
             session = replace(session, approval=asked.id, draft="", pushed="")
         item, state, now = await self._approval(session), secrets.token_urlsafe(32), self._now()
-        url = check_login_page(await self._issuers().begin(await self._login_of(session, item, state, now)))
+        url = check_login_page(await logins.begin(await self._login_of(session, item, state, now)))
         digest = jose.digest(state)
         login = replace(session, id=digest[:16], cookie=digest, csrf="", until=now + LIFE)
         cookies = [self._cookie(session.id, ""), self._cookie(login.id, self._seal.close("login", login))]
@@ -285,7 +287,7 @@ class ConsentPage:
         back = self._callback if number == 1 else f"{self._callback}/{number}"
         return Login(back, state, nonce, session.issuer, acr, at if anew or acr else None)
 
-    async def callback(self, request: Request) -> Response:
+    async def callback(self, logins: Logins, request: Request) -> Response:
         """Take the human back from the issuer, and show them what they are about to decide on."""
         query = request.scope["query_string"].decode("ascii")
         state = wire.text(wire.some(query, _ANSWER), "state")
@@ -297,7 +299,7 @@ class ConsentPage:
             view = await self._broker.look(came.approval)
             login = await self._login_of(came, view.approval, state, came.until - LIFE)
             place = f"{self._verifier.issuer}{request.scope['path']}"
-            human = await self._verifier.authenticate(self._issuers().finish(query, place, login))
+            human = await self._verifier.authenticate(logins.finish(query, place, login))
         except RemitError as error:
             return self._undecided(came, error)
         session, cookie, csrf = self._bound(replace(came, human=replace(human, nonce=view.approval.digest)))
@@ -339,11 +341,6 @@ class ConsentPage:
     def _refused(self, session: ConsentSession, back: RedirectTarget, error: str, description: str) -> Response:
         """Send the browser back to the program with an error."""
         return pages.leaving("Refused", back.refusal(error, description), _GO_BACK, [self._cookie(session.id, "")])
-
-    def _issuers(self) -> Logins:
-        if self._identity.logins is None:
-            raise UnavailableError("nobody can log in here: no issuer of humans is configured")
-        return self._identity.logins
 
     def _cookie(self, session: str, value: str) -> str:
         life, secure = int(LIFE.total_seconds()) if value else 0, "; Secure" if self._secure else ""

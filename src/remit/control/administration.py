@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -76,9 +77,8 @@ class Administration:
         await wire.nothing(request)
         name = request.path_params["resource"]
         findings = await self._broker.check_resource(name)
-        shown = [{"name": item.name, "text": item.text, "acceptable": item.acceptable} for item in findings]
         contacted = self._kinds[(await self._broker.resource(name)).kind].inspects
-        return wire.answer({"resource": name, "contacted": contacted, "findings": shown})
+        return wire.answer({"resource": name, "contacted": contacted, "findings": [asdict(item) for item in findings]})
 
     async def delete_resource(self, request: Request, principal: Principal) -> Response:
         await wire.nothing(request)

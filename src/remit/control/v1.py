@@ -94,8 +94,7 @@ class V1:
 
     async def renew(self, request: Request, caller: Principal) -> Response:
         asked = await wire.document(request, frozenset({"ttl"}))
-        ttl = wire.seconds("ttl", asked.get("ttl"))
-        lease = await self._broker.renew(caller, request.path_params["lease"], ttl)
+        lease = await self._broker.renew(caller, request.path_params["lease"], wire.seconds("ttl", asked.get("ttl")))
         grant = (await self._broker.find(lease.grant)).grant
         ends = {"expires_at": wire.instant(lease.expires_at), "ends_with_grant": lease.expires_at >= grant.expires_at}
         return wire.answer({"lease": lease.id, **ends})

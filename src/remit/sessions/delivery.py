@@ -64,7 +64,7 @@ def bearer(path: Path | None, shortest: int = 1) -> Mapping[str, str]:
 
 
 @dataclass
-class Delivery:
+class EventDelivery:
     """Rounds to one endpoint of somebody else: regularly while it works, ever later while it does not."""
 
     done: ClassVar[str]  # with events, in the log's words
@@ -102,7 +102,7 @@ class Delivery:
 
 
 @dataclass
-class Poller(Delivery):
+class Poller(EventDelivery):
     """Polls one endpoint of one transmitter."""
 
     take: Callable[[str], Awaitable[None]] = field(repr=False)
@@ -146,7 +146,7 @@ class Poller(Delivery):
 
 
 @dataclass
-class Pusher(Delivery):
+class Pusher(EventDelivery):
     """Pushes to one receiver, in order. ``pending`` returns the next tokens, with their places to acknowledge."""
 
     pending: Callable[[], Awaitable[Sequence[tuple[int, str]]]] = field(repr=False)
