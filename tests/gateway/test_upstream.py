@@ -9,7 +9,7 @@ import pytest
 
 from remit.errors import RemitError, UpstreamError
 from remit.gateway.quota import DescriptorBudget
-from remit.gateway.response import ResponsePlan
+from remit.gateway.response import Delivery, ResponsePlan
 from remit.gateway.target import static
 from remit.gateway.upstream import MAX_INTERIM, Pool, UpstreamConnection
 from tests.gateway.playbook import Line
@@ -17,6 +17,18 @@ from tests.gateway.test_target import shape
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HINT = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+
+
+class NoDelivery(Delivery):
+    """Takes a body and keeps nothing of it."""
+
+    def __init__(self) -> None: ...
+
+    def take(self, payload: bytes, *, done: bool) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def later(self, step: Callable[[], None]) -> None: ...
 
 
 class RecordingReceiver:
@@ -28,20 +40,14 @@ class RecordingReceiver:
         self.statuses: list[int] = []
         self.failed: RemitError | None = None
 
-    def on_head(self, plan: ResponsePlan) -> bool:
+    def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         self.statuses.append(plan.status)
-        return self.read
-
-    def on_data(self, payload: bytes, *, done: bool) -> None: ...
+        return NoDelivery(), self.read
 
     def on_end(self) -> None: ...
 
-    def on_flush(self) -> None: ...
-
     def on_failure(self, error: RemitError) -> None:
         self.failed = error
-
-    def later(self, step: Callable[[], None]) -> None: ...
 
     def on_writable(self, *, writable: bool) -> None: ...
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from remit.core.scope import Access
@@ -257,23 +256,15 @@ class HttpExchange:
         self._wake = None
         return b"".join(self._pending)
 
-    def on_head(self, plan: ResponsePlan) -> bool:
+    def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         assert self._up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self.reading
         body = ResponseBody(self._up.pool.credential.patterns, plan)
         self._status = plan.status
         head = plan.heads[self._keep]
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
-        self._delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
-        return self._body is None or (self._read_whole and not self.reading)
-
-    def on_data(self, payload: bytes, *, done: bool) -> None:
-        assert self._delivery is not None  # noqa: S101 - the head comes first
-        self._delivery.take(payload, done=done)
-
-    def on_flush(self) -> None:
-        if self._delivery is not None:
-            self._delivery.flush()
+        self._delivery = delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
+        return delivery, self._body is None or (self._read_whole and not self.reading)
 
     def on_end(self) -> None:
         assert self._delivery is not None  # noqa: S101 - the head comes first
@@ -297,9 +288,6 @@ class HttpExchange:
             self._delivery.writable(writable=writable)
         else:
             self.hold_upstream(hold=not writable)
-
-    def later(self, step: Callable[[], None]) -> None:
-        self._plane.turns.add(self._use.task, step)
 
     def deliver(self, data: bytes) -> None:
         self._started = True

@@ -160,7 +160,6 @@ class DatabasePipe:
             other.transport.abort() if broken else other.transport.close()
         elif self._piped:
             self._piped = False
-            self._plane.in_flight.discard(self)
             self._outcome("done", None)
 
     def _uncount(self) -> None:

@@ -215,7 +215,7 @@ class Delivery:
         """Take payload of the body."""
         self._out.append(self._body.feed(payload, done=done))
         if self._body.busy:
-            self._later()
+            self._go_on_later()
 
     def flush(self) -> None:
         """Pass on what has come together."""
@@ -238,14 +238,18 @@ class Delivery:
         if not self._body.busy:
             self._recipient.hold_upstream(hold=self._full)
         elif writable:
-            self._later()
+            self._go_on_later()
 
     def stop(self) -> None:
         """Send no more."""
         self._out.clear()
         self._full = True
 
-    def _later(self) -> None:
+    def later(self, step: Callable[[], None]) -> None:
+        """Have a step of reading done in a later turn of the task."""
+        self._turns.add(self._task, step)
+
+    def _go_on_later(self) -> None:
         self._recipient.hold_upstream(hold=True)
         if not self._waits:
             self._waits = True
@@ -262,7 +266,7 @@ class Delivery:
             return
         self.flush()
         if self._body.busy:
-            self._later()
+            self._go_on_later()
         elif self._done:
             self._recipient.delivered()
         else:

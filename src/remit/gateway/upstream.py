@@ -19,7 +19,7 @@ from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bodiless, response_body
 from remit.gateway.quota import TaskQuota
-from remit.gateway.response import ResponsePlan
+from remit.gateway.response import Delivery, ResponsePlan
 from remit.gateway.target import BoundCredential
 
 CONNECT = 10.0  # seconds
@@ -45,23 +45,14 @@ class ResponseReceiver(Protocol):
 
     method: str
 
-    def on_head(self, plan: ResponsePlan) -> bool:
-        """Take a head that was searched. Return whether nothing of the request can be unread."""
-
-    def on_data(self, payload: bytes, *, done: bool) -> None:
-        """Take payload of the body."""
+    def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
+        """Take a searched head; return what takes its body, and whether nothing of the request can be unread."""
 
     def on_end(self) -> None:
         """Take note that the response is complete."""
 
-    def on_flush(self) -> None:
-        """Pass on what has come together; the end does so too."""
-
     def on_failure(self, error: RemitError) -> None:
         """Take note that there will be no (more) response."""
-
-    def later(self, step: Callable[[], None]) -> None:
-        """Have a step of reading done in a later turn of the loop."""
 
     def on_writable(self, *, writable: bool) -> None:
         """Take note that the upstream takes more request bytes, or takes no more for now."""
@@ -85,6 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
     idle_since: float = 0.0
     _transport: asyncio.Transport | None = None
     _receiver: ResponseReceiver | None = None
+    _delivery: Delivery | None = None
     _buffer: bytes = b""
     _body: Body | None = None
     _fields: Fields | None = None
@@ -145,8 +137,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head(data, receiver)
             else:
                 self._take(data, receiver)
-            if self._receiver is receiver:  # its response goes on
-                receiver.on_flush()
+            if self._receiver is receiver and self._delivery is not None:  # its response goes on
+                self._delivery.flush()
         except RemitError as error:
             self._fail(error)
 
@@ -156,9 +148,9 @@ class UpstreamConnection(asyncio.Protocol):
         receiver = self._receiver
         if receiver is None:
             return
-        if isinstance(self._body, UntilClose) and exc is None:
+        if isinstance(self._body, UntilClose) and self._delivery is not None and exc is None:
             try:
-                receiver.on_data(b"", done=True)
+                self._delivery.take(b"", done=True)
                 self._release(receiver, b"")
             except RemitError as error:
                 self._fail(error)
@@ -202,7 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
             plan = ResponsePlan(status, fields, has_body=False)
         else:
             plan = head.plan = head.plan or ResponsePlan(status, fields, has_body=True)
-        read = receiver.on_head(plan)
+        self._delivery, read = receiver.on_head(plan)
         sent = self._transport is not None and not self._transport.get_write_buffer_size()
         self._reusable = fields.keep and status.minor == 1 and ends and read and sent
         if self._body is None:
@@ -211,8 +203,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._take(rest, receiver)
 
     def _take(self, data: bytes, receiver: ResponseReceiver) -> None:
-        body = self._body
-        if body is None:
+        body, delivery = self._body, self._delivery
+        if body is None or delivery is None:
             return
         try:
             payload, rest = body.feed(data)
@@ -220,14 +212,14 @@ class UpstreamConnection(asyncio.Protocol):
             raise UpstreamError("the upstream's body is malformed") from error
         if body.done and isinstance(body, Chunked) and body.trailer:
             self.pool.credential.patterns.check(body.trailer)
-        receiver.on_data(payload, done=body.done)
+        delivery.take(payload, done=body.done)
         if body.done:
             self._release(receiver, rest)
         elif body.more:
             held = self._held
             self.pause()
             self._held = held
-            receiver.later(partial(self._read_on, receiver))
+            delivery.later(partial(self._read_on, receiver))
 
     def _read_on(self, receiver: ResponseReceiver) -> None:
         if self._receiver is not receiver or self._body is None or not self._body.more:
@@ -239,7 +231,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _release(self, receiver: ResponseReceiver, rest: bytes) -> None:
         """The response is complete: keep the connection for the next request if nothing is odd about it."""
         clean = self._reusable and not rest and not isinstance(self._body, UntilClose)
-        self._receiver = self._body = self._fields = None
+        self._receiver = self._delivery = self._body = self._fields = None
         self.fresh = False
         receiver.on_end()
         if clean:
