@@ -96,16 +96,9 @@ class GrantProof:
         refused = response.status_code in {400, 401} and (not challenge or "use_dpop_nonce" in challenge)
         return refused and nonce != used
 
-
-class _Flows:
-    """The two auth flows of httpx over a signer; only answers to requests of our own are read."""
-
-    def __init__(self, signer: GrantProof) -> None:
-        self._signer = signer
-
     def sync_auth_flow(self, request: Any) -> Steps:
-        """Sign a request of a blocking client."""
-        steps = self._signer.steps(request)
+        """Sign a request of a blocking client; only answers to requests of our own are read."""
+        steps = self.steps(request)
         try:
             step = next(steps)
             while True:
@@ -117,8 +110,8 @@ class _Flows:
             return
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-        """Sign a request of an async client."""
-        steps = self._signer.steps(request)
+        """Sign a request of an async client; only answers to requests of our own are read."""
+        steps = self.steps(request)
         try:
             step = next(steps)
             while True:
@@ -130,9 +123,10 @@ class _Flows:
             return
 
 
-def auth_of(library: Any, signer: GrantProof) -> Any:
+def auth_of(library: Any, proof: GrantProof) -> Any:
     """Return auth for a library whose ``Auth`` has the interface of httpx's, and is httpx's own."""
-    return type("Auth", (_Flows, library.Auth), {})(signer)
+    flows = {"sync_auth_flow": proof.sync_auth_flow, "async_auth_flow": proof.async_auth_flow}
+    return type("Auth", (library.Auth,), flows)()
 
 
 class GrantHandle:

@@ -31,7 +31,7 @@ from remit.kinds.postgres.batches import LeaseBatches, PlannedRole, drop_empty
 from remit.kinds.postgres.bundle import drop_idle, lower
 from remit.kinds.postgres.connections import Connections
 from remit.kinds.postgres.standby import Standby
-from remit.ports import Finding, Issued, Resource
+from remit.ports import Clock, Finding, Issued, Resource
 
 # A SCRAM-SHA-256 verifier (RFC 5803) is made on our side, of one iteration: they slow down guessing of passwords that
 # people choose; one of 256 random bits cannot be guessed at any speed, and each costs the client time at every login.
@@ -47,12 +47,7 @@ class PostgresEngine:
     revocation = Revocation.BY_NAME
 
     def __init__(
-        self,
-        resource: Resource,
-        secret: Secret | None,
-        *,
-        clock: Callable[[], datetime],
-        random: Callable[[int], bytes],
+        self, resource: Resource, secret: Secret | None, *, clock: Clock, random: Callable[[int], bytes]
     ) -> None:
         """Read the destination, or raise InvalidRequestError; connect when first used.
 
@@ -144,14 +139,8 @@ class PostgresEngine:
             f"postgresql://{quote(user, safe='')}:{quote(password.reveal(), safe='')}@{address}:{place.port}"
             f"/{quote(place.database, safe='')}?{urlencode(options, quote_via=quote)}"
         )
-        return {
-            "host": place.host,
-            "port": str(place.port),
-            "dbname": place.database,
-            "user": user,
-            "password": password,
-            "dsn": Secret(dsn),
-        }
+        where = {"host": place.host, "port": str(place.port), "dbname": place.database}
+        return {**where, "user": user, "password": password, "dsn": Secret(dsn)}
 
 
 def new_password(random: Callable[[int], bytes]) -> Secret:
