@@ -113,9 +113,9 @@ class ConsentFlows:
         audience = self._audience(client.form, found.audience)
         grant = await self._open(found.approval, binding, client)
         opened = structs.replace(found, opened=grant.holder)
-        await self._codes.swap(code, found, opened)
-        token = await self._refresh.begin(grant.id, client.id, audience)
-        if await self._codes.find(code) != opened:  # used again while the first use was being answered
+        alone = await self._codes.swap(code, found, opened)
+        token = await self._refresh.begin(grant.id, client.id, audience) if alone else None
+        if not alone or await self._codes.find(code) != opened:  # used again while the first use was being answered
             await self._end(grant.holder)
             raise UsedError("the code was used twice, so what it opened has ended")
         return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
