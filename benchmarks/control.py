@@ -178,7 +178,7 @@ async def _in_memory() -> tuple[Broker, Operator, Scope]:
     from remit.core.principal import Operator
     from remit.keys.file import FileSealer
     from remit.ports import Resource
-    from remit.stores.memory import MemoryStore
+    from tests.support.memory_store import MemoryStore
 
     detail = scopes.parse([dict(ours.HTTP)])
     broker = Broker(

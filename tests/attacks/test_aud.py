@@ -28,10 +28,10 @@ from remit.errors import IntegrityError, RemitError, ScopeError
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread
-from remit.stores.memory import MemoryStore
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
 from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.memory_store import MemoryStore
 from tests.uses import permitted_use
 
 ORIGIN = "remit.test/log"

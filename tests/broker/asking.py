@@ -14,9 +14,9 @@ from remit.core.principal import Human, Principal
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Subject
 from remit.ports import Write
-from remit.stores.memory import MemoryStore
 from tests.broker.world import SEARCH, TABLE, World, details, holder
 from tests.grant_requests import changed
+from tests.support.memory_store import MemoryStore
 
 ANN, BOB = "https://idp.test#ann", "https://idp.test#bob"
 MFA = "urn:mfa"

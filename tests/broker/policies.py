@@ -14,9 +14,9 @@ from remit.core.scope import Access
 from remit.core.task import Grant, Task
 from remit.errors import GrantEndedError, UnavailableError
 from remit.ports import Write
-from remit.stores.memory import MemoryStore
 from tests.broker.world import SEARCH, details, holder
 from tests.grant_requests import changed
+from tests.support.memory_store import MemoryStore
 
 GET = Access("search", "GET", "/v1/search")
 

@@ -17,10 +17,10 @@ from remit.core.scope import Access
 from remit.core.task import Change, Grant, Task
 from remit.errors import ConflictError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
-from remit.stores.memory import MemoryStore
 from tests.broker.samples import DETAIL
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, on_end, run
 from tests.grant_requests import changed
+from tests.support.memory_store import MemoryStore
 from tests.uses import permitted_use
 
 GET = Access("search", "GET", "/v1/search")
@@ -68,6 +68,7 @@ def child(**more: object) -> GrantRequest:
 
 async def stored(world: World, broker: Broker, grant: Grant) -> Task:
     """Return the task of a grant as it is stored."""
+    assert isinstance(world.store, MemoryStore)
     return await MemoryStore.load(world.store, broker._tasks.task_of(grant.id).id)
 
 
@@ -207,7 +208,7 @@ def test_what_expires_ends_at_the_target_though_the_sweep_cannot_record_it(world
         world.later(8)
         await broker.sweep()
         await broker.sweep()
-        task = await MemoryStore.load(world.store, (await world.store.tasks(1))[0])
+        task = await MemoryStore.load(medium(world), (await world.store.tasks(1))[0])
         assert task.leases == {}
         assert task.head.closed is (seconds > 900)
 

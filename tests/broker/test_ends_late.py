@@ -15,8 +15,8 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Task
 from remit.errors import RevokedError, UnavailableError
 from remit.ports import Write
-from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, SEARCH, START, TABLE, World, details, run
+from tests.support.memory_store import MemoryStore
 
 
 class Gated(MemoryStore):

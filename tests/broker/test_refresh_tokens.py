@@ -26,8 +26,8 @@ from remit.errors import (
 )
 from remit.ports import PutRecord, Record, Write
 from remit.ports.broker import Presented
-from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, World, holder, run
+from tests.support.memory_store import MemoryStore
 
 JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 

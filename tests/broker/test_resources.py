@@ -14,7 +14,6 @@ from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFou
 from remit.kinds import http
 from remit.ports import Engine, Finding, Resource, SealedSecret
 from remit.ports.kind import EngineContext
-from remit.stores.memory import MemoryStore
 from tests.broker.world import (
     OPERATOR,
     SEARCH,
@@ -29,6 +28,7 @@ from tests.broker.world import (
     warehouse,
 )
 from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.memory_store import MemoryStore
 
 Check = Callable[[Resource, Secret | None, EngineContext], None]
 

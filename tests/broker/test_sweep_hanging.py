@@ -15,7 +15,6 @@ from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Task
 from remit.errors import ExpiredError, UnavailableError
 from remit.ports import Engine, Resource, Write
-from remit.stores.memory import MemoryStore
 from tests.broker.samples import DETAIL
 from tests.broker.world import (
     OPERATOR,
@@ -29,6 +28,7 @@ from tests.broker.world import (
     run,
     warehouse,
 )
+from tests.support.memory_store import MemoryStore
 
 OTHER: Mapping[str, object] = {**TABLE, "resource": "healthy"}
 

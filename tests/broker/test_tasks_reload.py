@@ -17,8 +17,8 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Subject, Task, open_task
 from remit.errors import RevokedError, UnavailableError
 from remit.ports import Write
-from remit.stores.memory import MemoryStore
 from tests.broker.world import START, TABLE, run
+from tests.support.memory_store import MemoryStore
 
 EVENT = Event("grant.revoke", START, "done")
 SUBJECT = Subject("unix://host#1000", "local-uid")

@@ -17,8 +17,8 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Task
 from remit.errors import IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
-from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, START, TABLE, World, details, run
+from tests.support.memory_store import MemoryStore
 
 
 class Worn(MemoryStore):

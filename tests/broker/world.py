@@ -1,4 +1,4 @@
-"""A broker on the memory store, with a target that can be told to misbehave."""
+"""A broker on a store in memory, with a target that can be told to misbehave."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from remit.core.scope import Detail, Scope
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Revocation, Subject
 from remit.errors import EngineError, IntegrityError
-from remit.ports import Engine, Finding, Issued, Resource
+from remit.ports import Engine, Finding, Issued, Resource, Store
 from remit.sessions.revocations import SessionRevocations
-from remit.stores.memory import MemoryStore
 from tests.grant_requests import changed
 from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.memory_store import MemoryStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
@@ -130,7 +130,7 @@ class FullEngine(PlainEngine):
 class World:
     """Everything around a broker, to look at and to disturb."""
 
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: Store = field(default_factory=MemoryStore)
     target: Target = field(default_factory=Target)
     now: datetime = START
     engine: type[PlainEngine] = FullEngine

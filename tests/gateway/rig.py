@@ -1,4 +1,4 @@
-"""A gateway on loopback sockets, a real broker on the memory store, and an upstream that gives everything back."""
+"""A gateway on loopback sockets, a real broker on a store in memory, and an upstream that gives everything back."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
 from remit.gateway.upstream import Pool
 from remit.link.edge import following
-from remit.ports import Resource
+from remit.ports import Resource, Store
 from remit.ports.credential import SourceOf
-from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer
 from tests.grant_requests import changed
 from tests.support.kinds import NOTHING_LENT, simulated
 from tests.support.link import edge_of
+from tests.support.memory_store import MemoryStore
 from tests.support.upstream import Upstream
 
 SECRET = "rmt-real-3f1c0a9be7d24856b0d1c2e3f4a59687-k"
@@ -131,7 +131,7 @@ class Rig:
 
     broker: Broker
     gateway: Gateway
-    store: MemoryStore
+    store: Store
     upstream: Upstream
     now: list[datetime]
     ticks: list[float]
@@ -225,7 +225,7 @@ async def rig(
     secret: str | None = SECRET,
     verify: Verifier | None = None,
     placeholders: Mapping[str, str] | None = None,
-    store: MemoryStore | None = None,
+    store: Store | None = None,
     source_of: SourceOf = lambda _: None,
 ) -> AsyncIterator[Rig]:
     """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel."""

@@ -12,9 +12,9 @@ from remit.core import scope
 from remit.core.audit import Event
 from remit.errors import UnavailableError
 from remit.ports import Resource, Write
-from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, Rig, http, play, rig
+from tests.support.memory_store import MemoryStore
 
 FAILURES = [UnavailableError("the disk is full"), OSError(28, "No space left on device"), RuntimeError("locked")]
 

@@ -15,10 +15,14 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import CodeType, FrameType
 
+from remit.keys.file import FileSealer
+from remit.stores.sqlite import SqliteStore
+from tests.broker.world import World
 from tests.gateway import rig as gateways
 from tests.oauth import plane as planes
 from tests.oauth.plane import Agent, Plane
@@ -100,7 +104,7 @@ async def _delegate(plane: Plane) -> Trace:
     await plane.opened(parent)
     await plane.delegated(parent, Agent())  # what is made once for a broker is there
     form = plane.delegation(parent, Agent())
-    with followed({"MemoryStore.commit"}) as trace:
+    with followed({"SqliteStore.commit"}) as trace:
         answer = await plane.exchange(parent, form)
     assert answer.status_code == HTTPStatus.OK
     return trace
@@ -113,25 +117,28 @@ def of_a_delegate(folder: Path) -> Trace:
     async def scene(plane: Plane) -> None:
         traces.append(await _delegate(plane))
 
-    planes.play(folder, scene)
+    store = SqliteStore(folder / "state", FileSealer(bytes(32)))
+    planes.play(folder, scene, World(store=store, now=datetime(2026, 11, 25, 12, tzinfo=UTC)))
     return traces[0]
 
 
-def of_a_request_through_the_gateway() -> Trace:
+def of_a_request_through_the_gateway(folder: Path) -> Trace:
     """Follow a GET of a run, from the first byte to the entry of its outcome."""
     traces: list[Trace] = []
 
     async def scene() -> None:
-        async with gateways.rig() as rig:
+        store = SqliteStore(folder / "state", FileSealer(bytes(32)))
+        async with gateways.rig(store=store) as rig:
             await rig.get("/api/v1/public/x")
             await rig.outcomes(1)
             wire = await rig.wire()
-            with followed({"MemoryStore.commit", "UpstreamConnection.begin", "Downstream.write"}) as trace:
+            with followed({"SqliteStore.commit", "UpstreamConnection.begin", "Downstream.write"}) as trace:
                 await wire.send(rig.request("/api/v1/public/x"))
                 reply = await wire.reply()
                 await rig.outcomes(2)
             assert reply.status == HTTPStatus.OK
             traces.append(trace)
+        await store.close()
 
     gateways.play(scene)
     return traces[0]
@@ -158,4 +165,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         page = PAGE.read_text(encoding="utf-8")
         page = rewritten(page, DELEGATE, of_a_delegate(Path(scratch)))
-        PAGE.write_text(rewritten(page, REQUEST, of_a_request_through_the_gateway()), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as scratch:
+        PAGE.write_text(rewritten(page, REQUEST, of_a_request_through_the_gateway(Path(scratch))), encoding="utf-8")

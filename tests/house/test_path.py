@@ -23,8 +23,8 @@ def test_a_delegate_takes_few_hops_and_the_architecture_lists_them(tmp_path: Pat
     _check(hops.of_a_delegate(tmp_path), DELEGATE_HOPS, hops.DELEGATE)
 
 
-def test_a_request_through_the_gateway_takes_few_hops_and_the_architecture_lists_them() -> None:
-    _check(hops.of_a_request_through_the_gateway(), GATEWAY_HOPS, hops.REQUEST)
+def test_a_request_through_the_gateway_takes_few_hops_and_the_architecture_lists_them(tmp_path: Path) -> None:
+    _check(hops.of_a_request_through_the_gateway(tmp_path), GATEWAY_HOPS, hops.REQUEST)
 
 
 def _check(trace: Trace, most: int, title: str) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 from remit.core.audit import Event
 from remit.errors import UnavailableError
 from remit.ports import Record, Write
-from remit.stores.memory import MemoryStore
 from tests.model.mortal import Died
+from tests.support.memory_store import MemoryStore
 
 Until = Callable[[], bool]
 

@@ -15,8 +15,8 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Subject
 from remit.errors import GrantEndedError
 from remit.ports import Write
-from remit.stores.memory import MemoryStore
 from tests.broker.world import SEARCH, START, TABLE, World, details
+from tests.support.memory_store import MemoryStore
 
 ALICE, BOB = "https://idp.test#alice", "https://idp.test#bob"
 ONE, TWO = "https://idp.test#session-1", "https://idp.test#session-2"

@@ -19,9 +19,9 @@ from remit.core.task import Change, nothing
 from remit.errors import ConflictError, NotFoundError, RemitError
 from remit.keys.file import FileSealer
 from remit.ports import DeleteResource, PutResource, PutSecret, SealedSecret, Spend, Store, UsedToken, Write
-from remit.stores.memory import MemoryStore
 from remit.stores.sqlite import SqliteStore
 from remit.testing.samples import NOW, RESOURCE, SCOPE, event, lease, opening
+from tests.support.memory_store import MemoryStore
 
 Commit = Sequence[Write]
 

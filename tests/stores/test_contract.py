@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from remit.keys.file import FileSealer
-from remit.stores.memory import MemoryStore
 from remit.stores.sqlite import SqliteStore
 from remit.testing.store_contract import CASES, Case, store_contract
+from tests.support.memory_store import MemoryStore
 
 KEK = b"k" * 32
 

@@ -1,1 +1,1 @@
-"""Where state and audit live: in memory, in SQLite."""
+"""Where state and audit live: in SQLite."""

@@ -31,9 +31,9 @@ from remit.kinds.spiffe.listen import WorkloadApi
 from remit.link.edge import following
 from remit.ports import Resource
 from remit.ports.kind import EngineContext, SocketContext
-from remit.stores.memory import MemoryStore
 from tests.broker.world import OPERATOR, ClearSealer, holder, search
 from tests.grant_requests import changed
+from tests.support.memory_store import MemoryStore
 
 DOMAIN = "remit.test"
 LEDGER, MAIL = "https://ledger.test", "https://mail.test"

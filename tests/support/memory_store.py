@@ -1,4 +1,4 @@
-"""A store that forgets when the process ends: for tests, and the reference for what ``ports.Store`` means."""
+"""A store in memory, as simple as ``ports.Store`` lets it be: for tests of what stands on a store."""
 
 from __future__ import annotations
 
