@@ -247,7 +247,7 @@ class Approvals:
 
 
 def _rooms(item: Approval, recent: list[Approval]) -> Iterator[tuple[list[Approval], int]]:
-    """Yield what takes the room of a request, with how much there may be of it."""
+    """Yield each group of approvals that competes with a request, with the limit of the group."""
     waiting = [i for i in recent if i.verdict is Verdict.PENDING]  # also what lapsed sooner: it is kept as long
     few = sum(_party(i) == _party(item) for i in waiting) < RESERVED
     yield waiting, MAX_WAITING if few else MAX_PENDING
@@ -262,17 +262,17 @@ def _rooms(item: Approval, recent: list[Approval]) -> Iterator[tuple[list[Approv
 
 
 def _party(item: Approval) -> str:
-    """Return who asks, as far as making one up costs: whoever has a host has any number of clients there."""
+    """Return the party that asks: a task, or a client's host, as one host can make up any number of client ids."""
     if item.task is not None or "#" in item.asker:
         return item.task or item.asker
     return urlsplit(item.asker).netloc if item.asker.startswith(("https://", "http://")) else item.asker
 
 
 def _alike(refused: Approval, item: Approval) -> bool:
-    """Whether a refusal answers a request too; what somebody refused speaks for nobody else.
+    """Whether a refusal answers a request too. A refusal by one human speaks for no other.
 
-    A client that a human refused does not ask them again for anything. A task that they opened may, for less: what
-    holds all that they refused, under whatever name and key, is refused with it.
+    A client that a human refused asks them for nothing again. A task may ask for less than was refused: a request that
+    holds all of it, under another name or key, is refused with it.
     """
     if refused.approver is None or (refused.approver, refused.task) != (item.approver, item.task):
         return False
@@ -291,5 +291,5 @@ def _read(record: Record) -> Approval:
 
 
 def _until(item: Approval) -> datetime:
-    """Return how long an approval is kept; what nobody decided on, anybody can make us keep."""
+    """Return how long an approval is kept: undecided ones for a short time, as anybody can ask for any number."""
     return item.expires_at + (LIFE if item.verdict is Verdict.PENDING else KEPT)

@@ -53,7 +53,7 @@ class PolicyEnforcement:
     def __init__(self, tasks: TaskCache, registry: ResourceRegistry, revoker: LeaseRevoker, decide: Policy) -> None:
         self._tasks, self._registry, self._revoker, self.deciding = tasks, registry, revoker, decide
         self._one = asyncio.Lock()  # one round of deciding anew at a time
-        self._turn, self._asked = asyncio.Lock(), 0  # whoever of a round takes a breath, and decisions since the last
+        self._turn, self._asked = asyncio.Lock(), 0  # taken to yield to the loop, and decisions since the last yield
         self._due: str | None = None  # why a round is under way, or has to be done again
 
     def question(self, head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:
@@ -206,7 +206,7 @@ class PolicyEnforcement:
         return self.deciding, self._registry.bounds()
 
     async def _breathe(self, asking: int) -> None:
-        """Let the loop do something else from time to time; while one of a round waits for that, so do all others."""
+        """Yield to the loop from time to time; while one task of a round waits for that, so do all others."""
         async with self._turn:
             self._asked += asking
             if self._asked > BREATH:

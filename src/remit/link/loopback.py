@@ -102,11 +102,8 @@ class _Loopback:
 
     def notices(self) -> AsyncIterator[Notice]:
         notices = typing.cast("BrokerPort", self._broker).notices()  # it tells of what ends from this call on
-        return (_copied(notice) async for notice in notices)
-
-
-def _copied(notice: Notice) -> Notice:
-    return typing.cast("Notice", typed(Notice, msgspec.msgpack.decode(encode(plain(notice)))))
+        sent = (encode(plain(notice)) async for notice in notices)
+        return (typing.cast("Notice", typed(Notice, msgspec.msgpack.decode(data))) async for data in sent)
 
 
 def loopback(broker: Port) -> Port:

@@ -164,7 +164,7 @@ class BrokerPort(Protocol):
         """Raise unless the holder of the live grant ``own`` may act under another: DeniedError, NotFoundError."""
 
     async def open(self, opener: Opener, request: GrantRequest, posture: Posture | None = None) -> GrantView:
-        """Open a task for a human, within what policy allows; return its root grant."""
+        """Open a task for a human, within what policy allows; return its root. An ID token or an approval opens one."""
 
     async def delegate(
         self,

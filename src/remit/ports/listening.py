@@ -1,4 +1,4 @@
-"""What edges need of whoever accepts connections and counts descriptors."""
+"""Accepting connections, and counting descriptors: what edges need of it."""
 
 from __future__ import annotations
 
