@@ -30,7 +30,7 @@ _PROXY_ERROR = dict.fromkeys((400, 413, 415, 421), "http_request_error") | {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ParsedHeaders:
     """A header section that was read strictly and checked; the same bytes are not read again."""
 

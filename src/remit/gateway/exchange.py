@@ -207,7 +207,8 @@ class HttpExchange:
         fields = self._headers.fields
         scrubber = self._downstream.listener.placeholders.scrubber(fields)
         if permit.body is not None:
-            RequestBody(scrubber, chunked=False).feed(permit.body, done=True)
+            if scrubber is not None:
+                RequestBody(scrubber, chunked=False).feed(permit.body, done=False)
             return [permit.body]
         self._request_body = RequestBody(scrubber, chunked=fields.chunked)
         pending, self._pending = self._pending, []

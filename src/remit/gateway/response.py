@@ -31,7 +31,7 @@ _IDENTITY = frozenset({b"", b"identity"})
 _INFLATED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class RequestBody:
     """One body that streams. ``feed`` raises PlaceholderError."""
 
