@@ -54,7 +54,7 @@ class SqlWorld(World):
     directory: Path = Path()
 
     def __post_init__(self) -> None:
-        self.store = SqliteStore(self.directory, FileSealer(b"k" * 32))  # type: ignore[assignment]  # same port
+        self.store = SqliteStore(self.directory, FileSealer(b"k" * 32))
 
 
 @asynccontextmanager
@@ -179,7 +179,7 @@ def test_a_store_takes_every_name_for_a_name(tmp_path: Path) -> None:
     async def walk() -> None:
         store = SqliteStore(tmp_path / "state", FileSealer(b"k" * 32))
         world = World()
-        world.store = store  # type: ignore[assignment]  # same port
+        world.store = store
         broker = await world.ready()
         await world.opened(broker)
         for text in CORPUS:
