@@ -44,7 +44,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         *bundle.routes(deps),
         *events.routes(deps),
         *deps.streams,
-        *V1(deps.broker, deps.kinds, deps.verifier.clock).routes(),
+        *V1(deps).routes(),
         *ApprovalRoutes(deps).routes(),
         *administration.routes(deps),
     )

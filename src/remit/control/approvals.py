@@ -8,7 +8,7 @@ never whoever holds a grant, by whatever way it comes, and by no login that anyb
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
@@ -54,8 +54,11 @@ class ApprovalRoutes:
 
     async def ask(self, request: Request, caller: Principal) -> Response:
         asked = await wire.document(request, _ASKED)
-        key = await self._key(request, asked)
-        actor = None
+        key, actor = None, None
+        if "req_cnf" in asked or "req_cnf_proof" in asked:  # of the child's token; its proof is for this URL
+            proof, url = wire.text(asked, "req_cnf_proof"), f"{self._verifier.issuer}/v1/approvals"
+            token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
+            key = await self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
         if "actor_token" in asked:  # the child is to be this workload, by a credential of its own
             if self._identity.workloads is None:
                 raise InvalidRequestError("no workload is believed here: none is configured")
@@ -68,14 +71,6 @@ class ApprovalRoutes:
         shown = self._shown(caller, item)
         shown.pop("digest", None)  # who asks is not told it, whoever that is
         return wire.answer(shown, 201)
-
-    async def _key(self, request: Request, asked: Mapping[str, object]) -> str | None:
-        """Return the thumbprint of the key that the child's token is to be bound to; its proof is for this URL."""
-        if "req_cnf" not in asked and "req_cnf_proof" not in asked:
-            return None
-        proof, url = wire.text(asked, "req_cnf_proof"), f"{self._verifier.issuer}/v1/approvals"
-        token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
-        return await self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
 
     async def all(self, _: Request, caller: Principal) -> Response:
         found = await self._broker.approvals(caller)

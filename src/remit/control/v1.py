@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,12 +10,11 @@ from remit.core import scope as scopes
 from remit.core.principal import GrantView, Human, Operator, Principal, Right
 from remit.core.secret import Secret
 from remit.errors import NotFoundError
-from remit.ports import Clock
-from remit.ports.broker import PAGE, BrokerPort
-from remit.ports.kind import Kind, PortAccess
+from remit.ports.broker import PAGE
+from remit.ports.kind import PortAccess
 from remit.web import wire
 from remit.web.authentication import listener_of
-from remit.web.routes import Route
+from remit.web.routes import AppDeps, Route
 
 PAGED = frozenset({"after", "limit"})
 
@@ -25,8 +22,8 @@ PAGED = frozenset({"after", "limit"})
 class V1:
     """Tasks, grants and leases of one broker."""
 
-    def __init__(self, broker: BrokerPort, kinds: Mapping[str, Kind], clock: Clock) -> None:
-        self._broker, self._kinds, self._clock = broker, kinds, clock
+    def __init__(self, deps: AppDeps) -> None:
+        self._broker, self._kinds, self._clock = deps.broker, deps.kinds, deps.verifier.clock
 
     def routes(self) -> tuple[Route, ...]:
         return (

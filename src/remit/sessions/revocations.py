@@ -41,7 +41,6 @@ class LoginRevocation:
     at: datetime
     sub: str | None
     sid: str | None
-    rev: int
     logins: datetime
 
     @property
@@ -53,10 +52,10 @@ class LoginRevocation:
         """Return this with the later times of both."""
         return replace(self, at=max(self.at, other.at), logins=max(self.logins, other.logins))
 
-    def record(self) -> Record:
-        """Return the record of it."""
+    def record(self, rev: int) -> Record:
+        """Return revision ``rev`` of its record."""
         body = {"at": self.at.isoformat(), "logins": self.logins.isoformat(), "sub": self.sub, "sid": self.sid}
-        return Record(KIND, jose.digest(self.key), self.rev, json.dumps(body).encode(), self.at + KEPT)
+        return Record(KIND, jose.digest(self.key), rev, json.dumps(body).encode(), self.at + KEPT)
 
 
 class SessionRevocations(LoginRevocations):
@@ -65,6 +64,7 @@ class SessionRevocations(LoginRevocations):
     def __init__(self, broker: SessionAccess) -> None:
         self._broker = broker
         self._known: dict[str, LoginRevocation] = {}
+        self._revs: dict[str, int] = {}  # of what is stored, by the name of the record
         self._unnamed: dict[str, LoginRevocation] = {}  # human -> until when logins of no known session are void
         self._one_at_a_time = asyncio.Lock()
         self._running: set[asyncio.Task[int]] = set()
@@ -74,7 +74,8 @@ class SessionRevocations(LoginRevocations):
         for record in await self._broker.records(KIND):
             raw = json.loads(record.body)
             at, logins = (datetime.fromisoformat(raw.get(name, raw["at"])) for name in ("at", "logins"))
-            self._note(LoginRevocation(at, raw["sub"], raw["sid"], record.rev, logins))
+            self._note(LoginRevocation(at, raw["sub"], raw["sid"], logins))
+            self._revs[record.id] = record.rev
 
     async def resume(self) -> None:
         await self._end(CAUSE)
@@ -139,39 +140,31 @@ class SessionRevocations(LoginRevocations):
 
     async def _keep(self, signal: Signal) -> None:
         now = self._broker.now()  # whatever was issued before we heard of it is in doubt
-        revocation = LoginRevocation(now, signal.sub, signal.sid, 1, max(now, signal.at))
+        revocation = LoginRevocation(now, signal.sub, signal.sid, max(now, signal.at))
         async with self._one_at_a_time:
             before, unnamed = self._known.get(revocation.key), dict(self._unnamed)
             if before is not None:
-                revocation = replace(revocation.later(before), rev=before.rev + 1)
-            self._note(revocation)  # at once, so that nothing is opened while it becomes durable
-            try:
-                stored = await self._store(revocation, signal, now)
-            except BaseException:  # in doubt it stays void; what comes next is written on what is stored
-                self._known[revocation.key] = replace(revocation, rev=revocation.rev - 1)
-                raise
-            if stored is not None:
-                self._known[revocation.key] = stored
-                return
-            self._unnamed = unnamed  # delivered before: what was opened since is none of its business
-            self._known[revocation.key] = before or replace(revocation, rev=0)
+                revocation = revocation.later(before)
+            self._note(revocation)  # at once, so that nothing is opened while it becomes durable; in doubt it stays
+            if not await self._store(revocation, signal, now):
+                self._unnamed = unnamed  # delivered before: what was opened since is none of its business
+                self._known[revocation.key] = before or revocation
 
-    async def _store(self, revocation: LoginRevocation, signal: Signal, now: datetime) -> LoginRevocation | None:
-        """Return it as it is stored; None when the signal was delivered before.
+    async def _store(self, revocation: LoginRevocation, signal: Signal, now: datetime) -> bool:
+        """Return whether it is stored; False when the signal was delivered before.
 
         A commit that was in doubt may have been durable: then another revision is stored than is known here.
         """
         event = Event("signal.take", self._broker.now(), "done", subject=signal.sub, cause=signal.cause)
+        name, used = jose.digest(revocation.key), UsedToken(signal.digest, now + KEPT)
         while True:
+            rev = self._revs.get(name, 0)
             try:
-                await self._broker.record(
-                    (PutRecord(revocation.record()), UsedToken(signal.digest, now + KEPT)), (event,)
-                )
+                await self._broker.record((PutRecord(revocation.record(rev + 1)), used), (event,))
             except ConflictError:
-                stored = {record.id: record.rev for record in await self._broker.records(KIND)}
-                rev = stored.get(jose.digest(revocation.key), 0)
-                if rev == revocation.rev - 1:
-                    return None
-                revocation = replace(revocation, rev=rev + 1)
+                self._revs = {record.id: record.rev for record in await self._broker.records(KIND)}
+                if self._revs.get(name, 0) == rev:
+                    return False
             else:
-                return revocation
+                self._revs[name] = rev + 1
+                return True
