@@ -14,6 +14,7 @@ from remit.core.request import GrantRequest
 from remit.core.task import Report, Task
 from remit.errors import ConflictError, GrantTokenError, UnavailableError
 from remit.ports import Write
+from remit.sessions.revocations import KEPT, KIND
 from tests.broker.world import SEARCH, details, holder, run
 from tests.sessions.login_scene import ALICE, BOB, ONE, TWO, Issuer, alive, said
 
@@ -260,5 +261,19 @@ def test_what_one_signal_could_not_end_is_ended_later_though_another_was_done_me
         issuer.world.later(1)
         await broker.sweep()
         assert not alive(broker, lost)
+
+    run(scenario())
+
+
+def test_a_signal_about_a_login_whose_record_is_too_old_to_be_kept_is_taken(issuer: Issuer) -> None:
+    async def scenario() -> None:
+        broker = await issuer.world.ready()
+        await broker.signal([said()])
+        issuer.world.later(KEPT.total_seconds() + 1)
+        (record,) = await issuer.store.records(KIND)
+        del issuer.store._rows["record", KIND, record.id]  # as a store may, whose time it is
+        grant = await issuer.opened(broker)
+        assert await broker.signal([said(digest="event-2")]) == 1
+        assert not alive(broker, grant)
 
     run(scenario())
