@@ -14,8 +14,8 @@ import pytest
 
 from remit import jose
 from remit.errors import InvalidRequestError, RemitError
-from remit.oauth import registry
-from remit.oauth.registry import Registry
+from remit.oauth import clients
+from remit.oauth.clients import Registry
 from remit.ports.identity import Registered
 from remit.sdk.login import ClientRegistration, OpenIDClient
 from remit.web.wire import check_login_page
@@ -272,7 +272,7 @@ def test_a_redirect_uri_that_is_nearly_registered_gets_nothing(tmp_path: Path, u
 @pytest.mark.attack("OAU-04")
 @pytest.mark.parametrize("uri", [*REGISTERED, "http://127.0.0.1:1/cb", "http://127.0.0.1:65535/cb"])
 def test_what_is_registered_is_taken_at_any_loopback_port(uri: str) -> None:
-    assert registry.is_registered(Registered("app", "App", REGISTERED), uri)
+    assert clients.is_registered(Registered("app", "App", REGISTERED), uri)
 
 
 @pytest.mark.attack("OAU-04")

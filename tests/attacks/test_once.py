@@ -13,8 +13,7 @@ from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.workloads.attested import AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
-from remit.oauth.clients import WPT
-from remit.oauth.registry import Registry
+from remit.oauth.clients import WPT, Registry
 from remit.ports.identity import Registered
 from remit.web.verifier import WIT
 from tests.broker.world import SEARCH, World

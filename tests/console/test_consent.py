@@ -15,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from remit.compose.app import build
 from remit.console.consent import ConsentSession, RedirectTarget, Seal, described
 from remit.console.pages import ClientDisplay
-from remit.oauth.authorize import MAX_KEPT
-from remit.oauth.registry import Registry
+from remit.oauth.authorization_requests import MAX_KEPT
+from remit.oauth.clients import Registry
 from remit.ports.identity import Registered
 from remit.web.authentication import TokenAuth
 from remit.web.verifier import Keys, Verifier

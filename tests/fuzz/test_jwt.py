@@ -17,7 +17,7 @@ from remit.core.principal import Human
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnauthenticatedError
 from remit.identity.humans import IssuedHumans, Registration
 from remit.identity.issuers import read_metadata
-from remit.identity.workloads.oidc import OidcWorkloads, WorkloadRule
+from remit.identity.workloads.attested import OidcWorkloads, WorkloadRule
 from remit.jose import jwt
 from remit.jose.jwt import JwtProfile
 from remit.jose.keys import ALGORITHMS, KeySet, key_set, read_key_set

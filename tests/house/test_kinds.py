@@ -15,11 +15,11 @@ from tests.house.hops import SOURCE
 OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "cli/broker.py": ("spiffe", "the key ring of the broker's trust domain"),
     "core/fields.py": ("http", "the URI scheme"),
-    "identity/documents.py": ("http", "the URI scheme"),
+    "identity/fetch.py": ("http", "the URI scheme"),
     "identity/workloads/bundles.py": ("spiffe", "the package of that name"),
     "jose/proof.py": ("http", "the URI scheme"),
     "keys/authority.py": ("spiffe", "the purpose that its sealed files are named by"),
-    "oauth/registry.py": ("http", "the URI scheme"),
+    "oauth/clients.py": ("http", "the URI scheme"),
     "web/wire.py": ("http", "the URI scheme"),
     "sdk/grant.py": ("http", "the URI scheme"),
     "sdk/login.py": ("http", "the URI scheme"),

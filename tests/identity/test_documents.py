@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
-from remit.identity import documents
-from remit.identity.documents import MAX_DOCUMENT, MAX_FETCHES, ClientDocuments
-from remit.identity.fetch import BoundedTransport
+from remit.identity import fetch
+from remit.identity.fetch import MAX_CLIENT_DOCUMENT, MAX_FETCHES, BoundedTransport, ClientDocuments
 from tests.attacks.certificates import authority
 
 
-def resolving(*addresses: str) -> documents.Lookup:
+def resolving(*addresses: str) -> fetch.Lookup:
     """Return a lookup that knows one answer."""
 
     async def look_up(host: str, port: int) -> Sequence[str]:
@@ -111,7 +110,7 @@ def test_a_name_that_does_not_resolve_is_no_document() -> None:
 
 
 def test_the_system_is_asked_for_addresses() -> None:
-    assert "127.0.0.1" in asyncio.run(documents.look_up("127.0.0.1", 443))
+    assert "127.0.0.1" in asyncio.run(fetch.look_up("127.0.0.1", 443))
 
 
 # -- the wire ---------------------------------------------------------------------------------------------------------
@@ -132,8 +131,7 @@ def test_names_that_do_not_resolve_keep_no_other_look_up_waiting(monkeypatch: py
 
     async def main() -> None:
         slow = [
-            asyncio.create_task(documents.look_up(f"h{number}.slow.test", 443))
-            for number in range(2 * documents.MAX_HOSTS)
+            asyncio.create_task(fetch.look_up(f"h{number}.slow.test", 443)) for number in range(2 * fetch.MAX_HOSTS)
         ]
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
@@ -184,7 +182,7 @@ def test_a_document_of_ones_own_network_is_fetched_where_that_was_allowed() -> N
     [
         answer("302 Found", location="http://127.0.0.1:1/other"),
         answer("404 Not Found"),
-        answer("200 OK", b"x" * (MAX_DOCUMENT + 1)),
+        answer("200 OK", b"x" * (MAX_CLIENT_DOCUMENT + 1)),
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"ffff\r\n" + b"x" * 0xFFFF + b"\r\n0\r\n\r\n",
         b"nonsense\r\n\r\n",
         b"",
@@ -216,7 +214,7 @@ def test_a_host_that_does_not_answer_takes_only_its_own_room(monkeypatch: pytest
                 await made(url)
         with pytest.raises(InvalidRequestError, match="public"):  # it was looked up, and has no address
             await made("https://good.test/c")
-        monkeypatch.setattr(documents, "MAX_HOSTS", 2)
+        monkeypatch.setattr(fetch, "MAX_HOSTS", 2)
         with pytest.raises(InvalidRequestError, match="public"):  # of as many hosts as there may be, the oldest leaves
             await made("https://good.test/c")
         with pytest.raises(UnavailableError):
@@ -239,10 +237,10 @@ def test_many_hosts_that_do_not_answer_keep_no_other_out() -> None:
 
         made = ClientDocuments(frozenset({"*"}), lookup=slow)
         running = []
-        for number in range(2 * documents.MAX_HOSTS):
+        for number in range(2 * fetch.MAX_HOSTS):
             running.append(asyncio.create_task(made(f"https://h{number}.test/c")))
             await asyncio.sleep(0)  # it is under way
-            assert len(made._running) <= documents.MAX_HOSTS
+            assert len(made._running) <= fetch.MAX_HOSTS
         with pytest.raises(InvalidRequestError, match="public"):
             await made("https://good.test/c")
         for task in running:
@@ -269,14 +267,14 @@ def test_what_could_not_be_fetched_is_not_asked_for_again_at_once(broken: Except
             with pytest.raises(UnavailableError):
                 await made(url)
         assert len(asked) == 2
-        now[0] = documents.FAILED
+        now[0] = fetch.FAILED
         with pytest.raises(UnavailableError):
             await made("https://app.test/c")
         assert len(asked) == 3
-        for number in range(documents.MAX_FAILED + 10):
+        for number in range(fetch.MAX_FAILED + 10):
             with pytest.raises(UnavailableError):
                 await made(f"https://app.test/{number}")
-        assert len(made._failed) == documents.MAX_FAILED
+        assert len(made._failed) == fetch.MAX_FAILED
 
     asyncio.run(main())
 
@@ -292,7 +290,7 @@ def test_the_certificate_has_to_be_of_the_name_not_of_the_address(tmp_path: Path
                 frozenset({"app.test"}),
                 private=True,
                 lookup=resolving("127.0.0.1"),
-                transport=lambda: BoundedTransport(ours.trust(), MAX_DOCUMENT),
+                transport=lambda: BoundedTransport(ours.trust(), MAX_CLIENT_DOCUMENT),
             )
             url = f"https://app.test:{port}/client.json"
             if reached:

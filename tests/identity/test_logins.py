@@ -17,9 +17,8 @@ import pytest
 from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError, RemitError, StepUpError, UnavailableError
-from remit.identity import logins
-from remit.identity.humans import IssuedHumans, Registration
-from remit.identity.logins import IssuerLogins
+from remit.identity import humans
+from remit.identity.humans import IssuedHumans, IssuerLogins, Registration
 from remit.ports.identity import Login
 from tests.identity.issuing import URL, Clock, Site, issuer, signed
 
@@ -152,7 +151,7 @@ def test_no_browser_is_sent_off_as_a_client_that_anybody_can_be() -> None:
         f"code=c-1&state=s-1&iss={URL}/",
         "code=c-1&state=s-1&iss=https%3A%2F%2Fevil.test",
         "code=c-1&state=s-1&iss=",
-        "code=c-1&state=s-1&x=" + "a" * (logins.MAX_QUERY - 20),
+        "code=c-1&state=s-1&x=" + "a" * (humans.MAX_QUERY - 20),
         "&".join(["code=c-1&state=s-1", *(f"x{n}=1" for n in range(64))]),
         "code=%ff&state=s-1",
     ],

@@ -26,7 +26,7 @@ from remit.core.policy import in_bounds
 from remit.core.principal import JWT_SPIFFE, Human, Workload
 from remit.core.task import Subject
 from remit.errors import GrantTokenError, UnauthenticatedError
-from remit.oauth.registry import Registry
+from remit.oauth.clients import Registry
 from remit.ports.identity import Login, Registered
 from remit.web.routes import Identity
 from tests.broker.world import SEARCH, World

@@ -12,7 +12,7 @@ from remit import jose
 from remit.broker import pending
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError
-from remit.oauth.registry import Registry
+from remit.oauth.clients import Registry
 from remit.ports.identity import Registered
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, START

@@ -11,7 +11,7 @@ import pytest
 
 from remit.core.policy import in_bounds
 from remit.core.principal import JWT_SPIFFE
-from remit.oauth.registry import Registry
+from remit.oauth.clients import Registry
 from remit.ports.identity import Registered
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, World

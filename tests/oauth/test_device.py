@@ -10,7 +10,7 @@ import pytest
 
 from remit.core.principal import Workload
 from remit.errors import AudienceError
-from remit.oauth.decoupled import ALPHABET, GUESSES
+from remit.oauth.authorization_requests import ALPHABET, GUESSES
 from tests.broker.asking import kept
 from tests.oauth.consent_driver import APP, DEVICE, PURPOSE, App, browser, decide, form_of, press, scene
 from tests.oauth.plane import Agent, later

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from remit.oauth import authorize
-from remit.oauth.registry import Registry
+from remit.oauth import authorization_requests
+from remit.oauth.clients import Registry
 from remit.ports.identity import Registered
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH, START
@@ -99,7 +99,7 @@ def test_a_host_that_publishes_many_clients_has_the_room_of_one(tmp_path: Path) 
 
     async def played(app: App) -> None:
         uris = []
-        for number in range(authorize.MAX_PUSHED + 1):
+        for number in range(authorization_requests.MAX_PUSHED + 1):
             stranger = App(app.made, app.issuer, client_id=f"https://bad.test/{number}", redirect="https://app.test/cb")
             uris.append((stranger.client_id, (await pushed(stranger)).json()["request_uri"]))
         visitor = browser(app.made)

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from remit.core.principal import Workload
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError, UnavailableError
-from remit.oauth import registry
-from remit.oauth.clients import OAuthClient
-from remit.oauth.registry import KEPT, MAX_KEPT, Registry, asking
+from remit.oauth import clients
+from remit.oauth.clients import KEPT, MAX_KEPT, OAuthClient, Registry, asking
 from remit.ports.identity import Registered
 from remit.web.wire import check_login_page
 
@@ -216,7 +215,7 @@ def test_who_asks_without_a_browser_is_known_or_proves_itself() -> None:
     ],
 )
 def test_a_redirect_uri_that_may_be_registered(uri: str) -> None:
-    assert registry.check_redirect(uri) == uri
+    assert clients.check_redirect(uri) == uri
 
 
 @pytest.mark.parametrize(
@@ -240,14 +239,14 @@ def test_a_redirect_uri_that_may_be_registered(uri: str) -> None:
 )
 def test_a_redirect_uri_that_may_not(uri: object) -> None:
     with pytest.raises(InvalidRequestError):
-        registry.check_redirect(uri)
+        clients.check_redirect(uri)
 
 
 @given(st.integers(0, 70_000))
 def test_the_port_of_a_loopback_literal_is_free(port: int) -> None:
     client = Registered("app", "App", ("http://127.0.0.1/cb", "http://[::1]:5/cb?x=1"))
-    assert registry.is_registered(client, f"http://127.0.0.1:{port}/cb") == (0 < port <= 65_535)
-    assert registry.is_registered(client, f"http://[::1]:{port}/cb?x=1") == (0 < port <= 65_535)
+    assert clients.is_registered(client, f"http://127.0.0.1:{port}/cb") == (0 < port <= 65_535)
+    assert clients.is_registered(client, f"http://[::1]:{port}/cb?x=1") == (0 < port <= 65_535)
 
 
 OWN = ("http://127.0.0.1/cb", "http://[::1]:5/cb?x=1", "https://app.test/cb")
@@ -256,7 +255,7 @@ OWN = ("http://127.0.0.1/cb", "http://[::1]:5/cb?x=1", "https://app.test/cb")
 @given(st.sampled_from(OWN), st.integers(0, 25), st.integers(0, 3), st.text("a0:/@.%#?\\[]&=\t\u00e9", max_size=4))
 def test_whatever_is_bent_only_a_port_may_differ(own: str, place: int, drop: int, more: str) -> None:
     uri = own[:place] + more + own[place + drop :]
-    if registry.is_registered(Registered("app", "App", OWN), uri):
+    if clients.is_registered(Registered("app", "App", OWN), uri):
         given, known = urlsplit(uri), [urlsplit(one) for one in OWN]
         same = [one for one in known if (given.scheme, given.path, given.query) == (one.scheme, one.path, one.query)]
         assert given.hostname in {one.hostname for one in same}

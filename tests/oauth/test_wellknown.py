@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from remit.jose import public_key
 from remit.keys.signers import FileSigner
-from remit.oauth import status_list
+from remit.oauth import wellknown
 from remit.oauth.token_endpoint import JWT_BEARER
 from remit.oauth.wellknown import ID_JAG
 from tests.broker.world import SEARCH, World
@@ -209,7 +209,7 @@ def test_the_keys_that_are_named_verify_what_is_signed(tmp_path: Path, served: S
         lists = (await plane.web.get(urlsplit(document["status_list_aggregation_endpoint"]).path)).json()
         for uri in lists["status_lists"]:
             answer = await plane.web.get(urlsplit(uri).path)
-            assert answer.headers["content-type"] == status_list.MEDIA
+            assert answer.headers["content-type"] == wellknown.MEDIA
 
     served(tmp_path, scene)
 

@@ -14,10 +14,9 @@ from remit.kinds.spiffe import bundle
 from remit.oauth.authorization_codes import ConsentFlows
 from remit.oauth.clients import Clients
 from remit.oauth.revocation import IssuedTokens
-from remit.oauth.status_list import StatusList
 from remit.oauth.token_endpoint import Exchange, TokenEndpoint
 from remit.oauth.token_requests import TokenIssuer
-from remit.oauth.wellknown import WellKnown
+from remit.oauth.wellknown import StatusList, WellKnown
 from remit.sessions import events
 from remit.web.middleware import Middleware
 from remit.web.routes import AppDeps, Route

@@ -11,13 +11,11 @@ from remit.config.settings import Settings
 from remit.config.values import Text, decode
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
-from remit.identity.documents import ClientDocuments
-from remit.identity.fetch import Fetch, HttpFetch
-from remit.identity.humans import IssuedHumans, Registration
+from remit.identity.fetch import ClientDocuments, Fetch, HttpFetch
+from remit.identity.humans import IssuedHumans, IssuerLogins, Registration
 from remit.identity.issuers import Issuer
-from remit.identity.logins import IssuerLogins
-from remit.identity.workloads.oidc import OidcWorkloads, WorkloadRule
-from remit.oauth.registry import Registry, check_name, check_redirect
+from remit.identity.workloads.attested import OidcWorkloads, WorkloadRule
+from remit.oauth.clients import Registry, check_name, check_redirect
 from remit.ports import Clock
 from remit.ports.identity import Registered
 from remit.sessions.events import EventIssuer

@@ -1,22 +1,48 @@
-"""Documents fetched from where the configuration says: bounded in size and time, no redirects, no proxies."""
+"""Documents fetched from where the configuration says: bounded in size and time, no redirects, no proxies.
+
+Documents of OAuth clients (Client ID Metadata Documents) are fetched although a stranger named their URL. So they come
+from hosts that the operator listed, over https, from an address that was looked at before it was connected to.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
+from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from remit.errors import UnavailableError
+from remit.core.fields import is_loopback
+from remit.errors import InvalidRequestError, LimitError, UnavailableError
 
 MAX_DOCUMENT = 262_144  # bytes
 PATIENCE = 5.0  # seconds, for a whole answer
+MAX_CLIENT_DOCUMENT = 16_384  # bytes
+MAX_FETCHES = 2  # of documents of clients at once, of a host
+MAX_HOSTS = 32  # at once: the one that takes the longest makes room for the next
+MAX_FAILED = 1_000  # that are remembered
+FAILED = 10.0  # seconds; for so long a document that could not be had is not asked for again
+HTTPS = 443
 
+# Apart from the loop's own: whoever names a host decides how long its name servers take, and no look-up can be ended.
+_LOOKUPS = ThreadPoolExecutor(16, "lookup")
 
+_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out as global unicast
+_SPECIAL = tuple(  # of what is global as such: addresses of protocols, of examples, and those that stand for others
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
+_ISATAP = frozenset({0x5EFE, 0x0200_5EFE})  # RFC 5214 §6.1: the interface, before the IPv4 address that it embeds
+
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP addresses
 Fetch = Callable[[str], Awaitable[bytes]]  # URL -> the body of a successful answer, or UnavailableError
 
 
@@ -86,3 +112,92 @@ async def get(
     if answer.status_code != httpx.codes.OK:
         raise UnavailableError(f"{what} answered {answer.status_code}")
     return answer.content
+
+
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of a host."""
+    found = await asyncio.get_running_loop().run_in_executor(
+        _LOOKUPS, socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM
+    )
+    return [str(address[4][0]) for address in found]
+
+
+@dataclass
+class ClientDocuments:
+    """Fetches the documents of clients from ``hosts``: names, ``*.`` with all names below one, or ``*`` for any.
+
+    With ``private`` they may be in networks of one's own, and plain http on this very host.
+    """
+
+    hosts: frozenset[str]
+    private: bool = False
+    lookup: Lookup = look_up
+    now: Callable[[], float] = monotonic
+    transport: Callable[[], httpx.AsyncBaseTransport] = field(
+        default_factory=lambda: HttpFetch(limit=MAX_CLIENT_DOCUMENT).transport
+    )
+    _running: dict[asyncio.Timeout, str] = field(default_factory=dict)  # with their hosts, the oldest first
+    _failed: dict[str, float] = field(default_factory=dict)  # URL -> until when it is not asked again
+
+    async def __call__(self, url: str) -> bytes:
+        """Return a document, or raise InvalidRequestError, LimitError or UnavailableError."""
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or HTTPS
+        above = {"*." + host.split(".", count)[-1] for count in range(1, host.count(".") + 1)}
+        if not self.hosts & ({host, "*"} | above):
+            raise InvalidRequestError("its host is not one whose documents are read here")
+        if parts.scheme != "https" and not (parts.scheme == "http" and self.private and is_loopback(host)):
+            raise InvalidRequestError("its URL must be https")
+        if self.now() < self._failed.get(url, 0.0):
+            raise UnavailableError("it could not be fetched a moment ago")
+        if list(self._running.values()).count(host) >= MAX_FETCHES:
+            raise LimitError("too many clients at once", retry_after=int(PATIENCE))
+        self._make_room(host)
+        patience = asyncio.timeout(PATIENCE)
+        try:
+            async with patience:
+                self._running[patience] = host
+                named = httpx.URL(url)
+                return await get(  # from this address, as `host`: the name in the certificate is still checked
+                    self.transport(),
+                    named.copy_with(host=await self._address(host, port)),
+                    "its URL",
+                    headers={"host": named.netloc.decode("ascii")},
+                    extensions={"sni_hostname": host},
+                )
+        except (UnavailableError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
+            now = self.now()
+            recent = [(one, until) for one, until in self._failed.items() if now < until]
+            self._failed = dict([*recent[1 - MAX_FAILED :], (url, now + FAILED)])
+            if isinstance(error, UnavailableError):
+                raise
+            raise UnavailableError("its URL cannot be fetched") from error
+        finally:
+            self._running.pop(patience, None)
+
+    def _make_room(self, host: str) -> None:
+        """Wait no longer for the host that is waited for the longest, if there are too many beside this one."""
+        hosts = dict.fromkeys(self._running.values())
+        if host in hosts or len(hosts) < MAX_HOSTS:
+            return
+        longest = next(iter(hosts))
+        for patience in [one for one, other in self._running.items() if other == longest]:
+            del self._running[patience]
+            if not patience.expired():
+                patience.reschedule(0.0)
+
+    async def _address(self, host: str, port: int) -> str:
+        """Return the address to connect to. All must be public, so that none is reached by asking again."""
+        found = [ipaddress.ip_address(address) for address in await self.lookup(host, port)]
+        if not found or not (self.private or all(_is_public(address) for address in found)):
+            raise InvalidRequestError("its host is not on the public Internet")
+        return str(found[0])
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is of the public Internet, and does not stand for another one by way of a gateway."""
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address not in _UNICAST or address.scope_id is not None or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
+    ):
+        return False
+    return address.is_global and not address.is_multicast and not any(address in network for network in _SPECIAL)

@@ -32,10 +32,8 @@ from remit.errors import (
     WrongKeyError,
 )
 from remit.oauth import token_requests
-from remit.oauth.authorize import Authorize
-from remit.oauth.clients import TARGETS, GrantType, OAuthClient
-from remit.oauth.decoupled import DecoupledFlows
-from remit.oauth.registry import Registry
+from remit.oauth.authorization_requests import AuthorizationRequests
+from remit.oauth.clients import TARGETS, GrantType, OAuthClient, Registry
 from remit.oauth.token_requests import RefreshGrant, TokenIssuer
 from remit.ports.pending import INTERVAL, AuthorizationCode, PendingKind, PendingStore, Poll
 from remit.web import wire
@@ -63,7 +61,7 @@ class ConsentFlows:
         self._polls = PendingStore(deps.verifier.pending, PendingKind.POLL, Poll)
         self._delegations = PendingStore(deps.verifier.pending, PendingKind.DELEGATION, Poll)
         self._refresh, self._consent = RefreshGrant(deps, tokens), ConsentPage(deps)
-        self._asking = (Authorize(deps, self._consent), DecoupledFlows(deps, self._consent))
+        self._requests = AuthorizationRequests(deps, self._consent)
 
     def grant_types(self) -> Mapping[str, GrantType]:
         """Return the grant types for the token endpoint."""
@@ -77,9 +75,7 @@ class ConsentFlows:
         }
 
     def routes(self) -> tuple[Route, ...]:
-        """Return the routes."""
-        asking = tuple(replace(row, tcp=True) for part in self._asking for row in part.routes())
-        return (*self._consent.routes(), *(asking if self._served else ()))
+        return (*self._consent.routes(), *(self._requests.routes() if self._served else ()))
 
     def metadata(self) -> Mapping[str, object]:
         """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""

@@ -4,7 +4,7 @@
 - Tokens come straight from the token endpoint over TLS, which stands in for a look at their signature here (OpenID
   Connect Core §3.1.3.7, 6.); the broker verifies it.
 - Blocking: this is for people at a terminal.
-- Written here, and not by authlib as the broker's own logins (``identity/logins.py``), because the client library needs
+- Written here, and not by authlib as the broker's own logins (``identity/humans.py``), because the client library needs
   httpx and cryptography alone.
 """
 

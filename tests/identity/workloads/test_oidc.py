@@ -10,7 +10,7 @@ import pytest
 from remit.core.principal import Workload
 from remit.errors import AudienceError, RemitError, TokenError, UnauthenticatedError, UnavailableError
 from remit.identity.issuers import KEEP
-from remit.identity.workloads.oidc import MAX_AGE, OidcWorkloads, WorkloadRule
+from remit.identity.workloads.attested import MAX_AGE, OidcWorkloads, WorkloadRule
 from remit.jose.jwt import SKEW
 from tests.identity.issuing import URL, Clock, Site, ec, issuer, rsa, signed, unsigned
 

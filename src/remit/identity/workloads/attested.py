@@ -3,7 +3,8 @@
 - JWT-SVIDs as client assertions (draft-ietf-oauth-spiffe-client-auth).
 - WITs (draft-ietf-wimse-workload-creds, WIT-SVID), and proofs of their key (WPT).
 - X.509-SVIDs: the certificate that a TLS client presented (X509-SVID §5).
-- Tokens of platforms, by their kind of client assertion.
+- OIDC tokens of the platform they run on: Kubernetes, CI, clouds, any issuer (RFC 7523 §3). A rule names an issuer, the
+  audience its tokens must be made for, and what claims must be, exactly. Who matches no rule is nobody.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from remit.core import spiffe
 from remit.core.principal import JWT_SPIFFE, Workload
 from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, LimitError, ReplayError, TokenError, UnauthenticatedError
+from remit.identity.issuers import Issuer
 from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
 from remit.jose import jwt
-from remit.jose.jwt import SKEW, Jwt, JwtProfile
+from remit.jose.jwt import SKEW, Jwt, JwtProfile, claim_text, find_claim
 from remit.jose.keys import RSA, KeySet
 from remit.jose.proof import SKEW as PROOF_SKEW
 from remit.jose.proof import same_target
@@ -39,6 +41,7 @@ MAX_JWT_LIFE = timedelta(hours=1)  # that the end of a bearer credential may be 
 MAX_WIT_LIFE = timedelta(hours=24)  # that the end may be away: it is worth nothing without its key
 MAX_PROOF_LIFE = 300  # seconds that the end of a proof may be away
 MAX_SEEN = 100_000  # proofs remembered, each until it ends
+MAX_AGE = timedelta(hours=24)  # of a platform's token, whatever it says of its end
 MAX_CHAIN = 8  # certificates that a client may present
 WPT_TYPE = "wpt+jwt"
 
@@ -49,6 +52,7 @@ _JWT_SVID = JwtProfile(
 )
 _JWT_SVID_TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
 _WIT = JwtProfile(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
+_TOKEN = JwtProfile(frozenset({"", "jwt"}))
 _PROOF_HEADER = frozenset({"typ", "alg"})
 _JTI = re.compile(r"[!-~]{16,256}")
 _UNKNOWN = ("tth", "oth")  # what they cover is nothing that is understood here
@@ -305,3 +309,48 @@ def _is_authority(_: Policy, __: x509.Certificate, found: x509.BasicConstraints)
 def _may_sign(_: Policy, __: x509.Certificate, found: x509.KeyUsage) -> None:
     if not found.key_cert_sign:
         raise ValueError("not for signing certificates")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadRule:
+    """Whom to let in. ``match``: claim -> the values it may have. ``claims`` are passed on to policies."""
+
+    issuer: Issuer
+    audience: str
+    match: Mapping[str, tuple[str, ...]]
+    claims: tuple[str, ...] = ()
+
+    def matches(self, claims: Mapping[str, object]) -> bool:
+        """Whether every claim of ``match`` has one of its values."""
+        return all(claim_text(find_claim(claims, name)) in values for name, values in self.match.items())
+
+
+@dataclass(frozen=True, slots=True)
+class OidcWorkloads:
+    """Verifies workloads' tokens by rules, of which the first that matches decides what policies are told."""
+
+    rules: Sequence[WorkloadRule] = field(repr=False)
+    clock: Clock
+
+    async def assertion(self, token: str) -> Workload:
+        """Return the workload of a ``jwt-bearer`` assertion; TokenError, or what the port ``Workloads`` raises."""
+        read = jwt.read(token, _TOKEN)
+        claims, issuer = read.claims, jwt.text(read.claims, "iss")
+        rules = [rule for rule in self.rules if rule.issuer.url == issuer]
+        if not rules:
+            raise TokenError("its issuer is not one that is trusted here")
+        audience = jwt.audience(claims, {rule.audience for rule in rules})
+        await rules[0].issuer.verified(read)
+        if "nonce" in claims or "events" in claims:
+            raise TokenError("it is not a workload's token")
+        _, expires = jwt.window(claims, self.clock(), MAX_AGE)
+        matching = [rule for rule in rules if rule.audience == audience and rule.matches(claims)]
+        if not matching:
+            raise UnauthenticatedError("no rule lets this workload in", help="see `[[workloads]]` of the configuration")
+        picked = ((name, claim_text(find_claim(claims, name))) for name in matching[0].claims)
+        return Workload(
+            id=f"{issuer}#{jwt.text(claims, 'sub')}",
+            method="oidc",
+            expires_at=expires + SKEW,
+            claims={name: value for name, value in picked if value is not None},
+        )

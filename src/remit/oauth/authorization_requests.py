@@ -1,0 +1,294 @@
+"""Where clients ask for what a human then decides: by browser, from a device, and one human from afar.
+
+By browser: pushed requests (RFC 9126) and the authorization endpoint (RFC 6749 §4.1, RFC 7636, RFC 9207). Until client
+and redirect URI are known to belong together, an error is a page; from then on it goes to the client. For a client that
+no operator set up it stays a page until somebody has logged in: its document says where it would go.
+
+A device (RFC 8628) gets a code, and a short one for its human to type: codes lead to a page, never to a decision, and
+the human sees there what is asked, and by whom (§5.4). From afar (OpenID Connect CIBA, poll mode) the client names the
+human: remit keeps no list of them, so by issuer and subject, or by an ID token of theirs. They find what waits for them
+by the link in the answer or in the list of approvals, and log in to decide. No ID token comes of it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from dataclasses import replace
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from msgspec import Struct, structs
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit import jose
+from remit.console import pages
+from remit.console.consent import ConsentPage, PushedRequest, RedirectTarget, described
+from remit.console.pages import ClientDisplay
+from remit.core.approval import Approval
+from remit.core.legible import is_legible
+from remit.core.request import MAX_LABEL, Binding
+from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
+from remit.oauth import token_requests
+from remit.oauth.clients import TARGETS, Clients, OAuthClient, Registry, asking, is_registered
+from remit.ports.identity import Registered
+from remit.ports.pending import INTERVAL, REMEMBERED, PendingKind, PendingStore, Poll
+from remit.web import wire
+from remit.web.routes import AppDeps, Route
+from remit.web.wire import LOCAL, Form
+
+PUSHED = "urn:ietf:params:oauth:request_uri:"
+PUSHED_LIFE = timedelta(seconds=60)
+MAX_PUSHED = 64  # under a name that anybody may use, or of a host that makes up names: more than wait at once
+MAX_KEPT = 2_600  # characters of what a browser keeps in a cookie while its human logs in
+
+_AUTHORIZE = (
+    token_requests.OPENING
+    | {"client_id", "response_type", "redirect_uri", "state", "code_challenge", "code_challenge_method", "dpop_jkt"}
+    | {"scope", "nonce", "prompt", "response_mode", "request", "login_hint", "ui_locales", "display", "max_age"}
+    | {"request_uri"}
+)
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
+_STATE = re.compile(r"[ -~]{1,2048}")
+# what must be right before an error can go to the client, and what is kept for the answer
+_BACK = frozenset({"client_id", "redirect_uri", "state", "request_uri", "code_challenge", "max_age", "prompt"})
+
+ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
+GROUP = 4  # letters between dashes; the first group finds a request, the others are its secret
+GROUPS = 3
+GUESSES = 30  # at one request, by anybody, in ``WINDOW``: of 20^8, in ten minutes, about one chance in 10^8
+WINDOW = timedelta(minutes=1)
+
+_HINTS = ("login_hint", "id_token_hint", "login_hint_token")
+_DEVICE = token_requests.OPENING | {"dpop_jkt"}
+_AFAR = (_DEVICE - {"label"}) | frozenset(_HINTS) | {"scope", "binding_message", "requested_expiry"}
+_TYPED = frozenset({"user_code"})
+_NOISE = re.compile(r"[^A-Z]")
+_UNKNOWN = "this code is not one that waits; check it, or start again on the device"
+_HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
+
+
+class _Shown(Struct, frozen=True):
+    """What a user code stands for, and when wrong ones were entered for it.
+
+    Guesses at one request are counted at that request alone (RFC 8628 §5.1): if they were counted together, anybody
+    could keep everybody's right codes from being taken.
+    """
+
+    approval: str
+    about: ClientDisplay
+    code: str  # its SHA-256
+    wrong: tuple[datetime, ...] = ()
+
+
+class AuthorizationRequests:
+    """The endpoints that come before the token endpoint, and the page where the human of a device types its code."""
+
+    def __init__(self, deps: AppDeps, consent: ConsentPage) -> None:
+        self._broker, self._verifier, self._identity = deps.broker, deps.verifier, deps.identity
+        self._registry, self._consent = deps.identity.clients or Registry(), consent
+        self._clients, pending = Clients(deps.identity.workloads, deps.verifier), deps.verifier.pending
+        self._pushed = PendingStore(pending, PendingKind.PUSHED, PushedRequest)
+        self._polls = PendingStore(pending, PendingKind.POLL, Poll)
+        self._shown = PendingStore(pending, PendingKind.DEVICE, _Shown)
+
+    def routes(self) -> tuple[Route, ...]:
+        form, typed = pages.shown(self.form), pages.shown(self.typed)
+        return (
+            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE), tcp=True),
+            Route("GET", "/oauth/authorize", pages.shown(self.authorize), query=None, tcp=True),
+            Route("POST", "/oauth/device_authorization", self.device, authenticate=self._clients.of(_DEVICE), tcp=True),
+            Route("GET", "/oauth/device", form, query=None, tcp=True),
+            Route("POST", "/oauth/device", typed, tcp=True),
+            Route("POST", "/oauth/bc-authorize", self.backchannel, authenticate=self._clients.of(_AFAR), tcp=True),
+        )
+
+    async def push(self, _: Request, client: OAuthClient) -> Response:
+        """Take a request from the client itself; the browser then carries only its name (RFC 9126)."""
+        form = client.form
+        if "request_uri" in form:  # RFC 9126 §2.1
+            raise InvalidRequestError("`request_uri` is what this answers with")
+        client.check_named()
+        registered, back = await self._back(form)
+        if client.workload is not None and client.id != registered.client_id:
+            raise UnauthenticatedError("`client_id` must be the whole name of the workload that asks")
+        refused = _unsupported(form)
+        if refused is not None:
+            return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
+        binding = await token_requests.proven(client, self._verifier)
+        registered = replace(registered, proven=client.workload is not None)
+        pushed = await self._pushed_request(form, registered, back, binding)
+        room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
+        name = await self._pushed.keep(pushed, PUSHED_LIFE, room=room, most=most)
+        content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
+        return wire.answer(content, 201)
+
+    async def authorize(self, request: Request) -> Response:
+        """Show a request to the human at a browser."""
+        raw = request.scope["query_string"]
+        first = wire.pairs(raw, _BACK)
+        if "request_uri" in first:
+            return self._consent.draft(await self._was_pushed(first))
+        registered, back = await self._back(first)
+        try:
+            query = wire.pairs(raw, _AUTHORIZE, TARGETS)
+            refused = _unsupported(query)
+            if refused is not None and registered.vouched is not None:
+                raise InvalidRequestError(refused[1])
+            if refused is not None:
+                return pages.away(back.refusal(*refused))
+            return self._consent.draft(await self._pushed_request(query, registered, back, token_requests.keyed(query)))
+        except RemitError as error:
+            if registered.vouched is not None:
+                raise
+            return pages.away(back.refusal(error.oauth, error.detail))
+
+    async def _was_pushed(self, query: Form) -> PushedRequest:
+        """Return what was pushed. It is used up once the human goes on with it, and by nothing else."""
+        name = query["request_uri"].removeprefix(PUSHED)
+        found = await self._pushed.find(name) if query["request_uri"].startswith(PUSHED) else None
+        if found is None or found.back.client_id != query.get("client_id"):
+            raise InvalidRequestError("`request_uri` is not known here, or was used before", help="start again")
+        return replace(found, name=name)
+
+    async def _back(self, form: Form) -> tuple[Registered, RedirectTarget]:
+        """Return the client and where its answers go: what must be right before anything is sent there."""
+        try:
+            client = await self._registry.get(wire.text(form, "client_id"))
+        except UnauthenticatedError as error:
+            raise InvalidRequestError(error.detail, help="an operator adds clients to the configuration") from error
+        uri = wire.text(form, "redirect_uri")
+        if not is_registered(client, uri):
+            raise InvalidRequestError("`redirect_uri` is not one of this client's")
+        state = form.get("state")
+        if state is not None and not _STATE.fullmatch(state):
+            raise InvalidRequestError("`state` must be at most 2,048 printable ASCII characters")
+        if len(client.client_id) + len(uri) + len(state or "") > MAX_KEPT:
+            raise InvalidRequestError("`client_id`, `redirect_uri` and `state` are too long together")
+        challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
+        return client, RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
+
+    async def _pushed_request(
+        self, form: Form, client: Registered, back: RedirectTarget, binding: Binding
+    ) -> PushedRequest:
+        if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
+            raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
+        audience = token_requests.audience(form, self._verifier)
+        request = await self._broker.to_open(token_requests.of_human(form, binding))
+        parts = urlsplit(back.redirect_uri)
+        where = parts.netloc or f"the app that owns {parts.scheme}:"
+        if parts.hostname in LOCAL:
+            where = f"a program on this computer ({parts.netloc})"
+        facts = (("the answer goes to", where), ("the token is for", audience or ""))
+        about = ClientDisplay(client.called, client.warning, facts)
+        return PushedRequest(about, replace(back, audience=audience), request)
+
+    async def device(self, _: Request, client: OAuthClient) -> Response:
+        """Return the two codes for a request (RFC 8628 §3.2)."""
+        registered = await asking(self._registry, client)
+        audience = token_requests.audience(client.form, self._verifier)
+        bound = await token_requests.proven(client, self._verifier)
+        item = await self._broker.ask_to_open(client.id, token_requests.of_human(client.form, bound))
+        code, answer = await self._polled(item, client, audience)
+        user_code, uri = await self._user_code(item, registered), f"{self._verifier.issuer}/oauth/device"
+        complete = {"verification_uri": uri, "verification_uri_complete": f"{uri}?user_code={user_code}"}
+        return wire.answer({"device_code": code, "user_code": user_code, **complete, **answer})
+
+    async def _polled(self, item: Approval, client: OAuthClient, audience: str | None) -> tuple[str, dict[str, int]]:
+        """Return what to poll with while somebody decides, and what both flows answer about polling."""
+        now = self._verifier.clock()
+        poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now
+        name = await self._polls.keep(poll, life + REMEMBERED, room=item.room)
+        return name, {"expires_in": int(life.total_seconds()), "interval": int(INTERVAL.total_seconds())}
+
+    async def _user_code(self, item: Approval, client: Registered) -> str:
+        groups = [""]
+        while not groups[0] or await self._shown.find(groups[0]) is not None:
+            groups = ["".join(secrets.choice(ALPHABET) for _ in range(GROUP)) for _ in range(GROUPS)]
+        code = "-".join(groups)
+        about = ClientDisplay(client.called, client.warning, (("the code on the device", code),))
+        shown = _Shown(item.id, about, jose.digest("".join(groups)))
+        await self._shown.keep(shown, item.expires_at - self._verifier.clock(), groups[0])
+        return code
+
+    async def form(self, request: Request) -> Response:
+        """Ask for the code. One that came in the URL is filled in, and still has to be confirmed (RFC 8628 §3.3.1)."""
+        return pages.code_form(wire.pairs(request.scope["query_string"], _TYPED).get("user_code", ""))
+
+    async def typed(self, request: Request) -> Response:
+        """Show what the code stands for."""
+        typed = wire.text(await wire.form(request, _TYPED), "user_code")
+        try:
+            found = await self._typed(_NOISE.sub("", typed.upper()))
+        except RemitError as error:
+            return pages.code_form(typed[:20], pages.sentence(error.detail), error.status)
+        return self._consent.show(await self._broker.look(found.approval), found.about)
+
+    async def _typed(self, code: str) -> _Shown:
+        now = self._verifier.clock()
+        while (found := await self._shown.find(code[:GROUP])) is not None:
+            wrong = tuple(at for at in found.wrong if now - at < WINDOW)
+            if len(wrong) >= GUESSES:
+                raise LimitError("too many wrong codes were entered; wait a minute", retry_after=60)
+            if hmac.compare_digest(jose.digest(code), found.code):
+                return found
+            if await self._shown.swap(code[:GROUP], found, structs.replace(found, wrong=(*wrong, now))):
+                break  # else others guess at it too: all are counted
+        raise InvalidRequestError(_UNKNOWN)
+
+    async def backchannel(self, _: Request, client: OAuthClient) -> Response:
+        """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
+        form = client.form
+        if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
+            raise UnauthenticatedError("a client that asks from afar has to authenticate", help=_HOW)
+        message = form.get("binding_message", "")
+        if form.get("scope", "openid") != "openid":
+            told = "what may be done is said in 'authorization_details', not in 'scope'"
+            return wire.answer({"error": "invalid_scope", "error_description": told}, 400)
+        if len(message) > MAX_LABEL or not is_legible(message):
+            told = f"it must be at most {MAX_LABEL} printable characters"
+            return wire.answer({"error": "invalid_binding_message", "error_description": told}, 400)
+        audience, expiry = token_requests.audience(form, self._verifier), "requested_expiry"
+        # the message that both devices show (CIBA §7.1) is the label, so that the human sees it
+        labelled = {**form, "label": message} if message else form
+        wanted = token_requests.of_human(labelled, await token_requests.proven(client, self._verifier))
+        most = wire.seconds(expiry, wire.whole(expiry, form[expiry])) if expiry in form else timedelta.max
+        human = await self._human(form)
+        if human is None:
+            told = "the hint names nobody who can log in here"
+            return wire.answer({"error": "unknown_user_id", "error_description": told}, 400)
+        item = await self._broker.ask_to_open(client.id, wanted, approver=human, life=most)
+        name, answer = await self._polled(item, client, audience)
+        page = f"{self._verifier.issuer}/approvals/{item.id}"
+        return wire.answer({"auth_req_id": name, **answer, "verification_uri": page})
+
+    async def _human(self, form: Form) -> str | None:
+        """Return whom the one hint names, issuer-qualified; None when that is nobody of an issuer known here."""
+        given = [name for name in _HINTS if name in form]
+        if len(given) != 1 or given == ["login_hint_token"]:
+            raise InvalidRequestError("there must be one hint: `login_hint` or `id_token_hint`")
+        if given == ["id_token_hint"] and self._identity.humans is not None:
+            human = await self._verifier.authenticate(self._identity.humans.id_token(form["id_token_hint"]))
+            return human.subject.sub
+        issuers, hint = list(self._identity.issuers), form.get("login_hint", "")
+        if hint.partition("#")[0] in issuers and hint.partition("#")[2]:
+            return hint
+        bare = "#" not in hint and "://" not in hint and is_legible(hint)
+        return f"{issuers[0]}#{hint}" if bare and len(issuers) == 1 else None
+
+
+def _unsupported(form: Form) -> tuple[str, str] | None:
+    """Return error and description for what this server does not do (RFC 6749 §4.1.2.1, OIDC Core §3.1.2.6)."""
+    if "request" in form:
+        return "request_not_supported", "request objects are not taken here: push the request"
+    if form.get("response_type") != "code":
+        return "unsupported_response_type", "`response_type` must be `code`"
+    if form.get("response_mode", "query") != "query":
+        return "invalid_request", "`response_mode` must be `query`"
+    if "scope" in form:
+        return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
+    if "none" in form.get("prompt", "").split():
+        return "interaction_required", "a human always decides here"
+    return None
