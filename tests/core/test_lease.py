@@ -110,5 +110,26 @@ def test_the_closure_says_what_is_known(outstanding: tuple[Lease, ...], state: C
     assert leases.closure(outstanding) is state
 
 
+def test_a_report_says_what_is_outstanding_and_that_no_checkpoint_covers_it() -> None:
+    detail = replace(PLAN.detail, type="http")
+    left = replace(ENDING, plan=replace(PLAN, detail=detail))
+    told = leases.Report(Closure.UNKNOWN, 2, (left,), 1, recorded=False, covered=False).wire(datetime.isoformat)
+    assert told == {
+        "state": "unknown",
+        "revoked": 2,
+        "outstanding": [
+            {"lease": left.id, "kind": "http", "expires_at": left.expires_at.isoformat()},
+            {"lease": None, "kind": "checkpoint", "expires_at": None},
+        ],
+        "residue": 1,
+        "recorded": False,
+    }
+
+
+def test_a_report_of_nothing_is_of_what_has_ended() -> None:
+    nothing = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
+    assert leases.Report().wire(datetime.isoformat) == nothing
+
+
 def test_the_size_of_a_lease_is_that_of_its_detail_as_json() -> None:
     assert replace(ACTIVE, plan=replace(PLAN, detail=Detail("http", "a", (), '{"type":"http"}'))).size == 15

@@ -17,7 +17,6 @@ IDLE = 5.0  # seconds
 
 
 def main(ready: int) -> int:
-    """Serve the state that the environment names."""
 
     def say(text: str) -> None:
         os.write(ready, text.encode())

@@ -23,7 +23,6 @@ from remit.web.routes import AppDeps, Route
 
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
-    """Return the route table."""
     tokens = TokenIssuer(deps.verifier, deps.new_id)
     clients, flows = Clients(deps.identity.workloads, deps.verifier), ConsentFlows(deps, tokens)
     grants = {**Exchange(deps, tokens).grant_types(), **flows.grant_types()}

@@ -51,8 +51,11 @@ CHECKS: list[Check] = []
 
 
 def good(name: str, text: str) -> CheckResult:
-    """Say that all is well."""
     return CheckResult(name, "good", text)
+
+
+def refused(name: str, error: RemitError) -> CheckResult:
+    return CheckResult(name, "wrong", error.detail, error.help or "")
 
 
 def check(name: str) -> Callable[[Check], Check]:
@@ -64,7 +67,7 @@ def check(name: str) -> Callable[[Check], Check]:
             try:
                 yield from look(settings)
             except RemitError as error:
-                yield CheckResult(name, "wrong", error.detail, error.help or "")
+                yield refused(name, error)
 
         CHECKS.append(looked)
         return looked
@@ -79,7 +82,7 @@ def examine(environ: Mapping[str, str]) -> list[CheckResult]:
     try:
         settings = load(environ)
     except RemitError as error:
-        return [CheckResult("configuration", "wrong", error.detail, error.help or "")]
+        return [refused("configuration", error)]
     config = settings.places.config
     read = good("configuration", f"{config}" if config.exists() else "defaults: there is no configuration file")
     return [read, *(found for look in CHECKS for found in look(settings))]
@@ -87,7 +90,6 @@ def examine(environ: Mapping[str, str]) -> list[CheckResult]:
 
 @check("kinds")
 def kinds(settings: Settings) -> Iterator[CheckResult]:
-    """Look at the kinds of resources: those that are known, and those of packages that are installed and not named."""
     there = known(settings)
     unused = [f"{name} {version}" for name, version in installed().items() if name not in there]
     yield good("kinds", ", ".join(there) + (f"; installed, not configured: {', '.join(unused)}" if unused else ""))
@@ -95,7 +97,6 @@ def kinds(settings: Settings) -> Iterator[CheckResult]:
 
 @check("files")
 def modes(settings: Settings) -> Iterator[CheckResult]:
-    """Look at the modes and the owner of what the state holds."""
     state = settings.places.state
     if not state.exists():
         yield good("files", "there is no state yet")
@@ -119,7 +120,6 @@ def _loose(path: Path) -> bool:
 
 @check("keys")
 def custody(settings: Settings) -> Iterator[CheckResult]:
-    """Look at where the key-encryption key is."""
     kek = settings.keys.kek or settings.places.state / "kek"
     database = settings.places.state / "remit.db"
     if not (kek.exists() and database.exists()):
@@ -133,7 +133,6 @@ def custody(settings: Settings) -> Iterator[CheckResult]:
 
 @check("second place")
 def second_place(settings: Settings) -> Iterator[CheckResult]:
-    """Look at where checkpoints of the audit log are kept besides the state."""
     name, place = "second place", settings.audit.witness
     if place is None:
         text = "no second place keeps the audit log's checkpoints, so a rollback of the state cannot be seen"
@@ -154,7 +153,6 @@ def second_place(settings: Settings) -> Iterator[CheckResult]:
 
 @check("policies")
 def policies(settings: Settings) -> Iterator[CheckResult]:
-    """Read the policies that are configured, as the broker would."""
     found, problems = policy.load(settings.policies) if settings.policies else (None, ())
     if problems:
         yield CheckResult("policies", "wrong", str(problems[0]), "`remit policy check` names all that is wrong")
@@ -166,7 +164,6 @@ def policies(settings: Settings) -> Iterator[CheckResult]:
 
 @check("tls")
 def certificate(settings: Settings) -> Iterator[CheckResult]:
-    """Look at the certificate and the key of the TLS listener as the broker and its clients will."""
     if settings.tls is None:
         return
     workloads.server_tls(settings, None)
@@ -188,7 +185,6 @@ def certificate(settings: Settings) -> Iterator[CheckResult]:
 
 @check("issuers")
 def issuers(settings: Settings) -> Iterator[CheckResult]:
-    """Ask the issuers that are trusted, as the broker does."""
     helps = "nobody of this issuer is let in before it answers: look at its URL, at the network, at `SSL_CERT_FILE`"
     for one in _probed(probe.issuers(settings, partial(datetime.now, UTC))):
         name = f"issuer {one.name}"
@@ -207,7 +203,6 @@ def issuers(settings: Settings) -> Iterator[CheckResult]:
 
 @check("trust domains")
 def bundles(settings: Settings) -> Iterator[CheckResult]:
-    """Fetch the bundles of the trust domains that are trusted, as the broker does."""
     helps = "no workload there is believed before there is a bundle: look at its source in `[[trust_domains]]`"
     for one in _probed(probe.bundles(settings)):
         name = f"trust domain {one.name}"
@@ -228,7 +223,6 @@ def _probed(asking: Coroutine[Any, Any, Sequence[ProbeResult]]) -> Sequence[Prob
 
 @check("bubblewrap")
 def namespaces(settings: Settings) -> Iterator[CheckResult]:
-    """Try what a run needs: bubblewrap, and namespaces of its own."""
     del settings
     yield from _namespaces(("--proc", "/proc"))
 
@@ -242,7 +236,7 @@ def _namespaces(proc: tuple[str, ...]) -> Iterator[CheckResult]:
     try:
         bwrap = str(bubblewrap())
     except RemitError as error:
-        yield CheckResult("bubblewrap", "wrong", error.detail, error.help or "")
+        yield refused("bubblewrap", error)
         return
     yield good("bubblewrap", bwrap)
     known = sandbox.MachineFacts(os.getuid(), os.getgid(), {})
@@ -273,12 +267,9 @@ def clock(settings: Settings) -> Iterator[CheckResult]:
         last = None if entry is None else audit.read(entry).at
     if last is not None and last > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the log's last entry is of {last:%Y-%m-%d %H:%M}"
-        helps = (
-            "set the clock; if it is right, it was ahead before: nothing new is granted until the broker starts later"
-        )
-        yield CheckResult("clock", "wrong", text, f"{helps} than that")
-        return
-    if newest is not None and newest > now + SKEW:
+        ahead = "it was ahead before: nothing new is granted until the broker starts later than that"
+        yield CheckResult("clock", "wrong", text, f"set the clock; if it is right, {ahead}")
+    elif newest is not None and newest > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the database was written at {newest:%Y-%m-%d %H:%M}"
         yield CheckResult("clock", "wrong", text, "set the clock")
     elif now.year < 2025:  # noqa: PLR2004 - before remit was written
@@ -289,7 +280,6 @@ def clock(settings: Settings) -> Iterator[CheckResult]:
 
 @check("log")
 def log(settings: Settings) -> Iterator[CheckResult]:
-    """Say where the broker's log is, and the last thing that it warned of."""
     path = settings.places.log
     try:
         with path.open("rb") as file:
@@ -303,18 +293,16 @@ def log(settings: Settings) -> Iterator[CheckResult]:
 
 
 def channel(environ: Mapping[str, str]) -> CheckResult:
-    """Ask the broker over the run's own channel what grant this is."""
     try:
         with Client(find(environ)) as client:
             own = client.run(verbs.own())
     except RemitError as error:
-        return CheckResult("channel", "wrong", error.detail, error.help or "")
+        return refused("channel", error)
     return good("channel", f"the broker answers: this run holds {own.grant}")
 
 
 @check("broker")
 def broker(settings: Settings) -> Iterator[CheckResult]:
-    """Ask the broker, if one is up, and try its databases."""
     with Client(Place(settings.places.control)) as client:
         try:
             about = client.run(verbs.audit())

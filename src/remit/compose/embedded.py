@@ -28,7 +28,6 @@ def ensure(where: Places, environ: Mapping[str, str]) -> None:
 
 
 def answers(where: Places) -> bool:
-    """Whether somebody listens on the control socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(where.control))

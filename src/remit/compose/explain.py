@@ -61,7 +61,7 @@ def explained(
         index = scopes.cover(detail, scopes.read(holder["authorization_details"]))
         why, enough, name = "no detail of the grant covers it", scopes.dump((detail,))[0], detail.resource
     if index is None:
-        found = [d for d in holder["authorization_details"] if d["resource"] == name]
+        found = any(detail["resource"] == name for detail in holder["authorization_details"])
         reasons.append(why if found else f"the grant holds nothing for `{name}`")
         return Explanation(allowed=False, reasons=tuple(reasons), enough=enough)
     by, rests_on = holder["authorization_details"][index], tuple(_rests_on(line))

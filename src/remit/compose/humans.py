@@ -23,19 +23,16 @@ from remit.sessions.events import EventIssuer
 
 @dataclass(frozen=True, slots=True)
 class TrustedIssuers:
-    """What the configured issuers can prove; None where none is configured for it.
-
-    ``logins`` is there where a client has a secret: by no other does a human decide on approvals. ``step_up`` tells, of
-    a human (issuer-qualified), which ``acr`` values decide on them. ``sources`` are the issuers of humans as issuers of
-    signals; ``issuers`` are all, by URL, so that each has one cache of keys.
-    """
+    """What the configured issuers can prove; None where none is configured for it."""
 
     humans: IssuedHumans | None
-    logins: IssuerLogins | None
+    logins: IssuerLogins | None  # where a client has a secret: by no other does a human decide on approvals
     platforms: OidcWorkloads | None
-    step_up: Callable[[str], tuple[str, ...]]
-    sources: Mapping[str, EventIssuer] = field(default_factory=dict)
-    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    step_up: Callable[
+        [str], tuple[str, ...]
+    ]  # a human (issuer-qualified) -> `acr` values that decide on their requests
+    sources: Mapping[str, EventIssuer] = field(default_factory=dict)  # the issuers of humans as issuers of signals
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)  # all, by URL, so that each has one cache of keys
 
 
 def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> TrustedIssuers:

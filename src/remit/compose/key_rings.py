@@ -41,12 +41,10 @@ class KeyRing:
         self._told = keys.published()
 
     async def rotate(self) -> None:
-        """Make a new key sign."""
         self._keys.rotate()
         self._tell()
 
     async def revoke(self, kid: str) -> None:
-        """End what a key has signed."""
         if self._keep is not None:
             if kid == self.published()[0].kid:
                 await self.rotate()
@@ -90,14 +88,14 @@ class KeyRings:
 
     async def prune(self) -> None:
         """Prune every ring, in the rounds of a broker; no ring has to wait for another that fails."""
-        failed: list[Exception] = []
+        failed: Exception | None = None
         for ring in self._rings.values():
             try:
                 ring.prune()
-            except Exception as error:  # noqa: BLE001 - raised when all have been pruned
-                failed.append(error)
-        for first in failed:
-            raise first
+            except Exception as error:  # noqa: BLE001 - the first is raised when all have been pruned
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     async def _recorded(
         self, operator: Principal, name: str, ring: str, kid: str, change: Callable[[], Awaitable[None]]

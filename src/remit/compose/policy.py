@@ -111,13 +111,11 @@ class PolicyDirectory:
 
     @property
     def decide(self) -> Policy:
-        """Return what decides now."""
         if self.directory is None:
             return policy.within_bounds
         return self.current or nothing
 
     def shown(self) -> Mapping[str, object]:
-        """Describe what decides now."""
         found, failing = (self.current.policies, self.current.failing) if self.current else ((), {})
         return {
             "directory": None if self.directory is None else str(self.directory),

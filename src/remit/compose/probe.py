@@ -33,16 +33,12 @@ PATIENCE = 15.0  # seconds for each, all at once: a document and its keys take t
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What came of asking. ``failure`` is why there is nothing; None: it answers as it should.
-
-    ``never`` are the values of ``humans.acr``, when the issuer says of itself that it proves none of them. ``mute``:
-    none of its humans can log in to decide, as no client of it has a secret.
-    """
+    """What came of asking."""
 
     name: str
-    failure: str | None = None
-    never: tuple[str, ...] = ()
-    mute: bool = False
+    failure: str | None = None  # why there is nothing; None: it answers as it should
+    never: tuple[str, ...] = ()  # the values of `humans.acr`, where the issuer says that it proves none of them
+    mute: bool = False  # none of its humans can log in to decide, as no client of it has a secret
 
 
 async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[ProbeResult]:
@@ -91,15 +87,9 @@ async def _answered(asking: Awaitable[T]) -> tuple[T | None, str | None]:
 async def lines(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[str]:
     """Ask all of them at once; say of each whether it is loaded."""
     asked = await asyncio.gather(issuers(settings, clock, fetch), bundles(settings))
-    named = zip(("issuer", "trust domain"), asked, strict=True)
-    return [f"{kind} {one.name}: {_state(one)}" for kind, found in named for one in found]
-
-
-def _state(one: ProbeResult) -> str:
-    return "loaded" if one.failure is None else f"not yet, and nobody of it is let in before: {one.failure}"
-
-
-# -- the certificate --------------------------------------------------------------------------------------------------
+    named = [(kind, one) for kind, found in zip(("issuer", "trust domain"), asked, strict=True) for one in found]
+    not_yet = "not yet, and nobody of it is let in before"
+    return [f"{kind} {one.name}: {f'{not_yet}: {one.failure}' if one.failure else 'loaded'}" for kind, one in named]
 
 
 def leaf(found: TlsSection) -> x509.Certificate:
@@ -121,9 +111,6 @@ def unnamed(certificate: x509.Certificate, names: tuple[str, ...]) -> tuple[str,
     return tuple(name for name in names if name not in hosts and f"*.{name.partition('.')[2]}" not in hosts)
 
 
-# -- the second place -------------------------------------------------------------------------------------------------
-
-
 def kept_checkpoint(state: Path, place: Path) -> Checkpoint | None:
     """Return the checkpoint that is kept, by the keys beside the state; None when there is none yet.
 
@@ -132,11 +119,11 @@ def kept_checkpoint(state: Path, place: Path) -> Checkpoint | None:
     path = state / "audit.vkey"
     keys = [audit.read_verifier_key(line) for line in path.read_text("ascii").split()] if path.exists() else []
     witness = FileWitness(place, keys[0][0] if keys else "", [public for _, public in keys])
-    return asyncio.run(_last(witness))
 
-
-async def _last(witness: FileWitness) -> Checkpoint | None:
-    try:
+    async def last() -> Checkpoint | None:
         return await asyncio.wait_for(Aside().do(witness.last), WAIT)
+
+    try:
+        return asyncio.run(last())
     except TimeoutError as error:
         raise UnavailableError("the second place for checkpoints does not answer") from error

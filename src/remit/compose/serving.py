@@ -62,7 +62,7 @@ class Edges:
         nonces, gateway = Nonces(secrets.token_bytes(32)), settings.gateway.url if settings.gateway else None
         pending = PendingMemory(app.clock)
         self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, pending, gateway)
-        self.rings = key_rings(app, keys)
+        self.rings, descriptors = key_rings(app, keys), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         sender = Transmitter(app.ended, settings.issuer, app.events, app.signals.receivers) if app.events else None
         self.signals = signals.rounds(app.signals, app.broker, app.ended, app.clock, sender)
         self.deps = AppDeps(
@@ -87,7 +87,7 @@ class Edges:
             problems=f"{settings.issuer}/problems/",
             verify=self.verifier.proven,
             nonce=self.verifier.nonce,
-            descriptors=_descriptors(),
+            descriptors=max(descriptors - RESERVE, descriptors // 2),
         )
         self._listeners: list[Listener] = []
         self.tls = workloads.server_tls(settings, app.bundles)
@@ -99,7 +99,6 @@ class Edges:
     async def control(
         self, sock: socket.socket, listener: ListenerAuth, uid: int | None = None, tls: SSLContext | None = None
     ) -> Listener:
-        """Serve the control plane on a listening socket."""
         served = await listen.serve(self.app, sock, listener, uid=uid, tls=tls)
         self._listeners.append(served)
         return served
@@ -137,7 +136,6 @@ class Edges:
         return self.launches.busy or self.application.broker.busy
 
     async def close(self) -> None:
-        """Stop listening, end the runs, and cut what moves."""
         await self.launches.close()
         for listener in self._listeners:
             listener.close()
@@ -157,15 +155,20 @@ def _socket_servers(app: Application) -> dict[str, SocketServer]:
 
 @asynccontextmanager
 async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges]:
-    """Serve a state until the block ends."""
+    app = wiring.build(settings)
+
+    async def keep_last() -> None:
+        """Keep a checkpoint in the second place, if it can be: nobody stays up for it."""
+        with suppress(RemitError):
+            await app.broker.checkpoints.look()
+
     async with AsyncExitStack() as stack:
-        app = wiring.build(settings)
         stack.push_async_callback(app.broker.stop)
         await app.broker.load()
         for one in app.signals.receivers:  # each that is new is told of what ends from now on
             await app.ended.pending(one.name, 1)
         await app.policies.started(app.operator)
-        stack.push_async_callback(_kept_last, app)
+        stack.push_async_callback(keep_last)
         edges = Edges(app)
         stack.push_async_callback(edges.close)
         stack.enter_context(following(app.broker.notices(), edges.noticed))
@@ -253,12 +256,6 @@ def key_rings(app: Application, verifying: Keys) -> KeyRings:
     return KeyRings(app.broker, rings)
 
 
-async def _kept_last(app: Application) -> None:
-    """Keep a checkpoint in the second place, if it can be: nobody stays up for it."""
-    with suppress(RemitError):
-        await app.broker.checkpoints.look()
-
-
 def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """Return a listening socket at ``path``, mode 0600; a stale one is replaced, as the state's lock is ours."""
     path.unlink(missing_ok=True)
@@ -278,23 +275,16 @@ def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socke
 
 
 def bind_tcp(address: Address, setting: str) -> socket.socket:
-    """Return a listening socket at an address."""
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(address)
     except OSError as error:
         sock.close()
-        raise UnavailableError(
-            f"{address} is in use", help=f'set `{setting}` to another address, or to "off"'
-        ) from error
+        helps = f'set `{setting}` to another address, or to "off"'
+        raise UnavailableError(f"{address} is in use", help=helps) from error
     sock.listen(BACKLOG)
     return sock
-
-
-def _descriptors() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(soft - RESERVE, soft // 2)
 
 
 def harden() -> None:

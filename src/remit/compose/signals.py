@@ -66,9 +66,6 @@ def read(
     return ConfiguredSignals(sources, settings.signals)
 
 
-# -- what is built of it ----------------------------------------------------------------------------------------------
-
-
 def _receiver(table: SignalTable, name: str) -> StreamReceiver:
     shows = None if table.push else lambda: bearer(table.token_file, SHOWN)["authorization"]
     return StreamReceiver(name, table.audience[0], shows)

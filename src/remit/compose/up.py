@@ -26,16 +26,13 @@ PAUSE = 0.1  # seconds between looks
 LOG_SIZE = 4 * 1024 * 1024  # bytes, twice
 
 
-Tell = Callable[[str], None]  # prints a line
-
-
 async def serve(
     settings: Settings,
     ready: Callable[[], None],
     *,
     idle: float | None = None,
     tcp: bool = True,
-    tell: Tell | None = None,
+    tell: Callable[[str], None] | None = None,  # prints a line
 ) -> None:
     """Serve until stopped or idle; call ``ready`` when everything listens, then ``tell`` who was reached."""
 

@@ -39,12 +39,12 @@ from remit.web.routes import Identity
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Everything behind the edges. ``notes`` signs checkpoints, ``tokens`` signs grants' tokens."""
+    """Everything behind the edges."""
 
     settings: Settings
     broker: Broker
-    tokens: FileKeyring
-    notes: FileKeyring
+    tokens: FileKeyring  # sign grants' tokens
+    notes: FileKeyring  # sign checkpoints
     witness: FileWitness | None
     operator: Operator
     clock: Clock
@@ -157,18 +157,14 @@ def local_subject() -> Subject:
 
 
 def new_id(prefix: str) -> str:
-    """Return a fresh id: a prefix and 128 random bits. Never a secret."""
+    """Return a prefix and 128 random bits. Never a secret."""
     return f"{prefix}_{secrets.token_urlsafe(16)}"
 
 
 def steady() -> Clock:
     """Return a clock that starts at the wall's time and then cannot be set back; forward corrections are followed."""
     origin = time.time() - elapsed()
-
-    def now() -> datetime:
-        return datetime.fromtimestamp(max(elapsed() + origin, time.time()), UTC)
-
-    return now
+    return lambda: datetime.fromtimestamp(max(elapsed() + origin, time.time()), UTC)
 
 
 def elapsed() -> float:

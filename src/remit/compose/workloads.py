@@ -14,7 +14,6 @@ from remit.web.tls import ServerTLS
 
 
 def source(domain: TrustDomainTable) -> BundleSource:
-    """Return where the bundle of a trust domain comes from."""
     if domain.bundle_file is not None:
         return FileSource(domain.bundle_file)
     if domain.bundle_url is not None:
@@ -23,7 +22,6 @@ def source(domain: TrustDomainTable) -> BundleSource:
 
 
 def bundles(settings: Settings, clock: Clock) -> TrustBundles | None:
-    """Return the bundles of the configured trust domains; None when there are none."""
     sources = {str(one.name): source(one) for one in settings.trust_domains}
     return TrustBundles(sources, clock) if sources else None
 

@@ -117,19 +117,7 @@ def lease(found: Lease) -> dict[str, object]:
 
 def report(found: Report) -> dict[str, object]:
     """Write the truthful answer to a revoke."""
-    outstanding: list[dict[str, object]] = [
-        {"lease": item.id, "kind": item.plan.detail.type, "expires_at": instant(item.expires_at)}
-        for item in found.outstanding
-    ]
-    if not found.covered:
-        outstanding.append({"lease": None, "kind": "checkpoint", "expires_at": None})
-    return {
-        "state": found.state.value,
-        "revoked": found.revoked,
-        "outstanding": outstanding,
-        "residue": found.residue,
-        "recorded": found.recorded,
-    }
+    return found.wire(instant)
 
 
 def resource(found: Resource) -> dict[str, object]:

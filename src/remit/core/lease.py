@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -120,14 +120,25 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The truthful answer to a revoke (wire: design §5)."""
+    """The truthful answer to a revoke."""
 
-    state: Closure
-    revoked: int
-    outstanding: tuple[Lease, ...]
-    residue: int
+    state: Closure = Closure.CLOSED
+    revoked: int = 0
+    outstanding: tuple[Lease, ...] = ()
+    residue: int = 0
     recorded: bool = True  # else it holds as long as this process lives, and is tried again
     covered: bool = True  # by a checkpoint in the second place, if there is one
+
+    def wire(self, instant: Callable[[datetime], str]) -> dict[str, object]:
+        """Return the members of the answer (design §5), with the instants written by ``instant``."""
+        outstanding: list[dict[str, object]] = [
+            {"lease": lease.id, "kind": lease.plan.detail.type, "expires_at": instant(lease.expires_at)}
+            for lease in self.outstanding
+        ]
+        if not self.covered:
+            outstanding.append({"lease": None, "kind": "checkpoint", "expires_at": None})
+        told = {"state": self.state.value, "revoked": self.revoked, "outstanding": outstanding}
+        return {**told, "residue": self.residue, "recorded": self.recorded}
 
 
 def closure(outstanding: tuple[Lease, ...]) -> Closure:

@@ -72,9 +72,7 @@ class GrantRequest:
 
 
 def read(
-    members: Mapping[str, object],
-    binding: Binding = UNBOUND,
-    read_scope: Callable[[object], Scope] = scopes.parse,
+    members: Mapping[str, object], binding: Binding = UNBOUND, read_scope: Callable[[object], Scope] = scopes.parse
 ) -> GrantRequest:
     """Read a request from decoded JSON; other members are the caller's to refuse, and what binds it is never read."""
     if "authorization_details" not in members:

@@ -17,12 +17,12 @@ import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from remit.errors import InvalidRequestError, RemitError
 from remit.run import handover
-from remit.run.environment import RunListener
+from remit.run.environment import Places, RunListener
 from remit.run.handover import Message
 
 Deliver = Callable[[socket.socket], None]
@@ -109,7 +109,6 @@ class Acceptor:
         self._rouse()
 
     def close(self) -> None:
-        """Stop accepting on all of them."""
         if self._ended.is_set():
             return
         self._ended.set()
@@ -130,12 +129,9 @@ class Acceptor:
             self._then.append(then)
 
     async def gone(self) -> None:
-        """Wait until the thread has ended."""
         ended = asyncio.Event()
         self.when_gone(ended.set)
         await ended.wait()
-
-    # -- in the loop --------------------------------------------------------------------------------------------
 
     def _rouse(self) -> None:
         if not self._epoll.closed:
@@ -181,9 +177,8 @@ class Acceptor:
         for then in self._then:
             then()
 
-    # -- in the thread ------------------------------------------------------------------------------------------
-
     def _watch(self) -> None:
+        """Work as the thread; what follows runs in it."""
         while not self._over.is_set():
             for descriptor, events in self._epoll.poll():
                 self._tidy()
@@ -234,13 +229,12 @@ class Acceptor:
         if connection is None:
             self._epoll.unregister(sock)
             self._tell(self._report)
-            return
-        if not _ours(connection):
+        elif not _ours(connection):
             connection.close()
-            return
-        self._accepted.add(connection)
-        self._waiting.acquire()
-        self._tell(self._deliver, deliver, connection)
+        else:
+            self._accepted.add(connection)
+            self._waiting.acquire()
+            self._tell(self._deliver, deliver, connection)
 
     def _hear(self) -> None:
         heard: Heard | RemitError | None
@@ -277,12 +271,7 @@ def _ours(connection: socket.socket) -> bool:
     return connection.type != socket.SOCK_STREAM or not handover.takes_descriptors(connection)
 
 
-# -- what a launcher passes until its run is ready ------------------------------------------------------------------
-
-
-async def bound(
-    acceptor: Acceptor, wanted: Sequence[RunListener]
-) -> tuple[list[socket.socket], Mapping[str, int | str]]:
+async def bound(acceptor: Acceptor, wanted: Sequence[RunListener]) -> tuple[list[socket.socket], Places]:
     """Return the sockets of the wanted listeners, each checked to be what was asked for, and where they listen."""
     message, descriptors = await acceptor.heard(len(wanted))
     sockets = list[socket.socket]()
@@ -298,9 +287,7 @@ async def bound(
         raise
 
 
-def _places(
-    message: Message, wanted: Sequence[RunListener], sockets: Sequence[socket.socket]
-) -> Mapping[str, int | str]:
+def _places(message: Message, wanted: Sequence[RunListener], sockets: Sequence[socket.socket]) -> Places:
     if message.get("bound") != [listener.name for listener in wanted] or len(sockets) != len(wanted):
         raise InvalidRequestError("other listeners were bound than was asked for")
     return {item.name: _place(item, sock) for item, sock in zip(wanted, sockets, strict=True)}
@@ -312,15 +299,10 @@ def _place(listener: RunListener, sock: socket.socket) -> int | str:
     Other protocols of the internet family than TCP close as they like: SMC waits for what was not sent.
     """
     inet = listener.path is None
-    protocol = socket.IPPROTO_TCP if inet else 0
+    family, protocol = (socket.AF_INET, socket.IPPROTO_TCP) if inet else (socket.AF_UNIX, 0)
     kind = socket.SOCK_SEQPACKET if listener.kind == "launch" else socket.SOCK_STREAM
     listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    if (
-        sock.family != (socket.AF_INET if inet else socket.AF_UNIX)
-        or sock.type != kind
-        or sock.proto != protocol
-        or not listening
-    ):
+    if (sock.family, sock.type, sock.proto) != (family, kind, protocol) or not listening:
         raise InvalidRequestError(f"`{listener.name}` is not the listener that was asked for")
     name = sock.getsockname()
     if inet and name[0] != "127.0.0.1":

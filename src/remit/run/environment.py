@@ -17,6 +17,7 @@ GATEWAY_PORT = 8471
 PLACEHOLDER_BYTES = 32
 
 Kinds = Mapping[str, Kind]
+Places = Mapping[str, int | str]  # listener name -> port or path, as bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,6 @@ class RunListener:
 
     @property
     def kind(self) -> str:
-        """The name without the resource."""
         return self.name.partition(":")[0]
 
     @property
@@ -38,17 +38,17 @@ class RunListener:
         return self.name.partition(":")[2]
 
     def wire(self) -> dict[str, object]:
-        """Return the listener as the hand-over names it."""
+        """As the hand-over names it."""
         place = {"path": self.path} if self.port is None else {"port": self.port}
         return {"name": self.name, **place}
 
 
 @dataclass(frozen=True, slots=True)
 class RunProvisioning:
-    """What one run gets before its ports are known. ``placeholders`` are by resource."""
+    """What one run gets before its ports are known."""
 
     listeners: tuple[RunListener, ...]
-    placeholders: Mapping[str, str]
+    placeholders: Mapping[str, str]  # by resource
 
 
 def provision(
@@ -86,7 +86,7 @@ def variables(
     resources: Mapping[str, Resource],
     kinds: Kinds,
     placeholders: Mapping[str, str],
-    places: Mapping[str, int | str],
+    places: Places,
 ) -> dict[str, str]:
     """Return the variables of a run whose listeners are at ``places``, by name: ports and paths.
 

@@ -37,7 +37,6 @@ Message = dict[str, object]
 
 
 def encode(message: Mapping[str, object]) -> bytes:
-    """Return a message as one packet, or raise TooLargeError."""
     data = json.dumps(message, separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE:
         raise TooLargeError("the launch request is larger than one message may be")
@@ -45,7 +44,6 @@ def encode(message: Mapping[str, object]) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Return the JSON object in a packet, or raise InvalidRequestError."""
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
@@ -56,7 +54,6 @@ def decode(data: bytes) -> Message:
 
 
 def send(sock: socket.socket, message: Mapping[str, object], descriptors: Sequence[int] = ()) -> None:
-    """Send one message; the receiver gets duplicates of the descriptors."""
     socket.send_fds(sock, [encode(message)], list(descriptors))
 
 
@@ -130,13 +127,11 @@ def discard(descriptors: Sequence[int]) -> None:
 
 
 def problem(error: RemitError) -> Message:
-    """Return an error as an answer."""
     shown = {"code": error.code, "detail": error.detail, "help": error.help, "offending": list(error.offending)}
     return {"error": {key: value for key, value in shown.items() if value}}
 
 
 def raise_problem(message: Message) -> None:
-    """Raise the error that an answer carries, if it carries one."""
     raw = message.get("error")
     if raw is None:
         return

@@ -22,14 +22,7 @@ from remit.core.grant import ISOLATION
 from remit.core.principal import GrantView, Holder, Human, Operator, Principal
 from remit.core.request import GrantRequest
 from remit.core.task import Posture, Report
-from remit.errors import (
-    DeniedError,
-    GrantTokenError,
-    InvalidRequestError,
-    LimitError,
-    RemitError,
-    UnavailableError,
-)
+from remit.errors import DeniedError, GrantTokenError, InvalidRequestError, LimitError, RemitError, UnavailableError
 from remit.ports import Resource
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Humans
@@ -37,7 +30,7 @@ from remit.ports.kind import Kind
 from remit.ports.listening import Quota, Start
 from remit.run import environment, handover
 from remit.run.acceptor import Acceptor, bound
-from remit.run.environment import RunListener, RunProvisioning
+from remit.run.environment import Places, RunListener, RunProvisioning
 from remit.run.handover import Message
 
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
@@ -61,7 +54,7 @@ class Run:
 
     holder: Holder
     provisioning: RunProvisioning
-    places: Mapping[str, int | str]  # listener name -> port or path, as bound
+    places: Places
 
 
 # Serves a gateway, database or channel listener as a run; the socket belongs to the callee. With a ``Start`` others may
@@ -115,7 +108,6 @@ class LaunchServer:
 
     @property
     def busy(self) -> bool:
-        """Whether a run is being served."""
         return bool(self._conversations)
 
     def listen(self, sock: socket.socket, caller: Principal, uid: int | None = None) -> Close:
@@ -123,31 +115,31 @@ class LaunchServer:
         return self._listen(sock, _Port(caller, uid), None)
 
     def _listen(self, sock: socket.socket, port: _Port, acceptor: Acceptor | None) -> Close:
-        loop = asyncio.get_running_loop()
         mine: set[asyncio.Task[None]] = set()
         if acceptor is not None:
             acceptor.add(sock, lambda peer: self._welcome(peer, port, mine, acceptor))
         else:
             sock.setblocking(False)
-            loop.add_reader(sock, self._accept, sock, port, mine)
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock, port, mine)
             self._ports.add(sock)
 
         def close() -> None:
-            if sock in self._ports:
-                self._ports.discard(sock)
-                loop.remove_reader(sock)
-                sock.close()
+            self._close_port(sock)
             for conversation in tuple(mine):
                 conversation.cancel()
 
         return close
 
+    def _close_port(self, sock: socket.socket) -> None:
+        if sock in self._ports:
+            self._ports.discard(sock)
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+
     async def close(self) -> None:
         """End every run that is being served, and wait for its end."""
         for sock in tuple(self._ports):
-            asyncio.get_running_loop().remove_reader(sock)
-            sock.close()
-        self._ports.clear()
+            self._close_port(sock)
         waiting = tuple(self._conversations)
         for conversation in waiting:
             conversation.cancel()
@@ -213,8 +205,6 @@ class LaunchServer:
         if isinstance(port.caller, Holder) and not self._nested[port.caller.task]:
             del self._nested[port.caller.task]
 
-    # -- one launcher -------------------------------------------------------------------------------------------
-
     async def _converse(self, talk: _Talk) -> None:
         try:
             await self._run(talk)
@@ -228,7 +218,7 @@ class LaunchServer:
         request, _ = await talk.acceptor.heard()
         place = _surroundings(request, await self._around(talk.port))
         view, ends = await self._authority(talk.port.caller, request, place.posture)
-        report: Report | None = None
+        report = Report()
         try:
             async with AsyncExitStack() as stack:
                 stack.callback(talk.acceptor.close)
@@ -238,7 +228,7 @@ class LaunchServer:
         finally:
             if ends is not None:
                 report = await asyncio.shield(self._end(ends))
-        await handover.send_async(talk.peer, _ended(report))
+        await handover.send_async(talk.peer, report.wire(lambda at: f"{at:%Y-%m-%dT%H:%M:%SZ}"))
 
     async def _end(self, ends: Ends) -> Report:
         """End what a run was given; while that cannot be read, again and again. After a restart ``recover`` does."""
@@ -251,15 +241,9 @@ class LaunchServer:
             await asyncio.sleep(AGAIN)
 
     async def _hand_over(self, talk: _Talk, view: GrantView, place: _Surroundings, stack: AsyncExitStack) -> None:
-        grant, private = view.grant, place.isolation == "namespace"
+        grant, resources, private = view.grant, await self._resources(), place.isolation == "namespace"
         provisioning = environment.provision(
-            grant,
-            await self._resources(),
-            self._kinds,
-            secrets.token_bytes,
-            place.folder,
-            private=private,
-            sockets=self._sockets,
+            grant, resources, self._kinds, secrets.token_bytes, place.folder, private=private, sockets=self._sockets
         )
         if not talk.port.trusted:
             share, descriptors = self._share(view.task), len(provisioning.listeners)
@@ -267,8 +251,8 @@ class LaunchServer:
                 raise LimitError("the task has too many sockets and connections open", retry_after=1)
             talk.acceptor.when_gone(lambda: share.give(descriptors))
         wanted = [listener.wire() for listener in provisioning.listeners]
-        told = {"task": view.task, "grant": grant.id, "ends": grant.expires_at.isoformat()}
-        await handover.send_async(talk.peer, {**told, "listeners": wanted})
+        told = {"task": view.task, "grant": grant.id, "ends": grant.expires_at.isoformat(), "listeners": wanted}
+        await handover.send_async(talk.peer, told)
         sockets, places = await bound(talk.acceptor, provisioning.listeners)
         run = Run(view.holder, provisioning, places)
         inner = _Port(run.holder, None, (*talk.port.around, place.posture.isolation))
@@ -289,8 +273,6 @@ class LaunchServer:
         if listener.path is not None:
             handover.refuse_descriptors(sock)
         return await self._serve(run, listener, sock, None)
-
-    # -- authority ----------------------------------------------------------------------------------------------
 
     async def _authority(self, caller: Principal, request: Message, posture: Posture) -> tuple[GrantView, Ends | None]:
         """Return the grant of a run, and what ends with it if that was made for the run."""
@@ -326,9 +308,6 @@ class LaunchServer:
         return (*port.around, view.grant.posture.isolation)
 
 
-# -- what a launcher asks for, read with care: inside a run, the agent writes it -------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Surroundings:
     """Where a launcher says that its run is; ``posture`` is what the broker makes of it."""
@@ -357,9 +336,6 @@ def _requested(members: Mapping[str, object]) -> GrantRequest:
     return requests.read(members)
 
 
-# -- answers, and the connection ------------------------------------------------------------------------------------
-
-
 def _hang_up(peer: socket.socket) -> None:
     """End the conversation with a launcher whose run has broken a socket that it handed over."""
     with suppress(OSError):
@@ -368,21 +344,3 @@ def _hang_up(peer: socket.socket) -> None:
 
 def _uid(peer: socket.socket) -> int:
     return int(_CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])
-
-
-def _ended(report: Report | None) -> Message:
-    if report is None:
-        return {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
-    outstanding: list[dict[str, object]] = [
-        {"lease": lease.id, "kind": lease.plan.detail.type, "expires_at": f"{lease.expires_at:%Y-%m-%dT%H:%M:%SZ}"}
-        for lease in report.outstanding
-    ]
-    if not report.covered:
-        outstanding.append({"lease": None, "kind": "checkpoint", "expires_at": None})
-    return {
-        "state": str(report.state),
-        "revoked": report.revoked,
-        "outstanding": outstanding,
-        "residue": report.residue,
-        "recorded": report.recorded,
-    }

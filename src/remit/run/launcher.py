@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import tempfile
+import termios
+import tty
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,17 +30,8 @@ from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.run import handover, sandbox
 from remit.run.handover import Message
-from remit.run.inner import Inner
-from remit.run.machine import gaps, started, unseen
-from remit.run.spec import (
-    LaunchSpec,
-    base_environment,
-    complete,
-    credentials_in_home,
-    credentials_in_project,
-    render_exposure,
-)
-from remit.run.terminal import Terminal
+from remit.run.machine import Inner, gaps, started, unseen
+from remit.run.spec import LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 TO_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT})  # a terminal sends these to everybody in front of it
@@ -44,6 +39,7 @@ END_WITHIN = 15.0  # seconds that the broker has to say how the run's authority 
 BEFORE = (5, 1)  # minutes: early enough to finish, or to begin another run
 LONGER = "another run has it anew, and longer with `--ttl`"
 
+_CHUNK = 65_536  # bytes copied at once from or to a terminal
 _PR_SET_DUMPABLE = 4
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
@@ -60,7 +56,7 @@ def main(spec: LaunchSpec) -> int:
         raise InvalidRequestError("there is no command to run", help="remit run [options] -- COMMAND [arguments]")
     if any("\0" in argument for argument in spec.command):
         raise InvalidRequestError("an argument of the command holds a zero byte")
-    spec = replace(spec, masked=_masked(spec))
+    spec = replace(spec, masked=exposed_credentials(spec))
     for line in () if spec.quiet else (*render_exposure(spec), *gaps(spec, os.uname().machine)):
         _say(line)
     with _connect(spec.socket) as broker, started(spec) as inner, _folder(spec) as folder:
@@ -74,15 +70,6 @@ def harden() -> None:
     keyctl = _KEYCTL.get(os.uname().machine)
     if keyctl is not None:
         libc.syscall(keyctl, _JOIN_SESSION_KEYRING, None, 0, 0, 0)  # refused inside a run, where there is none
-
-
-def _masked(spec: LaunchSpec) -> tuple[Path, ...]:
-    """Return the credential files that the working directory would show; without a sandbox, all that stay readable."""
-    named = [Path(bind.path).resolve() for bind in spec.binds]
-    tops = [Path("/")] if spec.unsandboxed else [spec.cwd.resolve(), *named]
-    there = dict.fromkeys(path for path in credentials_in_project(spec.cwd.resolve()) if path not in named)
-    found = [path for path in there if any(path.is_relative_to(top) for top in tops)]
-    return (*spec.masked, *found, *(credentials_in_home(spec.home) if spec.unsandboxed else ()))
 
 
 def _connect(path: Path) -> socket.socket:
@@ -135,8 +122,7 @@ class _Run:
 
     def follow(self, folder: str) -> int:
         environment = base_environment(self.spec)
-        posture = {"isolation": self.spec.isolation}
-        grant = self._ask({**self.spec.request, "posture": posture, "folder": folder})
+        grant = self._ask({**self.spec.request, "posture": {"isolation": self.spec.isolation}, "folder": folder})
         self.due = announced(datetime.fromisoformat(str(grant["ends"])), datetime.now(UTC), quiet=self.spec.quiet)
         ready = self._hand_over(grant["listeners"])
         given = ready["environment"]
@@ -153,11 +139,13 @@ class _Run:
         if failed is not None:
             _say(f"error: `{self.spec.command[0]}` cannot be executed in the run: {os.strerror(failed)}")
             if failed == errno.ENOENT and not self.spec.unsandboxed:
-                self._advise()
+                match unseen(self.spec):
+                    case (needed, shown):
+                        _say(f"help: `{needed}` is needed, and the run does not see it: add --bind {quote(str(shown))}")
+                    case None:
+                        _say("help: a run sees the system, its working directory and what --bind names")
         self._finish()
         return code
-
-    # -- hand-over ----------------------------------------------------------------------------------------------
 
     def _ask(self, message: Mapping[str, object], descriptors: tuple[int, ...] = ()) -> Message:
         try:
@@ -184,8 +172,6 @@ class _Run:
         finally:
             for end in ends:
                 os.close(end)
-
-    # -- while the command runs ---------------------------------------------------------------------------------
 
     def _wait(self) -> int:
         """Copy what there is to copy, and say what is to be said, until the command has ended; return its exit code."""
@@ -230,15 +216,6 @@ class _Run:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if number in TO_THE_GROUP else os.kill)(self.inner.pid, number)
 
-    # -- afterwards ---------------------------------------------------------------------------------------------
-
-    def _advise(self) -> None:
-        found = unseen(self.spec)
-        if found is None:
-            _say("help: a run sees the system, its working directory and what --bind names")
-        else:
-            _say(f"help: `{found[0]}` is needed, and the run does not see it: add --bind {quote(str(found[1]))}")
-
     def _finish(self) -> None:
         """Wait for the end of the run's authority, and say so when it is not complete."""
         self.broker.settimeout(END_WITHIN)
@@ -276,22 +253,75 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-# -- what is said before the run's authority ends by time -----------------------------------------------------------
-
-
 def announced(expires_at: datetime, now: datetime, *, quiet: bool) -> tuple[tuple[datetime, str], ...]:
     """Return what to say and when, the earliest first, of a run that begins ``now``; nothing if it is quiet."""
-    if quiet:
-        return ()
-    due = []
-    for minutes in BEFORE:
-        at = expires_at - timedelta(minutes=minutes)
-        if at > now:
-            due.append((at, f"ends in {minutes} minute{'s' if minutes > 1 else ''}"))
+    before = [(expires_at - timedelta(minutes=minutes), minutes) for minutes in BEFORE]
+    due = [(at, f"ends in {minutes} minute{'s' if minutes > 1 else ''}") for at, minutes in before if at > now]
     due.append((expires_at, "has expired"))
-    return tuple((at, f"remit: this run's authority {text}; {LONGER}") for at, text in due)
+    return () if quiet else tuple((at, f"remit: this run's authority {text}; {LONGER}") for at, text in due)
 
 
 def patience(due: Sequence[tuple[datetime, str]], now: datetime) -> float | None:
     """Return for how many seconds there is nothing to say; None: for good."""
     return max(0.0, (due[0][0] - now).total_seconds()) if due else None
+
+
+class Terminal:
+    """Copies between the operator's terminal, raw meanwhile, and the other end of a run's fresh one.
+
+    ``places``: which of 0-2 are terminals.
+    """
+
+    def __init__(self, places: tuple[int, ...], other_end: int) -> None:
+        self.keys = 0 if 0 in places else None  # typed keys are read here
+        self.other_end = other_end
+        self._screen = next((place for place in (1, 2) if place in places), 0)
+        self._before: list[int | list[bytes | int]] | None = None
+        self.resize()
+
+    def open(self) -> None:
+        if self.keys is not None:
+            self._before = termios.tcgetattr(0)
+            tty.setraw(0)
+
+    def resize(self) -> None:
+        size = fcntl.ioctl(self._screen, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+        fcntl.ioctl(self.other_end, termios.TIOCSWINSZ, size)
+
+    def show(self) -> bool:
+        """Copy what the command wrote; False when it has closed its terminal."""
+        try:
+            data = os.read(self.other_end, _CHUNK)
+        except OSError as error:
+            if error.errno == errno.EIO:  # Linux says so when the last one closes the other side
+                return False
+            raise
+        with contextlib.suppress(OSError):  # the operator has hung up; SIGHUP says so to the command
+            write_all(self._screen, data)
+        return bool(data)
+
+    def type(self) -> bool:
+        """Copy what the operator typed; False at end of file, and when the operator has hung up."""
+        try:
+            data = os.read(0, _CHUNK)
+        except OSError:
+            return False
+        with contextlib.suppress(OSError):  # the command has gone, and its status is on the way
+            write_all(self.other_end, data)
+        return bool(data)
+
+    def restore(self) -> None:
+        """Show what is left, and put the operator's terminal back as it was."""
+        os.set_blocking(self.other_end, False)
+        with contextlib.suppress(BlockingIOError):
+            while self.show():
+                pass
+        with contextlib.suppress(termios.error):
+            if self._before is not None:
+                termios.tcsetattr(0, termios.TCSANOW, self._before)
+        os.close(self.other_end)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -2,34 +2,88 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 import remit
 from remit.errors import InvalidRequestError, UnavailableError
-from remit.run import sandbox, seccomp
-from remit.run.inner import Inner
+from remit.run import inside, sandbox
+from remit.run.handover import MAX_DESCRIPTORS, Message
 from remit.run.spec import LaunchSpec, base_environment
 
-INSIDE = Path(__file__).with_name("inside.py")
 MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
 MAX_MASKED = 1_500  # files; each takes bubblewrap longer than the one before, and it takes 9,000 words
 MAX_LINKS = 40  # as many as the kernel follows
 SCRIPTS = 4  # scripts whose interpreters are scripts, as the kernel has it
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LINE = 256  # bytes of a script's first line that it reads
 HELP = (
     "user namespaces must be allowed to unprivileged users (sysctl kernel.unprivileged_userns_clone, "
     "user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns); "
     "`--unsandboxed` runs without, and says what that exposes"
 )
+
+
+class Inner:
+    """The first process inside (``inside.py``), spoken to over ``sock``; ``process`` is what we started."""
+
+    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self.sock, self.process = sock, process
+        self.pid = 0  # its number here, told by the kernel
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+    def hello(self) -> bool:
+        """Wait until the process inside speaks; False when it never will."""
+        heard = self._receive()
+        for level, kind, data in heard[1] if heard else ():
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                self.pid = _CREDENTIALS.unpack(data)[0]
+        return self.pid > 0
+
+    def order(self, listeners: object, keep: Sequence[int], tty: Sequence[int]) -> list[int]:
+        """Have listeners bound and descriptors 0-2 put in place; return the listening descriptors, terminal last."""
+        self._send({"listeners": listeners, "keep": list(keep), "tty": list(tty)}, keep)
+        heard = self._receive()
+        found = array.array("i")
+        for level, kind, data in heard[1] if heard else ():
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                found.frombytes(data[: len(data) - len(data) % found.itemsize])
+        for descriptor in found:
+            os.set_inheritable(descriptor, False)
+        return list(found)
+
+    def go(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._send({"command": list(command), "environment": dict(environment)})
+
+    def failure(self) -> int | None:
+        """Wait until the command runs; return the errno when it could not be executed."""
+        heard = self._receive()
+        failed = heard[0].get("failed") if heard else None
+        return failed if isinstance(failed, int) else None
+
+    def _send(self, message: Mapping[str, object], descriptors: Sequence[int] = ()) -> None:
+        with contextlib.suppress(ConnectionError):  # it has gone; the next receive says so
+            inside.send(self.sock, message, list(descriptors))
+
+    def _receive(self) -> tuple[Message, Sequence[tuple[int, int, bytes]]] | None:
+        room = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+        try:
+            head, ancillary, _, _ = self.sock.recvmsg(4, room)
+            head += inside.read(self.sock, 4 - len(head))
+            return json.loads(inside.read(self.sock, struct.unpack("!I", head)[0])), ancillary
+        except ConnectionError:
+            return None
 
 
 def bubblewrap() -> Path:
@@ -75,9 +129,8 @@ def _imported() -> list[Path]:
 
 def _check_imports(spec: LaunchSpec, writable: Sequence[PurePath]) -> None:
     """Refuse a folder that remit itself imports from; inside a run it is the run's own affair."""
-    if spec.socket.parent == Path(sandbox.RUN):
-        return
-    for path in {found.resolve() for found in _imported()} & set(writable):
+    imported = {found.resolve() for found in _imported()}
+    for path in () if spec.socket.parent == Path(sandbox.RUN) else imported & set(writable):
         raise InvalidRequestError(
             f"remit imports from `{path}`, where the run could leave code that runs as you",
             help="take it out of PYTHONPATH, or start the run in another folder",
@@ -90,7 +143,7 @@ def _inside(path: Path, folders: Sequence[PurePath]) -> bool:
 
 def gaps(spec: LaunchSpec, machine: str) -> list[str]:
     """Return the lines that say what a sandbox lacks on this kind of machine."""
-    if spec.unsandboxed or seccomp.program(machine) is not None:
+    if spec.unsandboxed or sandbox.seccomp(machine) is not None:
         return []
     return [f"warning: no system call filter for {machine}: your kernel keyrings and vsock are within the run's reach"]
 
@@ -134,7 +187,7 @@ def _spawn(
     spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack, blank: Path
 ) -> subprocess.Popen[bytes]:
     interpreter = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()  # of no virtual environment
-    first = (str(interpreter), "-I", "-S", str(INSIDE), str(channel))
+    first = (str(interpreter), "-I", "-S", inside.__file__, str(channel))
     if spec.unsandboxed:
         return _popen(first, (channel,), says, spec.cwd)
     if len(spec.masked) > MAX_MASKED:
@@ -146,7 +199,7 @@ def _spawn(
     name = base_environment(spec)["USER"]
     files = (sandbox.passwd(name, uid, gid, spec.home), sandbox.group(name, gid), sandbox.HOSTS)
     passwd, group, hosts = (passed.enter_context(_memory(os.fsencode(text))) for text in files)
-    program = seccomp.program(os.uname().machine)
+    program = sandbox.seccomp(os.uname().machine)
     filtered = None if program is None else passed.enter_context(_memory(program))
     seen = view(spec)
     writable = [bind.path for bind in seen.shown if bind.writable]
@@ -178,9 +231,9 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
             _make(path)
     followed = (*own, *spec.apart, *_programs(), *_imported(), Path(sys.executable))
     return sandbox.SandboxView(
-        cwd=cwd,
-        home=spec.home,
-        binds=binds,
+        cwd,
+        spec.home,
+        binds,
         hidden=tuple(path for path in hidden if path.exists()),
         masked=spec.masked,
         host_net=spec.host_net,
@@ -234,9 +287,6 @@ def _memory(data: bytes) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-# -- what a command leads to that its run does not see: a link's target, the interpreter of a script -----------------
 
 
 def unseen(spec: LaunchSpec) -> tuple[Path, Path] | None:

@@ -1,4 +1,4 @@
-"""The sandbox as bubblewrap arguments. Pure: what is on the machine comes in as facts.
+"""The sandbox as bubblewrap arguments and a system call filter. Pure: what is on the machine comes in as facts.
 
 What a run sees: the system read-only, a few files of /etc that hold no secret, its working directory, what was bound by
 name, and the interpreter that runs remit. HOME, /tmp and /run are empty. What was hidden stays hidden whatever else is
@@ -9,6 +9,8 @@ every folder between a writable bind and what lies protected in it is bound onto
 
 from __future__ import annotations
 
+import errno
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath as Path
@@ -32,6 +34,32 @@ PROGRAMS = (
     *("/usr/local/bin", "/usr/local/sbin", "/usr/local/lib"),
 )  # what everybody runs: writable in no run, not even as root
 UNPRIVILEGED = 1000  # root appears as this uid in a run: uid 0 could not be mapped again in a nested run
+FAMILIES = (1, 2, 10, 16, 17)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET
+
+_LOAD, _EQUAL, _SET, _RETURN = 0x20, 0x15, 0x45, 0x06  # BPF: ld abs word, jeq, jset, ret
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16  # offsets in struct seccomp_data; the first argument's low half
+_SECOND, _THIRD = 24, 32
+_SOL_SOCKET, _SO_LINGER = 1, 13
+_X32 = 0x40000000
+
+
+@dataclass(frozen=True, slots=True)
+class SyscallNumbers:
+    """What an architecture calls things: its audit name and the numbers of the filtered calls."""
+
+    audit: int
+    socket: int
+    setsockopt: int
+    keys: tuple[int, int, int]  # add_key, request_key, keyctl
+    rings: tuple[int, int, int] = (425, 426, 427)  # io_uring_setup, _enter, _register
+    x32: bool = False
+
+
+ARCHITECTURES = {
+    "x86_64": SyscallNumbers(0xC000003E, 41, 54, (248, 249, 250), x32=True),
+    "aarch64": SyscallNumbers(0xC00000B7, 198, 208, (217, 218, 219)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +72,18 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """Facts about this machine. ``links`` are system folders that are symbolic links, with their targets.
-
-    ``nested``: this is itself a run whose /proc has covers, so that the kernel mounts no fresh one.
-    """
+    """What the sandbox must know of this machine."""
 
     uid: int
     gid: int
-    links: Mapping[str, str]
-    nested: bool = False
+    links: Mapping[str, str]  # system folders that are symbolic links, with their targets
+    nested: bool = False  # this is itself a run whose /proc has covers, so that the kernel mounts no fresh one
     interpreter: tuple[Path, ...] = ()  # prefixes and sources that a run's Python needs, read-only
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxView:
-    """What one run is to see. ``hidden`` folders and ``masked`` files are covered, whatever else is bound.
-
-    ``apart`` are files that no bind may contain: their owner replaces them, which would take a cover away.
-    ``signs`` are the symbolic links by which remit finds what is its own, ``aliases`` those by which binds were named.
-    """
+    """What one run is to see. ``hidden`` folders and ``masked`` files are covered, whatever else is bound."""
 
     cwd: Path
     home: Path
@@ -70,9 +91,9 @@ class SandboxView:
     hidden: tuple[Path, ...] = ()
     masked: tuple[Path, ...] = ()
     host_net: bool = False
-    apart: tuple[Path, ...] = ()
-    signs: tuple[Path, ...] = ()
-    aliases: tuple[tuple[Path, Path], ...] = ()  # each link with where it leads
+    apart: tuple[Path, ...] = ()  # files that no bind may contain: their owner replaces them, which takes a cover away
+    signs: tuple[Path, ...] = ()  # the symbolic links by which remit finds what is its own
+    aliases: tuple[tuple[Path, Path], ...] = ()  # those by which binds were named, each with where it leads
 
     @property
     def shown(self) -> tuple[Bind, ...]:
@@ -82,13 +103,13 @@ class SandboxView:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What bubblewrap reads from: open descriptors, by number, and an empty file that covers each masked one."""
+    """What bubblewrap reads from: open descriptors, by number."""
 
     passwd: int
     group: int
     hosts: int
     seccomp: int | None = None
-    blank: Path | None = None
+    blank: Path | None = None  # an empty file that covers each masked one
 
 
 def check(machine: MachineFacts, view: SandboxView) -> None:
@@ -115,14 +136,14 @@ def check(machine: MachineFacts, view: SandboxView) -> None:
 
 
 def _check_own(view: SandboxView, mounts: Sequence[Bind]) -> None:
-    for path in (path for path in view.apart if not _hidden(view, path)):
-        if _around(path, mounts) is not None:
+    for path in view.apart:
+        if not _hidden(view, path) and _around(path, mounts) is not None:
             raise InvalidRequestError(
                 f"`{path}` belongs to remit and would be in the run",
                 help="keep key, witness and policies in folders that no run sees, or start this run in another folder",
             )
-    for sign in (sign for sign in view.signs if not _hidden(view, sign)):
-        around = _around(sign, mounts)
+    for sign in view.signs:
+        around = None if _hidden(view, sign) else _around(sign, mounts)
         if around is not None and around.writable:
             raise InvalidRequestError(f"remit follows the link `{sign}`, which the run could replace", help=ELSEWHERE)
 
@@ -144,9 +165,8 @@ def arguments(machine: MachineFacts, view: SandboxView, given: Descriptors) -> l
     covered = [path for path in view.hidden if any(top in path.parents for top in shown)]
     absent = [pair for pair in view.aliases if not any(pair[0].is_relative_to(top) for top in shown)]
     return [
-        *namespaces(machine, view.host_net),
-        *_system(machine),
-        *_etc(view.host_net, given),
+        *namespaces(machine, host_net=view.host_net),
+        *_system(machine, view, given),
         *_proc(machine),
         *("--dev", "/dev"),
         *_empty(view.home),
@@ -160,7 +180,6 @@ def arguments(machine: MachineFacts, view: SandboxView, given: Descriptors) -> l
 
 
 def inside_ids(uid: int, gid: int) -> tuple[int, int]:
-    """Return the uid and gid that a run sees itself as."""
     return (uid or UNPRIVILEGED, gid or UNPRIVILEGED)
 
 
@@ -172,13 +191,11 @@ def passwd(name: str, uid: int, gid: int, home: Path) -> str:
 
 
 def group(name: str, gid: int) -> str:
-    """Return the /etc/group that goes with ``passwd``."""
     nogroup = "" if gid == 65534 else "nogroup:x:65534:\n"  # noqa: PLR2004 - its gid
     return f"root:x:0:\n{name}:x:{gid}:\n{nogroup}"
 
 
-def namespaces(machine: MachineFacts, host_net: bool = False) -> Sequence[str]:  # noqa: FBT001, FBT002 - a field passed on
-    """Return the options for a run's namespaces and its user."""
+def namespaces(machine: MachineFacts, *, host_net: bool = False) -> Sequence[str]:
     uid, gid = inside_ids(machine.uid, machine.gid)
     own = ("--unshare-all", "--new-session", "--die-with-parent", "--cap-drop", "ALL")
     return (*own, "--uid", str(uid), "--gid", str(gid), "--hostname", "run", *(("--share-net",) if host_net else ()))
@@ -190,17 +207,14 @@ def _same(option: str, paths: Iterable[str]) -> Iterator[str]:
         yield from (option, path, path)
 
 
-def _system(machine: MachineFacts) -> Iterator[str]:
+def _system(machine: MachineFacts, view: SandboxView, given: Descriptors) -> Iterator[str]:
     for folder in SYSTEM:
         link = machine.links.get(folder)
         yield from ("--symlink", link, folder) if link else ("--ro-bind-try", folder, folder)
-
-
-def _etc(host_net: bool, given: Descriptors) -> Iterator[str]:  # noqa: FBT001 - a field passed on
-    names = (*ETC, *(ETC_HOST_NET if host_net else ()))
+    names = (*ETC, *(ETC_HOST_NET if view.host_net else ()))
     yield from _same("--ro-bind-try", (f"/etc/{name}" for name in names))
     yield from ("--ro-bind-data", str(given.passwd), "/etc/passwd", "--ro-bind-data", str(given.group), "/etc/group")
-    if not host_net:
+    if not view.host_net:
         yield from ("--ro-bind-data", str(given.hosts), "/etc/hosts")
 
 
@@ -240,3 +254,45 @@ def _binds(machine: MachineFacts, view: SandboxView, mounts: Sequence[Bind]) -> 
                 held.add(Bind(level, writable=True))
     for bind in sorted([*mounts, *held], key=lambda bind: (len(bind.path.parts), str(bind.path))):
         yield from ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
+
+
+def seccomp(machine: str) -> bytes | None:
+    """Return the system call filter, classic BPF, for ``os.uname().machine``; None where the numbers are not known.
+
+    Namespaces do not cover these, so the filter does:
+
+    - keyrings: a user's keyring can be found by its number from any namespace with the same uid;
+    - socket families other than unix, internet, netlink and packet: vsock reaches the host of a virtual machine;
+    - io_uring, which makes sockets and sets their options without those calls;
+    - SO_LINGER: whoever closes the last copy of such a socket waits, and a run can pass it to the broker;
+    - calls of a foreign architecture, whose numbers mean something else.
+    """
+    known = ARCHITECTURES.get(machine)
+    if known is None:
+        return None
+    foreign = _step(_RETURN, _ERRNO | errno.ENOSYS)
+    native = (_step(_LOAD, _ARCHITECTURE), _step(_EQUAL, known.audit, 1, 0), foreign, _step(_LOAD, _NUMBER))
+    no_x32 = (_step(_SET, _X32, 0, 1), foreign) if known.x32 else ()
+    calls = (*_refuse((*known.keys, *known.rings)), *_families(known.socket), *_linger(known.setsockopt))
+    return b"".join((*native, *no_x32, *calls, _step(_RETURN, _ALLOW)))
+
+
+def _refuse(numbers: tuple[int, ...]) -> tuple[bytes, ...]:
+    tests = (_step(_EQUAL, number, len(numbers) - at, 0) for at, number in enumerate(numbers))
+    return (*tests, _step(0x05, 1), _step(_RETURN, _ERRNO | errno.ENOSYS))  # none of them: jump over the refusal
+
+
+def _families(call: int) -> tuple[bytes, ...]:
+    tests = (_step(_EQUAL, family, len(FAMILIES) - at, 0) for at, family in enumerate(FAMILIES))
+    body = (_step(_LOAD, _FIRST), *tests, _step(_RETURN, _ERRNO | errno.EAFNOSUPPORT))
+    return (_step(_EQUAL, call, 0, len(body)), *body)
+
+
+def _linger(call: int) -> tuple[bytes, ...]:
+    level = (_step(_LOAD, _SECOND), _step(_EQUAL, _SOL_SOCKET, 0, 3))
+    option = (_step(_LOAD, _THIRD), _step(_EQUAL, _SO_LINGER, 0, 1), _step(_RETURN, _ERRNO | errno.ENOPROTOOPT))
+    return (_step(_EQUAL, call, 0, len(level) + len(option) + 1), *level, *option, _step(_RETURN, _ALLOW))
+
+
+def _step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, then, otherwise, value)

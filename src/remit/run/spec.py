@@ -35,28 +35,24 @@ class LaunchSpec:
     ``request`` is exactly one of ``{"open": {"purpose", "ttl", …, "authorization_details", "id_token"?}}``,
     ``{"delegate": {"parent"?, "authorization_details", "ttl"?, …, "label"}}`` (``parent`` defaults to the channel's own
     grant) and ``{"grant": "grt_…"}``; ``…`` are the other bounds of a grant request.
-    ``socket`` is the broker's launch.sock, inside a run the run's own. ``environ`` is the caller's environment,
-    ``env`` holds the ``--env`` options, NAME or NAME=VALUE. ``hidden`` are folders that no run may see, ``apart`` files
-    of remit's own elsewhere, which no folder of a run may contain.
     """
 
     command: tuple[str, ...]
-    socket: Path
+    socket: Path  # the broker's launch.sock, inside a run the run's own
     request: Mapping[str, object]
     cwd: Path
-    environ: Mapping[str, str]
+    environ: Mapping[str, str]  # the caller's
     binds: tuple[Bind, ...] = ()
-    env: tuple[str, ...] = ()
-    hidden: tuple[Path, ...] = ()
+    env: tuple[str, ...] = ()  # the --env options: NAME or NAME=VALUE
+    hidden: tuple[Path, ...] = ()  # folders that no run may see
     host_net: bool = False
     unsandboxed: bool = False
     quiet: bool = False
-    apart: tuple[Path, ...] = ()
+    apart: tuple[Path, ...] = ()  # files of remit's own elsewhere, which no folder of a run may contain
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
 
     @property
     def isolation(self) -> str:
-        """What the surroundings of this run promise."""
         return "unsandboxed" if self.unsandboxed else "host-net" if self.host_net else "namespace"
 
     @property
@@ -115,6 +111,15 @@ def render_exposure(spec: LaunchSpec) -> list[str]:
     return lines
 
 
+def exposed_credentials(spec: LaunchSpec) -> tuple[Path, ...]:
+    """Return the credential files that the working directory would show; without a sandbox, all that stay readable."""
+    named = [Path(bind.path).resolve() for bind in spec.binds]
+    tops = [Path("/")] if spec.unsandboxed else [spec.cwd.resolve(), *named]
+    there = dict.fromkeys(path for path in credentials_in_project(spec.cwd.resolve()) if path not in named)
+    found = [path for path in there if any(path.is_relative_to(top) for top in tops)]
+    return (*spec.masked, *found, *(credentials_in_home(spec.home) if spec.unsandboxed else ()))
+
+
 def credentials_in_project(folder: Path) -> Iterator[Path]:
     """Yield the credential files directly in a working directory, by name; for a link the file that it leads to."""
     for pattern in CREDENTIALS_OF_A_PROJECT:
@@ -124,5 +129,4 @@ def credentials_in_project(folder: Path) -> Iterator[Path]:
 
 
 def credentials_in_home(home: Path) -> Iterator[Path]:
-    """Yield the credential files of a home."""
     return (home / name for name in CREDENTIALS_OF_A_HOME if (home / name).is_file())

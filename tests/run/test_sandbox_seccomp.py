@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from remit.run import seccomp
+from remit.run import sandbox
 
 ALLOWED, REFUSED, FAMILY, OPTION = "allow", errno.ENOSYS, errno.EAFNOSUPPORT, errno.ENOPROTOOPT
 
@@ -35,42 +35,42 @@ def judge(program: bytes, audit: int, number: int, first: int = 0, second: int =
 
 
 def program(machine: str = "x86_64") -> bytes:
-    made = seccomp.program(machine)
+    made = sandbox.seccomp(machine)
     assert made is not None
     return made
 
 
-@pytest.mark.parametrize("name", sorted(seccomp.ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(sandbox.ARCHITECTURES))
 def test_keyrings_and_rings_are_refused(name: str) -> None:
-    machine = seccomp.ARCHITECTURES[name]
+    machine = sandbox.ARCHITECTURES[name]
     verdicts = {judge(program(name), machine.audit, number) for number in (*machine.keys, *machine.rings)}
     assert verdicts == {REFUSED}
 
 
-@pytest.mark.parametrize("name", sorted(seccomp.ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(sandbox.ARCHITECTURES))
 @pytest.mark.parametrize("family", [1, 2, 10, 16, 17])
 def test_ordinary_sockets_are_allowed(name: str, family: int) -> None:
-    machine = seccomp.ARCHITECTURES[name]
+    machine = sandbox.ARCHITECTURES[name]
     assert judge(program(name), machine.audit, machine.socket, family) == ALLOWED
 
 
-@pytest.mark.parametrize("name", sorted(seccomp.ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(sandbox.ARCHITECTURES))
 @pytest.mark.parametrize("family", [0, 3, 31, 38, 40, 42, 0xFFFFFFFF])
 def test_other_socket_families_are_refused(name: str, family: int) -> None:
-    machine = seccomp.ARCHITECTURES[name]
+    machine = sandbox.ARCHITECTURES[name]
     assert judge(program(name), machine.audit, machine.socket, family) == FAMILY
 
 
-@pytest.mark.parametrize("name", sorted(seccomp.ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(sandbox.ARCHITECTURES))
 @pytest.mark.parametrize("high", [0, 1 << 32, 0xFFFFFFFF << 32])
 def test_a_socket_cannot_be_made_to_linger(name: str, high: int) -> None:
     """The kernel takes level and option as ints: what is above them changes nothing."""
-    machine = seccomp.ARCHITECTURES[name]
+    machine = sandbox.ARCHITECTURES[name]
     level, option = high | socket.SOL_SOCKET, high | socket.SO_LINGER
     assert judge(program(name), machine.audit, machine.setsockopt, 3, level, option) == OPTION
 
 
-@pytest.mark.parametrize("name", sorted(seccomp.ARCHITECTURES))
+@pytest.mark.parametrize("name", sorted(sandbox.ARCHITECTURES))
 @pytest.mark.parametrize(
     ("level", "option"),
     [
@@ -81,12 +81,12 @@ def test_a_socket_cannot_be_made_to_linger(name: str, high: int) -> None:
     ],
 )
 def test_other_options_of_a_socket_are_allowed(name: str, level: int, option: int) -> None:
-    machine = seccomp.ARCHITECTURES[name]
+    machine = sandbox.ARCHITECTURES[name]
     assert judge(program(name), machine.audit, machine.setsockopt, 3, level, option) == ALLOWED
 
 
 def test_every_other_call_is_allowed() -> None:
-    machine = seccomp.ARCHITECTURES["x86_64"]
+    machine = sandbox.ARCHITECTURES["x86_64"]
     special = {*machine.keys, *machine.rings, machine.socket}
     assert {judge(program(), machine.audit, number) for number in range(470) if number not in special} == {ALLOWED}
 
@@ -96,8 +96,8 @@ def test_calls_of_a_foreign_architecture_are_refused() -> None:
 
 
 def test_the_second_numbering_of_a_pc_is_refused() -> None:
-    assert judge(program(), seccomp.ARCHITECTURES["x86_64"].audit, 0x40000000 | 41, 1) == REFUSED
+    assert judge(program(), sandbox.ARCHITECTURES["x86_64"].audit, 0x40000000 | 41, 1) == REFUSED
 
 
 def test_an_unknown_machine_has_no_filter() -> None:
-    assert seccomp.program("riscv64") is None
+    assert sandbox.seccomp("riscv64") is None
