@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from remit.cli import tree
 from remit.cli.entry import run
+from remit.cli.task import drawn
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = (NOW + timedelta(minutes=5)).isoformat()
@@ -27,7 +27,7 @@ def task(*grants: dict[str, Any], **more: object) -> dict[str, Any]:
 def shown(*tasks: dict[str, Any], width: int = 100) -> str:
     console = Console(width=width, color_system=None, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as captured:
-        console.print(tree.drawn(tasks, NOW))
+        console.print(drawn(tasks, NOW))
     return captured.get()
 
 
@@ -133,7 +133,7 @@ def test_no_task_is_said() -> None:
 
 def test_a_deep_tree_is_drawn_without_recursion_of_ours() -> None:
     grants = [grant("grt_0", None), *(grant(f"grt_{n}", f"grt_{n - 1}") for n in range(1, 65))]
-    assert len(list(tree.drawn([task(*grants)], NOW).children)) == 1
+    assert len(list(drawn([task(*grants)], NOW).children)) == 1
 
 
 @pytest.mark.usefixtures("plane")
@@ -148,7 +148,7 @@ def test_watching_draws_until_it_is_interrupted(
         if len(rounds) > 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("remit.cli.tree.pause", pause)
+    monkeypatch.setattr("remit.cli.task.pause", pause)
     assert run(["tree", "--watch"]) == 130
     assert "draft" in capsys.readouterr().out
     assert len(rounds) == 3

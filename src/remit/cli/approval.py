@@ -14,6 +14,7 @@ import typer
 
 from remit.cli import options, sdk
 from remit.cli.login import AsOwner, visit
+from remit.cli.options import argument, option
 from remit.cli.render import Table, answer, detail_line, granted, said, waiting
 from remit.core.legible import rows, written
 from remit.errors import ConflictError, DeniedError, LapsedError, UnavailableError
@@ -21,10 +22,8 @@ from remit.errors import ConflictError, DeniedError, LapsedError, UnavailableErr
 LOCAL = "unix://"  # how the owner of a state is called
 LIFE = 600  # seconds; nothing that is asked waits for longer
 
-Id = Annotated[str, typer.Argument(metavar="APPROVAL", help="What was asked, as `remit approvals` lists it.")]
-Digest = Annotated[
-    str | None, typer.Option("--digest", metavar="DIGEST", help="The request that was seen, where nobody can confirm.")
-]
+Id = Annotated[str, argument("APPROVAL", "What was asked, as `remit approvals` lists it.")]
+Digest = Annotated[str | None, option("--digest DIGEST", "The request that was seen, where nobody can confirm.")]
 
 
 @options.expanded
@@ -34,10 +33,7 @@ def ask(
     *,
     request: options.GrantOptions,
     wait: Annotated[
-        str | None,
-        typer.Option(
-            "--wait", metavar="TIME", callback=options.duration, help="Wait for the decision, and delegate then."
-        ),
+        str | None, option("--wait TIME", "Wait for the decision, and delegate then.", callback=options.duration)
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -62,7 +58,7 @@ def ask(
 
 
 def approvals(
-    every: Annotated[bool, typer.Option("--all", "-a", help="Those that are over, too.")] = False,
+    every: Annotated[bool, option("--all -a", "Those that are over, too.")] = False,
     json: options.Json = False,
 ) -> None:
     """List what waits for a human's decision.

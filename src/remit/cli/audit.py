@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli import options, sdk
+from remit.cli.options import argument, option
 from remit.cli.render import answer, pause, progress, said
 from remit.core.orders import json_text
 from remit.errors import IntegrityError, InvalidRequestError, NotFoundError
@@ -19,20 +20,19 @@ from remit.errors import IntegrityError, InvalidRequestError, NotFoundError
 if TYPE_CHECKING:
     from remit.core.audit import Checkpoint
 
-app = options.group("The audit log, and proofs from it.")
+app = options.group("audit", "The audit log, and proofs from it.")
 
 Key = Annotated[
-    list[str] | None,
-    typer.Option("--key", metavar="KEY", help="A verifier key (C2SP) from elsewhere; else the one beside the state."),
+    list[str] | None, option("--key KEY", "A verifier key (C2SP) from elsewhere; else the one beside the state.")
 ]
 
 
 @app.command("tail")
 def tail(
-    count: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last entries.")] = 20,
-    whole: Annotated[bool, typer.Option("--all", "-a", help="All entries, from the first.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one entry a line, exactly as it was hashed.")] = False,
+    count: Annotated[int, option("--lines -n", "How many of the last entries.", min=0)] = 20,
+    whole: Annotated[bool, option("--all -a", "All entries, from the first.")] = False,
+    follow: Annotated[bool, option("--follow -f", "Wait for more.")] = False,
+    json: Annotated[bool, option("--json", "Print one entry a line, exactly as it was hashed.")] = False,
 ) -> None:
     """Show the last entries of the audit log.
 
@@ -69,14 +69,12 @@ def _entries(start: int) -> Iterator[Mapping[str, Any]]:
 @app.command("verify")
 def verify(
     log: Annotated[
-        Path | None, typer.Argument(metavar="[LOG]", help="Entries as `tail -a --json` prints them; else the broker's.")
+        Path | None, argument("[LOG]", "Entries as `tail -a --json` prints them; else the broker's.")
     ] = None,
-    checkpoint: Annotated[
-        list[Path] | None, typer.Option("--checkpoint", "-c", metavar="FILE", help="A checkpoint kept elsewhere.")
-    ] = None,
+    checkpoint: Annotated[list[Path] | None, option("--checkpoint -c FILE", "A checkpoint kept elsewhere.")] = None,
     key: Key = None,
     self_consistent: Annotated[
-        bool, typer.Option("--self-consistent", help="Accept entries that no signed checkpoint covers.")
+        bool, option("--self-consistent", "Accept entries that no signed checkpoint covers.")
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -181,7 +179,7 @@ def _text(path: Path) -> str:
 
 @app.command("prove")
 def prove(
-    seq: Annotated[int, typer.Argument(metavar="SEQ", min=0, help="The number of the entry.")],
+    seq: Annotated[int, argument("SEQ", "The number of the entry.", min=0)],
     key: Key = None,
     json: options.Json = False,
 ) -> None:

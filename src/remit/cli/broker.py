@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from remit.cli import options, sdk
+from remit.cli.options import argument
 from remit.cli.render import Table, answer
 from remit.errors import NotFoundError
 
@@ -72,13 +73,11 @@ def demo(json: options.Json = False) -> None:
     raise typer.Exit(shown.main(json))
 
 
-# -- signing keys ---------------------------------------------------------------------------------------------------
-
 keys = options.group(
-    "The keys that the broker signs with: of tokens, audit checkpoints, events, its SPIFFE trust domain."
+    "keys", "The keys that the broker signs with: of tokens, audit checkpoints, events, its SPIFFE trust domain."
 )
 
-Ring = Annotated[str, typer.Argument(metavar="RING", help="Which keys: token, audit, spiffe or events.")]
+Ring = Annotated[str, argument("RING", "Which keys: token, audit, spiffe or events.")]
 
 
 @keys.command("list")
@@ -119,7 +118,7 @@ def rotate(ring: Ring, json: options.Json = False) -> None:
 @keys.command("revoke", context_settings={"ignore_unknown_options": True})  # an id may begin with a hyphen
 def revoke(
     ring: Ring,
-    kid: Annotated[str, typer.Argument(metavar="KEY", help="The id of a key, as `remit keys list` shows it.")],
+    kid: Annotated[str, argument("KEY", "The id of a key, as `remit keys list` shows it.")],
     json: options.Json = False,
 ) -> None:
     """End everything that a key has signed, at once: for a key that somebody else may have. A new one signs.

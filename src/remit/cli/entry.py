@@ -6,16 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from typer import Typer
 
 MISUSE = 2
 FAILED = 1
 INTERRUPTED = 130
-# Imports of the extra `server`.
-SERVER = ("httptools", "jinja2", "joserfc", "msgspec", "starlette", "typer", "uvicorn", "uvloop")
+SERVER = ("httptools", "jinja2", "joserfc", "msgspec", "starlette", "typer", "uvicorn", "uvloop")  # the extra `server`
 
 
 def main() -> None:
@@ -50,20 +45,6 @@ def serve(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _named(app: Typer, arguments: Sequence[str]) -> str:
-    """Return the longest command that the arguments begin with."""
-    words = ["remit"]
-    for word in arguments[:2]:
-        inner = {group.name: group.typer_instance for group in app.registered_groups}.get(word)
-        if inner is None and word not in {command.name for command in app.registered_commands}:
-            break
-        words.append(word)
-        if inner is None:
-            break
-        app = inner
-    return " ".join(words)
-
-
 def trusted(path: Sequence[str], current: str) -> list[str]:
     """Return an import path without the directory we happen to be in: what lies there must not become us."""
     here = os.path.realpath(current)
@@ -92,6 +73,6 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not isinstance(error, wrong):
             raise
-        misused(error, _named(app, arguments))
+        misused(error)
         return MISUSE
     return code if isinstance(code, int) else 0

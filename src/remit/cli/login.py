@@ -9,9 +9,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 from typing import Annotated
 
-import typer
-
 from remit.cli import options, sdk
+from remit.cli.options import option
 from remit.cli.render import answer, pause, safe, warn
 from remit.errors import UnavailableError
 
@@ -20,19 +19,15 @@ NO_GROUPS = (
     "and log in again with `remit login`"
 )
 
-AsOwner = Annotated[
-    bool, typer.Option("--as-owner", help="As the owner of this state, even when somebody is logged in.")
-]
+AsOwner = Annotated[bool, option("--as-owner", "As the owner of this state, even when somebody is logged in.")]
 
 
 def login(
-    issuer: Annotated[
-        str | None, typer.Option("--issuer", metavar="URL", help="Which issuer, when the broker knows several.")
-    ] = None,
+    issuer: Annotated[str | None, option("--issuer URL", "Which issuer, when the broker knows several.")] = None,
     client_id: Annotated[
-        str | None, typer.Option("--client-id", metavar="ID", help="Which client there, when the broker knows several.")
+        str | None, option("--client-id ID", "Which client there, when the broker knows several.")
     ] = None,
-    device: Annotated[bool, typer.Option("--device", help="Enter a code in a browser elsewhere.")] = False,
+    device: Annotated[bool, option("--device", "Enter a code in a browser elsewhere.")] = False,
     json: options.Json = False,
 ) -> None:
     """Log in at an OpenID issuer: tasks opened from this terminal are then yours, by its word.
@@ -87,9 +82,6 @@ def whoami(json: options.Json = False) -> None:
       remit whoami --json
     """
     _show(sdk.session.SessionFile(os.environ).need(), json)
-
-
-# -- for other commands ---------------------------------------------------------------------------------------------
 
 
 def visit(url: str, to: str = "log in") -> None:

@@ -25,15 +25,19 @@ Detail = dict[str, object]
 
 _FIELD = re.compile(r"[a-z_]+=")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-GrantId = Annotated[
-    str, typer.Option("--grant", "-g", envvar="REMIT_GRANT", metavar="GRANT", help="The grant it comes from.")
-]
-Label = Annotated[str, typer.Argument(help="What the child is called, for people to read.")]
+
+def option(names: str, text: str, **more: Any) -> Any:
+    """Return an option with its help. ``names`` is as the help shows it: ``--grant -g GRANT``; a flag has no value."""
+    words = names.split()
+    metavar = words.pop() if not words[-1].startswith("-") else None
+    return typer.Option(*words, metavar=metavar, help=text, **more)
+
+
+def argument(metavar: str, text: str, **more: Any) -> Any:
+    return typer.Argument(metavar=metavar or None, help=text, **more)
 
 
 def seconds(text: str) -> int:
-    """Read a duration."""
     from remit.sdk.detail import seconds as read
 
     try:
@@ -47,12 +51,10 @@ def duration(text: str | None) -> str | None:
     return None if text is None else f"{seconds(text)}s"
 
 
-def lasting(text: str) -> Any:
-    """Return the option ``--ttl`` with its help."""
-    return typer.Option("--ttl", metavar="TIME", callback=duration, help=text)
-
-
-Ttl = Annotated[str | None, lasting("How long at most: 90s, 15m, 1h.")]
+Json = Annotated[bool, option("--json", "Print one JSON object.")]
+GrantId = Annotated[str, option("--grant -g GRANT", "The grant it comes from.", envvar="REMIT_GRANT")]
+Label = Annotated[str, argument("", "What the child is called, for people to read.")]
+Ttl = Annotated[str | None, option("--ttl TIME", "How long at most: 90s, 15m, 1h.", callback=duration)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +63,29 @@ class GrantOptions:
 
     resource: Annotated[
         list[str] | None,
-        typer.Option(
-            "--resource",
-            "-r",
-            metavar="NAME[:FIELD=VALUE,…]",
-            help="A resource, as wide as it is here; fields narrow it: search:paths=/v1/search,actions=GET",
+        option(
+            "--resource -r NAME[:FIELD=VALUE,…]",
+            "A resource, as wide as it is here; fields narrow it: search:paths=/v1/search,actions=GET",
         ),
     ] = None
     grant_detail: Annotated[
-        list[str] | None,
-        typer.Option("--grant-detail", "-d", metavar="JSON", help="A whole detail, or an array of them."),
+        list[str] | None, option("--grant-detail -d JSON", "A whole detail, or an array of them.")
     ] = None
     ttl: Ttl = None
-    depth: Annotated[int, typer.Option("--depth", min=0, help="How many hops of delegation may follow.")] = 0
-    fan_out: Annotated[int, typer.Option("--fan-out", min=0, help="How many live children each grant may have.")] = 0
+    depth: Annotated[int, option("--depth", "How many hops of delegation may follow.", min=0)] = 0
+    fan_out: Annotated[int, option("--fan-out", "How many live children each grant may have.", min=0)] = 0
     exercise: Annotated[
-        bool, typer.Option("--exercise/--no-exercise", help="Whether it may be used itself, or delegated alone.")
+        bool, option("--exercise/--no-exercise", "Whether it may be used itself, or delegated alone.")
     ] = True
     delegates: Annotated[
         list[str] | None,
-        typer.Option(
-            "--delegate-to",
-            metavar="PATTERN",
-            help="Which attested workloads may be children: spiffe://domain/path/*, or * for all; else as the parent.",
+        option(
+            "--delegate-to PATTERN",
+            "Which attested workloads may be children: spiffe://domain/path/*, or * for all; else as the parent.",
         ),
     ] = None
     unattested: Annotated[
-        bool, typer.Option("--unattested/--attested-only", help="Whether a child may be one that nobody attested.")
+        bool, option("--unattested/--attested-only", "Whether a child may be one that nobody attested.")
     ] = True
 
     @property
@@ -97,7 +95,6 @@ class GrantOptions:
 
     @property
     def bounds(self) -> sdk.verbs.Bounds:
-        """Return the bounds."""
         return sdk.verbs.Bounds(self.ttl, self.depth, self.fan_out, self.exercise, self.delegates, self.unattested)
 
 
@@ -122,22 +119,19 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def settings() -> Settings:
-    """Return what is configured on this machine."""
     from remit.config.settings import load
 
     return load(os.environ)
 
 
 def kinds() -> Mapping[str, Kind]:
-    """Return the kinds of resources that the configuration of this machine knows."""
     from remit.compose.kinds import on_this_machine
 
     return on_this_machine(os.environ)
 
 
-def group(text: str) -> typer.Typer:
-    """Return an application for the commands of one noun."""
-    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+def group(noun: str, text: str) -> typer.Typer:
+    return typer.Typer(name=noun, help=text, no_args_is_help=True, rich_markup_mode=None)
 
 
 def wishes(resources: Sequence[str] | None, details: Sequence[str] | None) -> list[str | Detail]:
@@ -187,7 +181,6 @@ def fields(text: str) -> Detail:
 
 
 def loaded(text: str) -> Any:
-    """Read JSON of the command line."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli import options, sdk
+from remit.cli.options import argument, option
 from remit.cli.render import UNCOVERED, Table, answer, waiting
 from remit.core.orders import json_text
 from remit.errors import InvalidRequestError, NotFoundError, RemitError
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
     from remit.policies.cases import Result
     from remit.policies.sets import CedarPolicies
 
-app = options.group("Policies: what is allowed at most, decided when authority is made.")
+app = options.group("policy", "Policies: what is allowed at most, decided when authority is made.")
 
 Directory = Annotated[
-    Path | None,
-    typer.Argument(metavar="DIR", help="A directory of *.cedar files; without it the one that is configured."),
+    Path | None, argument("DIR", "A directory of *.cedar files; without it the one that is configured.")
 ]
 
 
@@ -134,17 +134,12 @@ def _result_parts(result: Result) -> Iterator[str]:
 @app.command("explain")
 def explain(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A file of questions, written as cases are for `policy test`.")
+        Path | None, argument("FILE", "A file of questions, written as cases are for `policy test`.")
     ] = None,
-    grant: Annotated[
-        str | None, typer.Option("--grant", "-g", metavar="GRANT", help="A live grant: how it is decided now.")
-    ] = None,
-    entry: Annotated[
-        int | None, typer.Option("--entry", metavar="SEQ", help="An audit entry: what was decided then, and by what.")
-    ] = None,
+    grant: Annotated[str | None, option("--grant -g GRANT", "A live grant: how it is decided now.")] = None,
+    entry: Annotated[int | None, option("--entry SEQ", "An audit entry: what was decided then, and by what.")] = None,
     policies: Annotated[
-        Path | None,
-        typer.Option("--policies", metavar="DIR", help="For FILE: other policies than the configured ones."),
+        Path | None, option("--policies DIR", "For FILE: other policies than the configured ones.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -202,9 +197,7 @@ def _decision_parts(answer: Mapping[str, Any]) -> Iterator[str]:
 
 @app.command("show")
 def show(
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Print the Cedar schema instead; no broker is needed.")
-    ] = False,
+    schema: Annotated[bool, option("--schema", "Print the Cedar schema instead; no broker is needed.")] = False,
     json: options.Json = False,
 ) -> None:
     """Show which policies the broker decides by, and what was wrong the last time they were to be replaced.
@@ -261,9 +254,6 @@ def _problems(answer: Mapping[str, Any]) -> Iterator[str]:
     from remit.core.policy import Problem
 
     return (str(Problem(**problem)) for problem in answer["problems"])
-
-
-# -- inside ---------------------------------------------------------------------------------------------------------
 
 
 def _loaded(directory: Path | None) -> tuple[Path, CedarPolicies | None, tuple[Problem, ...]]:

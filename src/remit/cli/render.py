@@ -190,9 +190,6 @@ def ended(report: Report, as_json: bool) -> None:
     answer(as_json, asdict(report), *parts)
 
 
-# -- complaints -----------------------------------------------------------------------------------------------------
-
-
 def complain(error: RemitError) -> None:
     """Print an error: what is wrong, with what, and what to do next."""
     _complaint("error", error.detail)
@@ -212,7 +209,7 @@ def warn(text: str, remedy: str) -> None:
     _complaint("help", remedy)
 
 
-def misused(error: Exception, command: str) -> None:
+def misused(error: Exception) -> None:
     """Print what is wrong with a command line, and whose help says more."""
     text = str(getattr(error, "format_message", lambda: str(error))()).strip()
     if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
@@ -220,7 +217,8 @@ def misused(error: Exception, command: str) -> None:
         return
     text = text.removeprefix("Invalid value: ")
     _complaint("error", (text[:1].lower() + text[1:]).rstrip(".") or "this needs a command")
-    _complaint("help", f"`{command} --help`")
+    context = getattr(error, "ctx", None)
+    _complaint("help", f"`{context.command_path if context else 'remit'} --help`")
 
 
 def _complaint(kind: str, text: str) -> None:

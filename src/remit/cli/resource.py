@@ -9,45 +9,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remit.cli import options, sdk
+from remit.cli.options import argument, option
 from remit.cli.render import Table, answer, detail_lines, safe, said, waiting
 from remit.errors import ConflictError
 
 if TYPE_CHECKING:
     from remit.ports.kind import Kind
 
-app = options.group("What credentials are for, and how far they may go.")
+app = options.group("resource", "What credentials are for, and how far they may go.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The resource.")]
+Name = Annotated[str, argument("NAME", "The resource.")]
 
 
 @app.command("add")
 def add(
     name: Name,
     destination: Annotated[
-        str,
-        typer.Argument(metavar="URL", help="Where its credential may go: https://host[:port][/base], postgresql://…"),
+        str, argument("URL", "Where its credential may go: https://host[:port][/base], postgresql://…")
     ],
     bound: Annotated[
         list[str],
-        typer.Option(
-            "--bound",
-            "-b",
-            metavar="FIELD=VALUE,…|JSON",
-            help="What no grant may exceed, once for each detail: actions=GET,paths=/v1/**,args=any",
+        option(
+            "--bound -b FIELD=VALUE,…|JSON",
+            "What no grant may exceed, once for each detail: actions=GET,paths=/v1/**,args=any",
         ),
     ],
-    provider: Annotated[
-        str | None, typer.Option("--provider", metavar="NAME", help="Of the catalog: where the key goes. http only.")
-    ] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--setting", metavar="NAME=JSON", help="A setting of its kind.")
-    ] = None,
+    provider: Annotated[str | None, option("--provider NAME", "Of the catalog: where the key goes. http only.")] = None,
+    setting: Annotated[list[str] | None, option("--setting NAME=JSON", "A setting of its kind.")] = None,
     accept: Annotated[
-        list[str] | None,
-        typer.Option("--accept", metavar="FINDING", help="Accept what checking the target found, by its name."),
+        list[str] | None, option("--accept FINDING", "Accept what checking the target found, by its name.")
     ] = None,
     secret: Annotated[
-        bool, typer.Option("--secret", help="Read its static secret from stdin or a prompt, in the same step.")
+        bool, option("--secret", "Read its static secret from stdin or a prompt, in the same step.")
     ] = False,
     json: options.Json = False,
 ) -> None:
@@ -167,19 +160,15 @@ def check(name: Name, json: options.Json = False) -> None:
     )
 
 
-# -- static secrets: they come in by stdin or a prompt, never by the command line, and never out --------------------
-
-secrets = options.group("Static secrets, sealed at rest.")
+secrets = options.group("secret", "Static secrets, sealed at rest.")
 
 
-@secrets.callback()
-def _secret_group() -> None:
-    """Keep `set` a command of its own."""
+secrets.callback()(lambda: None)  # keeps `set` a command of its own
 
 
 @secrets.command("set")
 def set_secret(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The resource whose secret it is.")],
+    name: Annotated[str, argument("NAME", "The resource whose secret it is.")],
     json: options.Json = False,
 ) -> None:
     """Set the static secret of a resource, from stdin or a prompt.
@@ -194,7 +183,7 @@ def set_secret(
 
 
 def read_secret(name: str) -> str:
-    """Return a secret from a prompt, or from stdin without its last newline."""
+    """Return a secret from a prompt, or from stdin without its last newline: never from the command line."""
     if sys.stdin.isatty():
         return getpass.getpass(f"secret of {''.join(char for char in name if char.isprintable())}: ")
     text = sys.stdin.read(65_536)

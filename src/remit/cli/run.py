@@ -12,6 +12,7 @@ import typer
 
 from remit.cli import options, sdk
 from remit.cli.login import AsOwner, session_token
+from remit.cli.options import argument, option
 from remit.cli.render import safe
 
 if TYPE_CHECKING:
@@ -24,34 +25,30 @@ class RunOptions(options.GrantOptions):
     """The options of a grant request for a run."""
 
     ttl: Annotated[
-        str | None, options.lasting("How long at most; else a task 1h, and a child as long as its parent. At most 8h.")
+        str | None,
+        option(
+            "--ttl TIME",
+            "How long at most; else a task 1h, and a child as long as its parent. At most 8h.",
+            callback=options.duration,
+        ),
     ] = None
 
 
 @options.expanded
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND…", help="What is run, with its arguments.")],
-    grant: Annotated[
-        str | None, typer.Option("--grant", "-g", metavar="GRANT", help="Use this grant; with -r or -d, a child of it.")
-    ] = None,
-    purpose: Annotated[
-        str | None, typer.Option("--purpose", "-p", help="Open a task for this; else for `run PROGRAM`.")
-    ] = None,
-    label: Annotated[str, typer.Option("--label", help="What a child is called.")] = "",
+    command: Annotated[list[str], argument("-- COMMAND…", "What is run, with its arguments.")],
+    grant: Annotated[str | None, option("--grant -g GRANT", "Use this grant; with -r or -d, a child of it.")] = None,
+    purpose: Annotated[str | None, option("--purpose -p", "Open a task for this; else for `run PROGRAM`.")] = None,
+    label: Annotated[str, option("--label", "What a child is called.")] = "",
     *,
     request: RunOptions,
     as_owner: AsOwner = False,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="A variable the command gets, too.")
-    ] = None,
-    bind: Annotated[
-        list[str] | None, typer.Option("--bind", metavar="PATH[:rw]", help="A path the command sees, read-only or :rw.")
-    ] = None,
-    net: Annotated[str | None, typer.Option("--net", metavar="host", help="Share this machine's network.")] = None,
-    unsandboxed: Annotated[bool, typer.Option("--unsandboxed", help="No namespaces: the command runs as you.")] = False,
+    env: Annotated[list[str] | None, option("--env -e NAME[=VALUE]", "A variable the command gets, too.")] = None,
+    bind: Annotated[list[str] | None, option("--bind PATH[:rw]", "A path the command sees, read-only or :rw.")] = None,
+    net: Annotated[str | None, option("--net host", "Share this machine's network.")] = None,
+    unsandboxed: Annotated[bool, option("--unsandboxed", "No namespaces: the command runs as you.")] = False,
     quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", help="Do not say what the command is exposed to, nor when its authority ends."),
+        bool, option("--quiet -q", "Do not say what the command is exposed to, nor when its authority ends.")
     ] = False,
 ) -> None:
     """Run a command in namespaces of its own, under a grant; what it opened ends with it.

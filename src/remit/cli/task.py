@@ -1,20 +1,29 @@
-"""Tasks, grants and leases: open, show, explain, delegate, issue, renew, revoke, close."""
+"""Tasks, grants and leases: open, show, explain, delegate, issue, renew, revoke, close, and the tree of them all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remit.cli import options, sdk
 from remit.cli.approval import request_parts
 from remit.cli.login import AsOwner, session_token
-from remit.cli.render import answer, detail_line, detail_lines, ended, granted, waiting
+from remit.cli.options import argument, option
+from remit.cli.render import answer, console, detail_line, detail_lines, ended, granted, left, pause, safe, waiting
 from remit.errors import DeniedError, NotFoundError
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from remit.sdk._wire import Flow
+
+Part = str | tuple[str, str]  # of a line: text, or text with its style
+WORKLOAD = "workload"  # the acr of a subject that is no human
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +35,7 @@ class TaskOptions(options.GrantOptions):
 
 @options.expanded
 def open_(
-    purpose: Annotated[str, typer.Argument(help="What the task is for, in a sentence. It goes into the audit log.")],
+    purpose: Annotated[str, argument("", "What the task is for, in a sentence. It goes into the audit log.")],
     *,
     request: TaskOptions,
     as_owner: AsOwner = False,
@@ -45,7 +54,7 @@ def open_(
 
 
 def show(
-    node: Annotated[str, typer.Argument(metavar="ID", help="A task, grant, lease or approval.")],
+    node: Annotated[str, argument("ID", "A task, grant, lease or approval.")],
     json: options.Json = False,
 ) -> None:
     """Show a task, a grant, a lease or an approval, with everything that is known of it.
@@ -86,12 +95,12 @@ def explain(
     grant: options.GrantId,
     what: Annotated[
         list[str],
-        typer.Argument(
-            metavar="METHOD /RESOURCE/PATH | NAME[:FIELD=VALUE,…]",
-            help="A request as it is made to the gateway, or a detail for which a credential is to be issued.",
+        argument(
+            "METHOD /RESOURCE/PATH | NAME[:FIELD=VALUE,…]",
+            "A request as it is made to the gateway, or a detail for which a credential is to be issued.",
         ),
     ],
-    body: Annotated[str | None, typer.Option("--body", metavar="JSON", help="The request's JSON body.")] = None,
+    body: Annotated[str | None, option("--body JSON", "The request's JSON body.")] = None,
     json: options.Json = False,
 ) -> None:
     """Explain why a request would be allowed or refused, and what would be enough. Nothing is done.
@@ -134,10 +143,7 @@ def delegate(
     *,
     request: options.GrantOptions,
     approval: Annotated[
-        str | None,
-        typer.Option(
-            "--approval", metavar="APPROVAL", help="Make exactly what a human approved, in place of all else."
-        ),
+        str | None, option("--approval APPROVAL", "Make exactly what a human approved, in place of all else.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -163,15 +169,10 @@ def delegate(
 
 def issue(
     grant: options.GrantId,
-    resource: Annotated[
-        str, typer.Argument(metavar="NAME[:FIELD=VALUE,…]", help="A resource of the grant, narrowed by fields.")
-    ] = "",
-    grant_detail: Annotated[
-        str | None, typer.Option("--grant-detail", "-d", metavar="JSON", help="A whole detail instead.")
-    ] = None,
+    resource: Annotated[str, argument("NAME[:FIELD=VALUE,…]", "A resource of the grant, narrowed by fields.")] = "",
+    grant_detail: Annotated[str | None, option("--grant-detail -d JSON", "A whole detail instead.")] = None,
     key: Annotated[
-        str | None,
-        typer.Option("--key", metavar="KEY", help="Idempotency key: asking again revokes the earlier lease first."),
+        str | None, option("--key KEY", "Idempotency key: asking again revokes the earlier lease first.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -189,8 +190,8 @@ def issue(
 
 
 def renew(
-    lease: Annotated[str, typer.Argument(metavar="LEASE", help="The lease.")],
-    ttl: Annotated[str, options.lasting("From now on: 90s, 15m, 1h.")],
+    lease: Annotated[str, argument("LEASE", "The lease.")],
+    ttl: Annotated[str, option("--ttl TIME", "From now on: 90s, 15m, 1h.", callback=options.duration)],
     json: options.Json = False,
 ) -> None:
     """Renew a lease in place, to the end of its grant at most; say so when that is sooner than asked.
@@ -204,9 +205,7 @@ def renew(
     answer(json, renewed, {"lease": lease, "expires_at": renewed["expires_at"]}, *sooner)
 
 
-def revoke(
-    node: Annotated[str, typer.Argument(metavar="ID", help="A grant, a lease or a task.")], json: options.Json = False
-) -> None:
+def revoke(node: Annotated[str, argument("ID", "A grant, a lease or a task.")], json: options.Json = False) -> None:
     """Revoke a grant with everything below it, a lease, or a whole task; say truthfully what is outstanding.
 
     \b
@@ -219,7 +218,7 @@ def revoke(
     ended(report, json)
 
 
-def close(task: Annotated[str, typer.Argument(metavar="TASK", help="The task.")], json: options.Json = False) -> None:
+def close(task: Annotated[str, argument("TASK", "The task.")], json: options.Json = False) -> None:
     """Close a task: every grant and lease in it ends.
 
     \b
@@ -229,3 +228,111 @@ def close(task: Annotated[str, typer.Argument(metavar="TASK", help="The task.")]
     with waiting("closing the task"):
         report = sdk.ask(sdk.verbs.close(task))
     ended(report, json)
+
+
+def tree(
+    task: Annotated[str | None, argument("[TASK]", "One task; else all that are open.")] = None,
+    ended: Annotated[bool, option("--all -a", "Tasks that are closed, too.")] = False,
+    watch: Annotated[bool, option("--watch -w", "Keep it on the screen, drawn anew.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Draw the tasks with their grants and leases, the human or workload at the root.
+
+    \b
+    Examples:
+      remit tree
+      remit tree --watch
+      remit tree task_4pqRz0mZkq1uJb0f8w2c5A --json
+    """
+    if json:
+        answer(json, {"tasks": sdk.ask(_gather(task, ended))})
+    elif not watch:
+        console().print(drawn(sdk.ask(_gather(task, ended)), datetime.now(UTC)))
+    else:
+        from rich.live import Live
+
+        with Live(console=console(), auto_refresh=False) as live:
+            while True:
+                live.update(drawn(sdk.ask(_gather(task, ended)), datetime.now(UTC)), refresh=True)
+                pause()
+
+
+def _gather(task: str | None, ended: bool) -> Flow[list[dict[str, Any]]]:
+    if task is not None:
+        return [(yield from sdk.verbs.task(task))]
+    found = []
+    for item in (yield from sdk.verbs.tasks()):
+        if ended or not item["closed"]:
+            found.append((yield from sdk.verbs.task(item["task"])))  # noqa: PERF401 - a flow cannot yield in a comprehension
+    return found
+
+
+def drawn(tasks: Sequence[Mapping[str, Any]], now: datetime) -> Tree:
+    """Return the tree of tasks by the humans who opened them, or workloads that did so for themselves."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    roots: dict[str, Tree] = {}
+    for task in tasks:
+        subject = str(task["subject"]["sub"])
+        if subject not in roots:
+            kind = "workload" if task["subject"].get("acr") == WORKLOAD else "human"
+            roots[subject] = Tree(Text.assemble((f"{kind} ", "dim"), (safe(subject), "bold")))
+        title = Text.assemble((safe(task["purpose"]), "bold"), f"  {task['task']}  ", *_state(task, task, now))
+        # Grants and what is below them, without recursion: a tree may be as deep as a grant allows.
+        waiting = [(roots[subject].add(title), task["root"])]
+        while waiting:
+            parent, grant = waiting.pop()
+            node = next(item for item in task["grants"] if item["grant"] == grant)
+            branch = parent.add(Text.assemble(*_grant(node, task, now)))
+            for lease in task["leases"]:
+                if lease["grant"] == grant:
+                    branch.add(Text.assemble(*_lease(lease, now)))
+            below = [item["grant"] for item in task["grants"] if item["parent"] == grant]
+            waiting += [(branch, child) for child in reversed(below)]
+    if len(roots) == 1:
+        return next(iter(roots.values()))
+    top = Tree("tasks" if roots else "no task is open")
+    top.children.extend(roots.values())
+    return top
+
+
+def _grant(node: Mapping[str, Any], task: Mapping[str, Any], now: datetime) -> list[Part]:
+    name = safe(node.get("label") or ("agent" if node["parent"] is None else "sub-agent"))
+    parts: list[Part] = [(name, "cyan"), f"  {node['grant']}  ", *_state(node, task, now)]
+    if node.get("attested"):
+        parts.append((f"  attested {safe(node['agent'])}", "green"))
+    isolation = str(node.get("posture", {}).get("isolation", "none"))
+    if isolation != "namespace":
+        parts.append((f"  {'no isolation' if isolation == 'none' else safe(isolation)}", "yellow"))
+    if not node.get("exercise", True):
+        parts.append((f"  not to be used itself ({node.get('unusable') or 'advisory'})", "yellow"))
+    version = node.get("policy")
+    if version and not version.startswith("local-"):  # of policies that somebody wrote down
+        parts.append((f"  policies {safe(version)}", "dim"))
+    if node.get("approval"):
+        parts.append((f"  approved {safe(node['approval'])}", "cyan"))
+    for index, detail in enumerate(node["authorization_details"]):
+        used = f" ({node['used'][index]} used)" if "uses" in detail else ""
+        above = " (not of its parent: approved)" if index in node.get("approved", ()) else ""
+        parts.append((f"\n{safe(detail_line(detail))}{used}{above}", "dim"))
+    return parts
+
+
+def _lease(lease: Mapping[str, Any], now: datetime) -> list[Part]:
+    state = lease["state"] + (", stuck" if lease["stuck"] else "") + (", to clean up" if lease["residue"] else "")
+    about = f"{safe(lease['kind'])} / {safe(lease['resource'])}  {lease['lease']}  "
+    if lease["state"] != "active":
+        return [("lease ", "magenta"), about, (state, "yellow")]
+    return [("lease ", "magenta"), about, (state, "green"), f"  {left(lease['expires_at'], now)}"]
+
+
+def _state(node: Mapping[str, Any], task: Mapping[str, Any], now: datetime) -> list[Part]:
+    """Return the state of a task or of a grant of it, and how long it lives."""
+    if task["closed"]:
+        return [("closed", "red")]
+    if node.get("revoked"):
+        return [("revoked", "red")]
+    if datetime.fromisoformat(node["expires_at"]) <= now:
+        return [("expired", "yellow")]
+    return [("live", "green"), f"  {left(node['expires_at'], now)}"]
