@@ -21,7 +21,7 @@ URL = "https://transmitter.test/poll"
 
 
 @dataclass
-class There:
+class FakeTransmitter:
     """A transmitter's queue, and what it was asked."""
 
     waiting: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class There:
 
 
 @dataclass
-class Here:
+class EventTaker:
     """Who takes events."""
 
     taken: list[str] = field(default_factory=list)
@@ -57,17 +57,17 @@ class Here:
 
 
 @dataclass
-class Pair:
+class Polling:
     """Both, and the clock."""
 
-    there: There = field(default_factory=There)
-    here: Here = field(default_factory=Here)
+    transmitter: FakeTransmitter = field(default_factory=FakeTransmitter)
+    taker: EventTaker = field(default_factory=EventTaker)
     clock: Clock = field(default_factory=Clock)
     token: Path | None = None
 
     def __post_init__(self) -> None:
-        transport = httpx.MockTransport(self.there)
-        self.poll = Poller(URL, self.token, lambda: transport, self.clock, self.here)
+        transport = httpx.MockTransport(self.transmitter)
+        self.poll = Poller(URL, self.token, lambda: transport, self.clock, self.taker)
 
     def round(self) -> None:
         """Let it be time, and make a round."""
@@ -76,31 +76,31 @@ class Pair:
 
 
 def test_what_waits_is_taken_and_then_acknowledged() -> None:
-    pair = Pair(There({"a": "token-a", "b": "token-b"}))
-    pair.round()
-    assert pair.here.taken == ["token-a", "token-b"]
-    assert pair.there.asked == [
+    polling = Polling(FakeTransmitter({"a": "token-a", "b": "token-b"}))
+    polling.round()
+    assert polling.taker.taken == ["token-a", "token-b"]
+    assert polling.transmitter.asked == [
         {"maxEvents": MAX_EVENTS, "returnImmediately": True},
         {"maxEvents": MAX_EVENTS, "returnImmediately": True, "ack": ["a", "b"]},
     ]
-    assert pair.there.waiting == {}
-    pair.round()
-    assert pair.there.asked[2:] == [{"maxEvents": MAX_EVENTS, "returnImmediately": True}]
+    assert polling.transmitter.waiting == {}
+    polling.round()
+    assert polling.transmitter.asked[2:] == [{"maxEvents": MAX_EVENTS, "returnImmediately": True}]
 
 
 def test_all_pages_are_fetched_in_one_round() -> None:
-    pair = Pair(There({str(n): f"token-{n}" for n in range(5)}, page=2))
-    pair.round()
-    assert sorted(pair.here.taken) == [f"token-{n}" for n in range(5)]
-    assert pair.there.waiting == {}
+    polling = Polling(FakeTransmitter({str(n): f"token-{n}" for n in range(5)}, page=2))
+    polling.round()
+    assert sorted(polling.taker.taken) == [f"token-{n}" for n in range(5)]
+    assert polling.transmitter.waiting == {}
 
 
 def test_what_is_no_event_is_refused_by_name_and_does_not_hold_up_the_others() -> None:
-    pair = Pair(There({"a": "1", "b": "2", "c": "3", "d": "4"}))
-    pair.here.errors = {"1": AudienceError(), "2": TokenError("no"), "3": InvalidRequestError("bad")}
-    pair.round()
-    assert pair.here.taken == ["4"]
-    said = pair.there.asked[1]
+    polling = Polling(FakeTransmitter({"a": "1", "b": "2", "c": "3", "d": "4"}))
+    polling.taker.errors = {"1": AudienceError(), "2": TokenError("no"), "3": InvalidRequestError("bad")}
+    polling.round()
+    assert polling.taker.taken == ["4"]
+    said = polling.transmitter.asked[1]
     assert said["ack"] == ["d"]
     assert {name: why["err"] for name, why in said["setErrs"].items()} == {
         "a": "invalid_audience",
@@ -111,26 +111,26 @@ def test_what_is_no_event_is_refused_by_name_and_does_not_hold_up_the_others() -
 
 
 def test_what_cannot_be_taken_now_is_neither_acknowledged_nor_refused() -> None:
-    pair = Pair(There({"a": "1", "b": "2"}))
-    pair.here.errors = {"2": UnavailableError("no keys")}
-    pair.round()
-    assert pair.there.waiting == {"a": "1", "b": "2"}
-    del pair.here.errors["2"]
-    pair.round()
-    assert pair.there.asked[1]["ack"] == ["a"]
-    assert pair.there.waiting == {}
-    assert pair.here.taken == ["1", "2"]
+    polling = Polling(FakeTransmitter({"a": "1", "b": "2"}))
+    polling.taker.errors = {"2": UnavailableError("no keys")}
+    polling.round()
+    assert polling.transmitter.waiting == {"a": "1", "b": "2"}
+    del polling.taker.errors["2"]
+    polling.round()
+    assert polling.transmitter.asked[1]["ack"] == ["a"]
+    assert polling.transmitter.waiting == {}
+    assert polling.taker.taken == ["1", "2"]
 
 
 def test_an_acknowledgement_that_may_be_lost_is_sent_again() -> None:
-    pair = Pair(There({"a": "1"}))
-    pair.there.answers = [
+    polling = Polling(FakeTransmitter({"a": "1"}))
+    polling.transmitter.answers = [
         lambda: httpx.Response(200, json={"sets": {"a": "1"}}),
         lambda: httpx.Response(503),
     ]
-    pair.round()
-    pair.round()
-    assert [asked.get("ack") for asked in pair.there.asked] == [None, ["a"], ["a"]]
+    polling.round()
+    polling.round()
+    assert [asked.get("ack") for asked in polling.transmitter.asked] == [None, ["a"], ["a"]]
 
 
 def _raise(error: Exception) -> httpx.Response:
@@ -156,31 +156,31 @@ def _raise(error: Exception) -> httpx.Response:
 def test_an_answer_that_is_no_good_is_told_to_the_log_and_tried_later(
     answer: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
 ) -> None:
-    pair = Pair(There({"a": "1"}, answers=[answer]))
-    pair.round()
+    polling = Polling(FakeTransmitter({"a": "1"}, answers=[answer]))
+    polling.round()
     assert "signals cannot be fetched" in caplog.text
-    assert pair.here.taken == []
-    asyncio.run(pair.poll.round())  # too early
-    assert len(pair.there.asked) == 1
-    pair.round()
-    assert pair.here.taken == ["1"]
+    assert polling.taker.taken == []
+    asyncio.run(polling.poll.round())  # too early
+    assert len(polling.transmitter.asked) == 1
+    polling.round()
+    assert polling.taker.taken == ["1"]
 
 
 def test_it_is_asked_regularly_and_ever_later_while_it_is_away() -> None:
-    pair = Pair()
+    polling = Polling()
     down = False
 
     def wait() -> timedelta:
         """Try now, and once more too early; return how long it waits."""
-        pair.there.answers = [lambda: httpx.Response(503)] if down else []
-        tried, known = len(pair.there.asked) + 1, pair.clock()
-        asyncio.run(pair.poll.round())
-        assert pair.poll.due is not None
-        pair.clock.now = pair.poll.due - timedelta(microseconds=1)
-        asyncio.run(pair.poll.round())  # too early
-        assert len(pair.there.asked) == tried
-        pair.clock.now = pair.poll.due
-        return pair.clock() - known
+        polling.transmitter.answers = [lambda: httpx.Response(503)] if down else []
+        tried, known = len(polling.transmitter.asked) + 1, polling.clock()
+        asyncio.run(polling.poll.round())
+        assert polling.poll.due is not None
+        polling.clock.now = polling.poll.due - timedelta(microseconds=1)
+        asyncio.run(polling.poll.round())  # too early
+        assert len(polling.transmitter.asked) == tried
+        polling.clock.now = polling.poll.due
+        return polling.clock() - known
 
     assert wait() == PERIOD
     down = True
@@ -207,11 +207,11 @@ def shown(path: Path, text: str, mode: int = 0o600) -> Path:
 
 def test_the_token_is_read_from_its_file_each_time(tmp_path: Path) -> None:
     path = shown(tmp_path / "token", "first\n")
-    pair = Pair(token=path)
-    pair.round()
+    polling = Polling(token=path)
+    polling.round()
     path.write_text("second")
-    pair.round()
-    assert [one["authorization"] for one in pair.there.headers] == ["Bearer first", "Bearer second"]
+    polling.round()
+    assert [one["authorization"] for one in polling.transmitter.headers] == ["Bearer first", "Bearer second"]
     assert bearer(None) == {}
 
 
@@ -219,9 +219,9 @@ def test_the_token_is_read_from_its_file_each_time(tmp_path: Path) -> None:
     ("text", "mode"), [("", 0o600), ("two words", 0o600), ("two\nlines", 0o600), ("é", 0o600), ("c4nary", 0o640)]
 )
 def test_a_token_file_that_is_no_good_is_not_used(tmp_path: Path, text: str, mode: int) -> None:
-    pair = Pair(token=shown(tmp_path / "token", text, mode))
-    pair.round()
-    assert pair.there.asked == []
+    polling = Polling(token=shown(tmp_path / "token", text, mode))
+    polling.round()
+    assert polling.transmitter.asked == []
     with pytest.raises(UnavailableError) as caught:
         bearer(tmp_path / "token")
     assert text not in caught.value.detail or not text
@@ -230,7 +230,7 @@ def test_a_token_file_that_is_no_good_is_not_used(tmp_path: Path, text: str, mod
 
 
 def test_nothing_of_a_token_is_in_what_is_shown_of_a_poll(tmp_path: Path) -> None:
-    pair = Pair(There({"a": "canary-set"}), token=shown(tmp_path / "token", "canary-token"))
-    pair.round()
-    assert "canary" not in repr(pair.poll)
+    polling = Polling(FakeTransmitter({"a": "canary-set"}), token=shown(tmp_path / "token", "canary-token"))
+    polling.round()
+    assert "canary" not in repr(polling.poll)
     assert timedelta(0) < PERIOD

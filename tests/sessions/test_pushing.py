@@ -17,7 +17,7 @@ URL = "https://receiver.test/events"
 
 
 @dataclass
-class Pair:
+class Pushing:
     """A receiver, and what is to be told."""
 
     answers: list[Callable[[], httpx.Response]] = field(default_factory=list)
@@ -53,12 +53,12 @@ class Pair:
 
 
 def test_all_is_told_in_order() -> None:
-    pair = Pair()
-    pair.round()
-    assert pair.got == ["set-1", "set-2", "set-3"]
-    assert pair.waiting == {}
-    pair.round()
-    assert len(pair.got) == 3
+    pushing = Pushing()
+    pushing.round()
+    assert pushing.got == ["set-1", "set-2", "set-3"]
+    assert pushing.waiting == {}
+    pushing.round()
+    assert len(pushing.got) == 3
 
 
 def _raise(error: Exception) -> httpx.Response:
@@ -85,29 +85,29 @@ def _raise(error: Exception) -> httpx.Response:
 def test_what_is_not_taken_is_told_again_later_and_nothing_overtakes_it(
     answer: Callable[[], httpx.Response], caplog: pytest.LogCaptureFixture
 ) -> None:
-    pair = Pair([lambda: httpx.Response(202), answer])
-    pair.round()
-    assert pair.got == ["set-1"]
+    pushing = Pushing([lambda: httpx.Response(202), answer])
+    pushing.round()
+    assert pushing.got == ["set-1"]
     assert "signals cannot be sent" in caplog.text
-    asyncio.run(pair.push.round())  # too early
-    assert pair.got == ["set-1"]
-    pair.round()
-    assert pair.got == ["set-1", "set-2", "set-3"]
+    asyncio.run(pushing.push.round())  # too early
+    assert pushing.got == ["set-1"]
+    pushing.round()
+    assert pushing.got == ["set-1", "set-2", "set-3"]
 
 
 @pytest.mark.parametrize("err", sorted(FINAL))
 def test_what_is_refused_for_good_is_told_to_the_log_and_left(err: str, caplog: pytest.LogCaptureFixture) -> None:
-    pair = Pair([lambda: httpx.Response(400, json={"err": err, "description": "no"})])
-    pair.round()
-    assert pair.got == ["set-2", "set-3"]
+    pushing = Pushing([lambda: httpx.Response(400, json={"err": err, "description": "no"})])
+    pushing.round()
+    assert pushing.got == ["set-2", "set-3"]
     assert f"refuses a signal for good: {err}" in caplog.text
     assert "set-1" not in caplog.text
 
 
 def test_what_was_taken_and_could_not_be_noted_is_told_again() -> None:
-    pair = Pair(full=True)
-    pair.round()
-    assert pair.got == ["set-1"]
-    pair.full = False
-    pair.round()
-    assert pair.got == ["set-1", "set-1", "set-2", "set-3"]
+    pushing = Pushing(full=True)
+    pushing.round()
+    assert pushing.got == ["set-1"]
+    pushing.full = False
+    pushing.round()
+    assert pushing.got == ["set-1", "set-1", "set-2", "set-3"]

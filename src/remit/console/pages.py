@@ -87,12 +87,11 @@ def request_view(view: ApprovalView, about: ClientDisplay) -> RequestView:
     """Return a request as it is shown; where a grant asks, also what exceeds it."""
     item, asking = view.approval, view.asking
     asked = approvals.shown(item.request)
-    who = about.client or ("A sub-agent" if item.verb == "grant.delegate" else item.asker)
-    title = f"{who} asks for access" if item.verb == "task.open" else "An agent asks for more than it has"
-    intro = {
-        "task.open": "If you approve, it can do the following in your name, and nothing else. It says what for:",
-        "grant.delegate": "If you approve, a sub-agent of your task can do the following, and nothing else.",
-    }[item.verb]
+    title = f"{about.client or item.asker} asks for access"
+    intro = "If you approve, it can do the following in your name, and nothing else. It says what for:"
+    if item.verb == "grant.delegate":
+        title = "An agent asks for more than it has"
+        intro = "If you approve, a sub-agent of your task can do the following, and nothing else."
     told = [("asked by", item.asker), ("in the task", item.task), ("decided by", item.approver), *about.facts]
     facts = [(name, value) for name, value in told if value]
     if asking is None:
@@ -104,18 +103,16 @@ def request_view(view: ApprovalView, about: ClientDisplay) -> RequestView:
     return RequestView(title, intro, asked, facts, about.warning, held=held, beyond=beyond)
 
 
-def safe(value: object) -> object:
-    """Return text with a mark for each character that a browser would not show; the template then escapes it."""
-    return value if hasattr(value, "__html__") else escaped(str(value), keep="\n")
-
-
 @cache
 def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader  # most brokers show no page
     from markupsafe import Markup
 
+    def legible(value: object) -> object:  # a mark for each character that a browser would not show; then it is escaped
+        return value if hasattr(value, "__html__") else escaped(str(value), keep="\n")
+
     found = PackageLoader("remit.console")
-    environment = Environment(loader=found, autoescape=True, finalize=safe, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(loader=found, autoescape=True, finalize=legible, trim_blocks=True, lstrip_blocks=True)
     environment.globals["style"] = Markup(STYLE)  # noqa: S704 - ours
     return environment
 
