@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.compose.kinds import BUILT_IN
-from remit.policies import cases, installed, sets
+from remit.policies import cases, model, sets
 from tests.docs.test_pages import PAGES, _blocks, _id
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,7 +46,7 @@ def test_the_case_that_is_shown_comes_out_as_it_says() -> None:
 
 def _attributes() -> list[str]:
     """Return the attributes of the schema as policies write them."""
-    schema = re.sub(r"//.*", "", installed.schema_text(BUILT_IN))
+    schema = re.sub(r"//.*", "", model.schema_text(BUILT_IN))
     where = {
         "entity Human in [Group]": "principal",
         "entity Resource": "resource",

@@ -23,9 +23,9 @@ from remit.core.task import Grant
 from remit.errors import GrantEndedError, PolicyError, RevokedError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
-from remit.testing.simulated import BulkEngine, SimulatedTarget
 from tests.broker.world import OPERATOR, SEARCH, TABLE, details, search, warehouse
 from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.simulated_target import BulkEngine, SimulatedTarget
 from tests.uses import permitted_use
 
 pytestmark = [pytest.mark.slow]

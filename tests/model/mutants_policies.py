@@ -41,8 +41,8 @@ MUTANTS = [
     Mutant(
         "failures are not counted",
         "policies/sets.py",
-        "            self._note(failed)",
-        "            pass",
+        "                self.failing[name] = Failing(1 if before is None else before.times + 1, why)",
+        "                del before",
         SETS,
     ),
     Mutant(
@@ -62,22 +62,22 @@ MUTANTS = [
     Mutant(
         "nothing is validated against the schema",
         "policies/sets.py",
-        '        return sorted({_ACTION.sub("", _plain(item.error)) for item in found})  # Cedar\'s own order is any',
-        "        return []",
+        '    return sorted({_ACTION.sub("", _plain(item.error)) for item in errors})  # Cedar\'s own order is any',
+        "    return []",
         SETS,
     ),
     Mutant(
         "a name may be taken twice",
         "policies/sets.py",
-        "        if twin is not None:",
-        "        if twin is self:",
+        "    if twin is not None:",
+        "    if twin is statement:",
         SETS,
     ),
     Mutant(
         "a set with problems is used without what is wrong",
         "policies/sets.py",
-        "    if reader.problems:\n        return None, tuple(reader.problems)",
-        "    if not reader.found:\n        return None, tuple(reader.problems)",
+        "    if problems:\n        return None, tuple(problems)",
+        "    if not found:\n        return None, tuple(problems)",
         SETS,
     ),
     Mutant(

@@ -19,11 +19,11 @@ from remit.core.secret import Secret
 from remit.core.task import Plan, Subject, Task
 from remit.errors import NotFoundError
 from remit.ports import Engine, Issued, Resource, Store, Write
-from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
 from tests.broker.world import ClearSealer
 from tests.grant_requests import changed
 from tests.support.kinds import NOTHING_LENT, register, simulated
 from tests.support.memory_store import MemoryStore
+from tests.support.simulated_target import BulkEngine, SimulatedEngine, SimulatedTarget
 
 register()  # also where no test session did: in a program that breaks on purpose
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from remit.policies import sets
-from remit.policies.doubts import Named, doubts, named
+from remit.policies.sets import Named, doubts, named
 
 ISSUER = "https://idp.example.com"
 TEXT = """// Group::"in a comment"

@@ -10,7 +10,7 @@ import pytest
 
 from remit.core.grant import WORKLOAD, Posture, Subject
 from remit.core.request import MAX_TTL
-from remit.policies import installed, model
+from remit.policies import model
 from tests.policies.questions import ADA, ALL, IDP, SEARCH, TABLE, holds, policies, question, when
 
 MCP: dict[str, object] = {
@@ -180,7 +180,7 @@ def test_there_is_one_request_for_each_detail_in_order() -> None:
 
 
 def test_the_model_says_what_the_schema_says_and_no_more() -> None:
-    schema = installed.schema_text()
+    schema = model.schema_text()
     declared = dict(re.findall(r"^type (\w+) = \{\n(.*?)^\};", schema, re.MULTILINE | re.DOTALL))
 
     def names(of: str, *, optional: bool = True) -> set[str]:

@@ -68,7 +68,7 @@ def _count(number: int, one: str, many: str) -> str:
 
 def _doubted(found: CedarPolicies | None) -> tuple[list[Problem], list[str]]:
     """Return what is named and does not exist, and what could not be looked up."""
-    from remit.policies.doubts import doubts, named
+    from remit.policies.sets import doubts, named
 
     entities = list(named(found.policies if found else ()))
     unseen, issuers, resources = [], None, None
@@ -209,7 +209,7 @@ def show(
       remit policy show --schema
     """
     if schema:
-        from remit.policies.installed import schema_text
+        from remit.policies.model import schema_text
 
         text = schema_text(options.kinds())
         answer(json, {"schema": text}, *text.splitlines())

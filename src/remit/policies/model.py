@@ -1,14 +1,17 @@
-"""A question as Cedar sees it: one request for each detail, and the entities that they name. Pure.
+"""A question as Cedar sees it: one request for each detail, the entities that they name, and the schema of both.
 
 The shapes are those of ``schema.cedarschema``, and of details those that follow from the tables of their types; a
-request that does not fit is not decided, and so denied.
+request that does not fit is not decided, and so denied. ``cedar`` is the only place that imports the optional package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from importlib import resources
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from remit.core import spiffe
 from remit.core.grant import WORKLOAD, Subject
@@ -16,6 +19,10 @@ from remit.core.orders import ANY, json_text
 from remit.core.policy import Question
 from remit.core.request import MAX_TTL, written_bounds
 from remit.core.scope import TYPES, Detail
+from remit.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from cedarpy import Schema
 
 Json = dict[str, Any]
 
@@ -88,9 +95,6 @@ def split(sub: str) -> tuple[str, str]:
 
 def _claims(claims: Mapping[str, str]) -> Json:
     return {"type": "Claims", "id": json_text(dict(claims))}
-
-
-# -- attributes of a detail -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +171,31 @@ def declared(types: Collection[str]) -> str:
         for name, (type_, note, kinds) in lines.items()
     ]
     return f"type Detail = {{\n{''.join(rows)}}};\n"
+
+
+def cedar() -> ModuleType:
+    """Return the module ``cedarpy``, or raise UnavailableError saying how to install it."""
+    try:
+        import cedarpy
+    except ImportError as error:
+        raise UnavailableError(
+            "policies need Cedar, which is not installed", help="in a clone of remit: pip install '.[policy]'"
+        ) from error
+    return cedarpy
+
+
+def schema_text(types: Collection[str] = TYPES) -> str:
+    """Return the schema that every policy is validated against, as Cedar text, for the detail types known now."""
+    fixed = resources.files("remit.policies").joinpath("schema.cedarschema").read_text("utf-8")
+    return f"{fixed}\n{declared(types)}"
+
+
+def schema() -> Schema:
+    """Return the schema, parsed once for the same detail types."""
+    return _parsed(frozenset(TYPES))
+
+
+@cache
+def _parsed(types: frozenset[str]) -> Schema:
+    parsed: Schema = cedar().Schema.from_str(schema_text(types))
+    return parsed

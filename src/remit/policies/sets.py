@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from remit.core.grant import Subject
 from remit.core.orders import json_text
-from remit.core.policy import Decision, Problem, Question
-from remit.policies import installed, model
+from remit.core.policy import LOCAL, Decision, Problem, Question
+from remit.policies import model
 
 if TYPE_CHECKING:
     from cedarpy import AuthzResult, Entities, PolicySet
@@ -34,6 +34,7 @@ _WORD = re.compile(r"\w+")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ABOUT = re.compile(r"^(?:Policy parse error: |for policy `[^`]*`, )")
 _ACTION = re.compile(r' for Action::"[a-z]+"')  # the same is said for each action
+_NAMED = re.compile(r'\b(Group|Human|Resource)\s*::\s*"((?:\\.|[^"\\])*)"|"(?:\\.|[^"\\])*"|//[^\n]*', re.DOTALL)
 _FAILED = re.compile(r"error while evaluating policy `([^`]+)`: (.*)", re.DOTALL)
 
 
@@ -45,12 +46,8 @@ class Written:
     file: str
     line: int
     text: str
+    effect: str  # permit | forbid
     node: Any
-
-    @property
-    def effect(self) -> str:
-        """Return permit or forbid."""
-        return str(self.node.effect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class CedarPolicies:
         self.texts, self.version, self.policies = dict(texts), version_of(texts), tuple(policies)
         self.failing: dict[str, Failing] = {}  # the policies that could not be evaluated when they were asked
         self._parsed, self._names = parsed, names
-        self._cedar, self._schema = installed.cedar(), installed.schema()
+        self._cedar, self._schema = model.cedar(), model.schema()
         text = "\n".join(texts.values())
         # All words of the policies; None where an escape may spell others, as an attribute's name in a string.
         self._words = None if "\\" in text else frozenset(_WORD.findall(text))
@@ -153,16 +150,13 @@ def _reasons(question: Question, resource: str, verdict: PolicyVerdict) -> list[
 @lru_cache(maxsize=REMEMBERED)
 def _entities(subject: Subject, claims: tuple[tuple[str, str], ...], named: tuple[tuple[str, str], ...]) -> Entities:
     text = json.dumps(model.entities(subject, dict(claims), named))
-    found: Entities = installed.cedar().Entities.from_json_str(text, installed.schema())
+    found: Entities = model.cedar().Entities.from_json_str(text, model.schema())
     return found
-
-
-# -- reading --------------------------------------------------------------------------------------------------------
 
 
 def version_of(texts: Mapping[str, str]) -> str:
     """Return the name of a set: a short digest over the schema and all files."""
-    hashed = sha256(installed.schema_text().encode())
+    hashed = sha256(model.schema_text().encode())
     for name in sorted(texts):
         for part in (name, texts[name]):
             raw = part.encode()
@@ -209,7 +203,7 @@ def read(texts: Mapping[str, str]) -> tuple[CedarPolicies | None, tuple[Problem,
         problems.append(Problem("", 0, "there is no policy here; to deny everything, write a forbid"))
     if problems:
         return None, tuple(problems)
-    parsed = installed.cedar().PolicySet.from_str("\n".join(item.text for item in found))
+    parsed = model.cedar().PolicySet.from_str("\n".join(item.text for item in found))
     nodes = parsed.to_pst().static_policies
     names = {number: node.annotations["id"] for number, node in nodes.items()}
     return CedarPolicies(texts, found, parsed, names), ()
@@ -220,7 +214,7 @@ def _take(found: list[Written], file: str, statement: Statement) -> list[str]:
     if not statement.whole:
         return ["the policy has no end: a `;` is missing, or a string is not closed"]
     try:
-        parsed = installed.cedar().PolicySet.from_str(statement.text).to_pst()
+        parsed = model.cedar().PolicySet.from_str(statement.text).to_pst()
     except ValueError as error:
         return [_plain(error)]
     if parsed.templates or len(parsed.static_policies) != 1:
@@ -232,10 +226,54 @@ def _take(found: list[Written], file: str, statement: Statement) -> list[str]:
     twin = next((item for item in found if item.id == name), None)
     if twin is not None:
         return [f"the name `{name}` is taken by {twin.file}:{twin.line}"]
-    errors = installed.cedar().validate_policies(statement.text, installed.schema()).errors
-    found.append(Written(name, file, statement.line, statement.text, node))
+    errors = model.cedar().validate_policies(statement.text, model.schema()).errors
+    found.append(Written(name, file, statement.line, statement.text, str(node.effect), node))
     return sorted({_ACTION.sub("", _plain(item.error)) for item in errors})  # Cedar's own order is any
 
 
 def _plain(error: object) -> str:
     return _ABOUT.sub("", " ".join(str(error).split()))
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An entity that a policy names, and where."""
+
+    kind: str
+    id: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """Return it as policies write it."""
+        return f'{self.kind}::"{self.id}"'
+
+
+def named(policies: Sequence[Written]) -> Iterator[Named]:
+    """Yield the groups, humans and resources that policies name, in order; not those in strings and comments."""
+    for policy in policies:
+        for found in _NAMED.finditer(policy.text):
+            if found[1]:
+                line = policy.line + policy.text.count("\n", 0, found.start())
+                yield Named(found[1], found[2], policy.file, line)
+
+
+def doubts(
+    entities: Sequence[Named], issuers: Collection[str] | None, resources: Collection[str] | None
+) -> Iterator[Problem]:
+    """Yield what is named and does not exist. ``issuers`` and ``resources`` are those there are; None: not known.
+
+    Cedar takes any id, and one that is misspelt makes a permit that never applies, or, worse, a forbid.
+    """
+    for one in entities:
+        issuer, hash_, _ = one.id.partition("#")
+        text = ""
+        if one.kind == "Resource":
+            if resources is not None and one.id not in resources:
+                text = f"there is no resource for `{one}`"
+        elif not hash_:
+            text = f"`{one}` is nobody: an id is the issuer, `#`, and its name there"
+        elif issuers is not None and issuer not in issuers and not issuer.startswith(LOCAL):
+            text = f"`{one}` is nobody: `{issuer}` is no issuer of `[[humans]]`"
+        if text:
+            yield Problem(one.file, one.line, text)

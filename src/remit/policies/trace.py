@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from remit.core.policy import Question
-from remit.policies import installed, model
+from remit.policies import model
 from remit.policies.sets import CedarPolicies, PolicyVerdict, Written
 
 _BODY = re.compile(r"(?:when|unless)\s*\{(.*)\}\s*;\s*$", re.DOTALL)
@@ -49,7 +49,7 @@ class _Try:
     """One request, tried against parts of policies."""
 
     def __init__(self, policies: CedarPolicies, question: Question, request: Mapping[str, Any]) -> None:
-        self._cedar = installed.cedar()
+        self._cedar = model.cedar()
         self._entities, self._request = policies.entities(question), dict(request)
         self._claims = dict(question.binding.claims)
         resource = request["resource"]["id"]

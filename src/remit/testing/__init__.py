@@ -1,4 +1,4 @@
-"""Public: contracts that implementations of the ports must pass, and simulated targets."""
+"""Public: contracts that implementations of the ports must pass."""
 
 from __future__ import annotations
 

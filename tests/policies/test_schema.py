@@ -7,16 +7,16 @@ import sys
 import pytest
 
 from remit.errors import UnavailableError
-from remit.policies import installed
+from remit.policies import model
 
 
 def test_without_cedar_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cedarpy", None)
     with pytest.raises(UnavailableError) as caught:
-        installed.cedar()
+        model.cedar()
     assert caught.value.help == "in a clone of remit: pip install '.[policy]'"
 
 
 def test_the_schema_is_parsed_once() -> None:
-    assert installed.schema() is installed.schema()
-    assert "action open, delegate, issue, renew" in installed.schema_text()
+    assert model.schema() is model.schema()
+    assert "action open, delegate, issue, renew" in model.schema_text()

@@ -12,7 +12,7 @@ from remit.core.task import Plan, Revocation
 from remit.ports import Issued
 from remit.testing.engine_contract import CASES, NEEDS, Case, Session, engine_contract
 from remit.testing.samples import NOW, SCOPE
-from remit.testing.simulated import BulkEngine, SimulatedEngine, SimulatedTarget
+from tests.support.simulated_target import BulkEngine, SimulatedEngine, SimulatedTarget
 
 
 def _now() -> datetime:
