@@ -17,7 +17,7 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
 from remit.ports import Finding
-from remit.web import problems
+from remit.web import middleware
 from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
 from tests.broker.world import OPERATOR, SEARCH, TABLE, details, holder
@@ -315,12 +315,12 @@ def test_a_problem_names_a_page_that_is_there(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-@pytest.mark.parametrize("code", sorted(problems.kinds()))
+@pytest.mark.parametrize("code", sorted(middleware.error_classes()))
 def test_every_error_renders_for_both_kinds_of_client(code: str) -> None:
-    error = problems.kinds()[code](offending=[{"type": "http"}], enough={"type": "http"}, help="do this")
-    told = json.loads(bytes(problems.problem(error, "http://i", "urn:x").body))
+    error = middleware.error_classes()[code](offending=[{"type": "http"}], enough={"type": "http"}, help="do this")
+    told = json.loads(bytes(middleware.problem_document(error, "http://i", "urn:x").body))
     assert (told["code"], told["status"], told["offending"]) == (code, error.status, [{"type": "http"}])
-    assert json.loads(bytes(problems.oauth(error, "urn:x").body))["code"] == code
+    assert json.loads(bytes(middleware.oauth_error(error, "urn:x").body))["code"] == code
 
 
 def test_what_was_not_foreseen_is_told_to_the_log_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -340,7 +340,7 @@ def test_what_was_not_foreseen_is_told_to_the_log_alone(tmp_path: Path, caplog: 
 
 
 def test_an_error_that_passes_says_when_to_come_back() -> None:
-    answer = problems.problem(LimitError(retry_after=7), "http://i", "urn:x")
+    answer = middleware.problem_document(LimitError(retry_after=7), "http://i", "urn:x")
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from remit import errors
 from remit.gateway import downstream
-from remit.web import problems
+from remit.web import middleware
 
 BASE = "https://remit.test/problems/"
 
@@ -74,7 +74,7 @@ def test_a_detail_with_line_breaks_stays_in_the_body() -> None:
 
 def test_a_challenge_names_the_algorithms_that_the_control_plane_names() -> None:
     head = downstream.response(errors.ProofError(), "req_1", BASE, head=True, keep=True)
-    told = problems.problem(errors.ProofError(), "https://remit.test", "req_1").headers["www-authenticate"]
+    told = middleware.problem_document(errors.ProofError(), "https://remit.test", "req_1").headers["www-authenticate"]
     challenge, _, where = told.rpartition(", ")
     assert where.startswith("resource_metadata=")  # of the API alone
     assert 'algs="ES256 Ed25519 EdDSA"' in challenge

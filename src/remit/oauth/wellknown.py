@@ -11,13 +11,15 @@ from collections.abc import Collection, Iterable, Mapping
 from http import HTTPStatus
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from remit import jose
+from remit.errors import NotFoundError
 from remit.jose import token
 from remit.oauth.token_endpoint import JWT_BEARER
 from remit.ports.broker import PLACES
-from remit.web import problems, wire
+from remit.web import wire
+from remit.web.middleware import error_classes
 from remit.web.routes import AppDeps, Route
 
 ALGORITHMS = jose.CHALLENGE.split()
@@ -94,8 +96,12 @@ class WellKnown:
         )
 
     async def problem(self, request: Request) -> Response:
-        """Explain a problem type."""
-        return problems.page(request.path_params["code"])
+        """Explain a problem type to people: what its ``type`` URL leads to."""
+        kind = error_classes().get(request.path_params["code"])
+        if kind is None:
+            raise NotFoundError
+        told = f"{kind.code}\n\n{(kind.__doc__ or '').strip()}\n\nstatus {kind.status}, OAuth error {kind.oauth}\n"
+        return PlainTextResponse(told, headers=wire.HEADERS)
 
 
 class StatusList:

@@ -26,10 +26,9 @@ class SocketAuth:
     ports: Mapping[str, int] = field(default_factory=dict)  # resource -> port of its piped database listener
 
     def admit(self, request: Request) -> None:
-        """Admit everybody: the socket's place decides."""
+        pass  # everybody: the socket's place decides
 
     async def principal(self, _: Request) -> Principal | None:
-        """Return the principal that this listener stands for."""
         return self.holder
 
 
@@ -83,14 +82,11 @@ async def proven(request: Request) -> Principal:
 
 
 def url_of(request: Request, issuer: str) -> str:
-    """Return the URL a proof must name: this scheme, the admitted Host, and the path as it was sent.
-
-    On a unix socket, where any Host is taken, it is the issuer's.
-    """
+    """Return the URL a proof must name: this scheme, the admitted Host, and the path as it was sent."""
     listener, path = listener_of(request), str(request.scope["raw_path"], "ascii")
     if isinstance(listener, TokenAuth):
         return f"{listener.scheme}://{request.headers['host'].lower()}{path}"
-    return issuer + path
+    return issuer + path  # on a unix socket any Host is taken
 
 
 def certificates_of(request: Request) -> tuple[bytes, ...]:

@@ -13,6 +13,7 @@ import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -66,12 +67,11 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     share: Quota | None = None,
 ) -> Listener:
-    """Serve ``app`` on a listening socket, where whoever connects is who ``listener`` says.
+    """Serve ``app`` on a listening socket, where whoever connects is who ``listener`` says, counted in ``share``.
 
     ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
-    accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` a TCP
-    listener speaks TLS; the client's certificates are in the state of each request (``certificates_of``).
-    Connections are counted in ``share``.
+    accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` the client's
+    certificates are in the state of each request (``certificates_of``).
 
     Keep what is returned: uvloop closes a unix listener that nobody refers to.
     """
@@ -91,14 +91,9 @@ async def serve(
         limit_concurrency=MAX_TASKS,
     )
     config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-
+    state, loop = ServerState(), asyncio.get_running_loop()
     waiting: dict[Connection, None] = {}
-
-    def connected() -> Connection:
-        return Connection(config, state, {"listener": listener}, uid, waiting, share)
-
+    connected = partial(Connection, config, state, {"listener": listener}, uid, waiting, share)
     if start is not None:
         return Listener(await start(connected, sock), state)
     if sock.family == socket.AF_UNIX:
@@ -133,7 +128,6 @@ class Connection(HttpToolsProtocol):
         self._gone: Callable[[], object] = bool  # what to tell of the connection's end
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Admit a peer of the right user."""
         self.transport = transport
         sock = transport.get_extra_info("socket")
         if self._uid is not None:
@@ -141,11 +135,8 @@ class Connection(HttpToolsProtocol):
             if _CREDENTIALS.unpack(raw)[1] != self._uid:
                 transport.abort()
                 return
-        full = len(self.connections) >= MAX_CONNECTIONS  # descriptors are for all listeners
-        if full and not self._make_room():
-            transport.abort()
-            return
-        self._counted = self._share is None or self._share.take()
+        room = len(self.connections) < MAX_CONNECTIONS or self._make_room()  # descriptors are for all listeners
+        self._counted = room and (self._share is None or self._share.take())
         if not self._counted:
             transport.abort()
             return
@@ -168,7 +159,6 @@ class Connection(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, unless a head does not end."""
         if self._in_head and self._head > MAX_HEAD:
             self.send_400_response("Request header too large.")
             return
@@ -176,47 +166,40 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
 
     def on_message_begin(self) -> None:
-        """Start the clock of a request; ValueError, a bad request, when the client is too far ahead of its answers."""
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.abort()
-            raise ValueError
+            raise ValueError  # a bad request
         super().on_message_begin()
         self._in_head, self._whole = True, False
         self._expect(HEAD)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field of a head; ValueError, a bad request, when there are too many."""
         if len(self.headers) >= MAX_HEADERS:
-            raise ValueError
+            raise ValueError  # a bad request
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Hand the request over."""
         self._in_head, self._head = False, 0
         self._relax()
         self._expect(BODY)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Stop the clock: the rest is the application's time."""
-        self._in_head = self._whole = True
+        self._in_head = self._whole = True  # the rest is the application's time
         self._relax()
         self._answer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the client again; that it asked ahead keeps no place for it."""
         super().on_response_complete()
         if not self.transport.is_closing():
-            self._waiting[self] = None
+            self._waiting[self] = None  # that the client asked ahead keeps no place for it
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read its answers."""
         super().pause_writing()
         self._waiting.setdefault(self)
 
     def resume_writing(self) -> None:
-        """Go on with an answer."""
         super().resume_writing()
         if self._whole:
             self._answer()
@@ -233,7 +216,6 @@ class Connection(HttpToolsProtocol):
             self._waiting.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the clock and the count."""
         self._relax()
         self._waiting.pop(self, None)
         if self._counted and self._share is not None:

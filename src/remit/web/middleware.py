@@ -1,26 +1,25 @@
-"""The way of every call: admitted, authenticated, handled, and its error rendered."""
+"""The way of every call: admitted, authenticated, handled, and its error rendered.
+
+Errors are RFC 9457 problems on ``/v1``, RFC 6749 errors on ``/oauth``, with a challenge where a proof is due.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit import errors, jose
 from remit.core.audit import LOUD, Flood
 from remit.core.principal import Right, check_right
-from remit.errors import (
-    InvalidRequestError,
-    MethodError,
-    NotFoundError,
-    PolicyError,
-    RemitError,
-    UnauthenticatedError,
-)
-from remit.web import problems, wire
+from remit.errors import InvalidRequestError, MethodError, NotFoundError, RemitError, UnauthenticatedError
+from remit.web import wire
 from remit.web.authentication import SocketAuth, TokenAuth, listener_of, proven
 from remit.web.routes import Route
 from remit.web.verifier import Verifier
@@ -32,6 +31,7 @@ _FOR_CLIENTS = frozenset(  # whose errors are those of RFC 6749 §5.2, with its 
 )
 # credentials, which histories and logs keep where they stand in a URL
 _SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
+_NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # RFC 6749 §5.2
 _INSIDE = "the broker's log has it under the instance id: `log` in its state directory"
 
 
@@ -39,8 +39,7 @@ class Middleware:
     """What happens to every call, whatever its route. ``verifier`` gives nonces for challenges."""
 
     def __init__(self, verifier: Verifier) -> None:
-        self._verifier = verifier
-        self._flood = Flood()
+        self._verifier, self._flood = verifier, Flood()
 
     def endpoint(self, route: Route) -> Callable[[Request], Awaitable[Response]]:
         """Return the endpoint of a route."""
@@ -56,20 +55,15 @@ class Middleware:
         return called
 
     async def no_route(self, request: Request, error: Exception) -> Response:
-        """Answer where there is no route, or not this method; only to callers who say who they are.
-
-        That endpoints of OAuth have another method is known to everybody (RFC 9126 §2.3).
-        """
+        """Answer where there is no route, or not this method; only to callers who say who they are."""
         known = isinstance(error, HTTPException) and error.status_code == MethodError.status
 
         async def nothing(request: Request) -> Response:
-            if not (known and request.scope["path"] in _FOR_CLIENTS):
+            if not (known and request.scope["path"] in _FOR_CLIENTS):  # their methods are no secret: RFC 9126 §2.3
                 await proven(request)
             raise MethodError if known else NotFoundError("there is nothing here")
 
         return await self.endpoint(Route(request.method, request.scope["path"], nothing))(request)
-
-    # -- answering ----------------------------------------------------------------------------------------------
 
     def _refusal(self, request: Request, error: Exception) -> Response:
         """Render an error. The log is told of its cause, by the id of this one answer."""
@@ -79,13 +73,13 @@ class Middleware:
         if not isinstance(error, RemitError):  # of which a caller is told nothing
             self._tell(logging.ERROR, f"{instance}: {request.method} {path}", error)
             error = RemitError("something went wrong inside remit", help=_INSIDE)
-        elif isinstance(error, PolicyError) and error.inside is not None and operator:
+        elif isinstance(error, errors.PolicyError) and error.inside is not None and operator:
             error = error.inside  # a human who has logged in at the operator's own socket
         if error.__cause__ is not None:
             self._tell(logging.INFO, f"{instance}: {error.code}", error)
         if path.startswith("/oauth/"):
-            return problems.oauth(error, instance, None if path in _FOR_CLIENTS else error.status)
-        return problems.problem(error, self._verifier.issuer, instance)
+            return oauth_error(error, instance, None if path in _FOR_CLIENTS else error.status)
+        return problem_document(error, self._verifier.issuer, instance)
 
     def _tell(self, level: int, text: str, error: Exception) -> None:
         """Tell the log, which anybody could fill otherwise: floods are counted, and faults of ours have a traceback."""
@@ -128,3 +122,68 @@ async def _handled(request: Request, route: Route) -> Response:
     if route.authenticate is None:
         return await route.handler(request)
     return await route.handler(request, await route.authenticate(request))
+
+
+def error_classes() -> dict[str, type[RemitError]]:
+    """Return every error class by its code."""
+    classes = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, RemitError)]
+    return {item.code: item for item in classes}
+
+
+def _members(error: RemitError) -> dict[str, object]:
+    """Return what both forms say beyond their own vocabulary; absent members have nothing to say."""
+    offending = [dict(detail) for detail in error.offending] or None
+    more: dict[str, object] = {"help": error.help, "offending": offending, "enough": error.enough}
+    return {name: value for name, value in more.items() if value is not None}
+
+
+def problem_document(error: RemitError, issuer: str, instance: str) -> Response:
+    """Render an error as a problem document."""
+    content = {
+        "type": f"{issuer}/problems/{error.code}",
+        "title": (type(error).__doc__ or "").strip(),
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "instance": instance,
+        **_members(error),
+    }
+    where = f'resource_metadata="{issuer}/.well-known/oauth-protected-resource"'  # RFC 9728 §5.1
+    return wire.answer(content, error.status, _headers(error, where), "application/problem+json")
+
+
+def oauth_error(error: RemitError, instance: str, status: int | None = None) -> Response:
+    """Render an error for an OAuth client. ``code`` and ``help`` are extensions; ``error`` is a registered name.
+
+    Without ``status`` it is 400, unless the client is not authenticated or the server is at fault (RFC 6749 §5.2).
+    """
+    content = {
+        # RFC 8693 §2.2.2: a subject token that is no good is a bad request, not a failed authentication
+        "error": "invalid_request" if isinstance(error, errors.TokenError) else error.oauth,
+        "error_description": _NOT_IN_DESCRIPTION.sub("'", error.detail),
+        "code": error.code,
+        "instance": instance,
+        **_members(error),
+    }
+    own = errors.TooLargeError | errors.LimitError | errors.MisdirectedError | MethodError
+    if status is None and (isinstance(error, own) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR):
+        status = error.status
+    elif status is None:
+        status = 401 if error.oauth == "invalid_client" else 400
+    challenge = "" if status == HTTPStatus.UNAUTHORIZED else None  # RFC 9110 §15.5.2
+    return wire.answer(content, status, _headers(error, challenge))
+
+
+def _headers(error: RemitError, more: str | None) -> Mapping[str, str]:
+    """Return the headers of a refusal; ``more`` is added to a challenge, and None makes none."""
+    headers = {}
+    if isinstance(error, UnauthenticatedError) and more is not None:
+        name = error.oauth if isinstance(error, errors.ProofError) else "invalid_token"
+        told = "" if type(error) is UnauthenticatedError else f'error="{name}", '
+        challenge = f'DPoP {told}algs="{jose.CHALLENGE}"'
+        headers["www-authenticate"] = f"{challenge}, {more}" if more else challenge
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
+    if isinstance(error, errors.TooLargeError):
+        headers["connection"] = "close"  # the rest of the body is not worth reading
+    return headers

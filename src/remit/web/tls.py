@@ -13,7 +13,6 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +27,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy and authe
 _LOG = logging.getLogger("remit.web")
 
 Anchors = Callable[[], tuple[bytes, ...] | None]  # DER; None: clients are not asked for a certificate
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The server's certificate with its chain, and its key: both PEM."""
-
-    certificate: bytes
-    key: bytes = field(repr=False)
-
-    @classmethod
-    def read(cls, certificate: Path, key: Path) -> Pair:
-        """Read both, or raise UnavailableError."""
-        try:
-            return cls(certificate.read_bytes(), key.read_bytes())
-        except OSError as error:
-            raise UnavailableError("the certificate or the key of the TLS listener cannot be read") from error
+Pair = tuple[bytes, bytes]  # the server's certificate with its chain, and its key: both PEM
 
 
 def context(pair: Pair, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
@@ -57,7 +41,7 @@ def context(pair: Pair, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
     made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority of a bundle need not be self-signed
     made.verify_mode = ssl.CERT_NONE if anchors is None else ssl.CERT_OPTIONAL
     try:
-        with _in_memory(pair.certificate) as certificate, _in_memory(pair.key) as key:
+        with _in_memory(pair[0]) as certificate, _in_memory(pair[1]) as key:
             made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError) as error:
         raise UnavailableError(
@@ -84,13 +68,12 @@ def _no_password() -> str:
 
 
 class ServerTLS:
-    """What TLS handshakes use: always the newest of what is on disk and in the bundles."""
+    """What TLS handshakes use: always the newest of what is on disk and in the bundles; or UnavailableError."""
 
     def __init__(self, certificate: Path, key: Path, anchors: Anchors) -> None:
-        """Read the server's certificate and key, or raise UnavailableError."""
         self._files, self._anchors = (certificate, key), anchors
         self._seen = [_stamp(path) for path in self._files]
-        self._pair, self._believed = Pair.read(certificate, key), self._anchors()
+        self._pair, self._believed = self._read(), self._anchors()
         self._current = context(self._pair, self._believed)
         self.context = context(self._pair, self._believed)  # what a listener is started with
         self.context.sni_callback = self._swap  # called with or without a name
@@ -106,7 +89,7 @@ class ServerTLS:
         if seen != self._seen:
             self._seen = seen
             try:
-                found = Pair.read(*self._files)
+                found = self._read()
                 context(found, None)
                 self._pair, changed = found, True
             except UnavailableError as error:
@@ -114,6 +97,12 @@ class ServerTLS:
         if changed:
             self._current = context(self._pair, self._believed)
         return not set(before or ()) <= set(self._believed or ())
+
+    def _read(self) -> Pair:
+        try:
+            return self._files[0].read_bytes(), self._files[1].read_bytes()
+        except OSError as error:
+            raise UnavailableError("the certificate or the key of the TLS listener cannot be read") from error
 
     def _swap(self, peer: ssl.SSLObject, _name: str | None, _started: ssl.SSLContext) -> None:
         peer.context = self._current
@@ -141,8 +130,7 @@ def presented(peer: Any) -> tuple[bytes, ...]:
 class Handshakes:
     """Accepts on a TLS listener: few handshakes at a time, and none for long. ``made`` speaks once one is done.
 
-    The loop's own servers would let strangers hold as many descriptors as they like, unseen by us until they have
-    finished.
+    The loop's own servers would let strangers hold as many descriptors as they like, unseen by us until they are done.
     """
 
     def __init__(self, sock: socket.socket, made: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:

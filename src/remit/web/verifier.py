@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -77,21 +77,17 @@ class Keys:
         self._size = 0
 
 
+@dataclass(eq=False, slots=True)
 class Verifier:
-    """From the headers of a request to the holder behind it; API and gateway (its URL) share one."""
+    """From the headers of a request to the holder behind it; API and gateway share one."""
 
-    def __init__(
-        self,
-        broker: BrokerPort,
-        keys: Keys,
-        issuer: str,
-        clock: Clock,
-        nonces: Nonces,
-        pending: Pending,
-        gateway: str | None = None,
-    ) -> None:
-        self._broker, self.keys, self.issuer, self.clock, self.nonces = broker, keys, issuer, clock, nonces
-        self.pending, self.gateway = pending, gateway
+    broker: BrokerPort
+    keys: Keys
+    issuer: str
+    clock: Clock
+    nonces: Nonces
+    pending: Pending
+    gateway: str | None = None  # its URL
 
     def nonce(self) -> str:
         """Return the nonce for the next proof."""
@@ -144,11 +140,10 @@ class Verifier:
         """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
 
         ``proof`` is for this request, new, and covers ``token`` (``ath``); None: as in a token request (RFC 9449 §5).
-        Only a proof that belongs to a live token is remembered here; those of strangers, who have none yet, are counted
-        apart and keep no holder out. ``certificates`` are the TLS client's: the handshake has shown that it has the
-        leaf's key (RFC 8705 §3.1). ``audiences`` are those that the token may be for; empty is the broker alone.
-        A token without its key was taken from its holder, or is spliced into a chain it does not belong to: the
-        audit shows it, and every other refusal of a signed token.
+        Proofs of strangers, who have no live token yet, are counted apart and keep no holder out. ``certificates`` are
+        the TLS client's: the handshake has shown that it has the leaf's key (RFC 8705 §3.1). ``audiences``: those that
+        the token may be for; empty is the broker alone. The audit shows every refusal of a signed token: one without
+        its key was taken from its holder, or is spliced into a chain it does not belong to.
         """
         try:
             tokens.check_time(claims, self.now())
@@ -172,44 +167,34 @@ class Verifier:
         return holder
 
     async def refused(self, claims: Claims, error: RemitError) -> None:
-        """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong.
-
-        A proof that lacks but the nonce is no refusal: the client comes back with one.
-        """
-        if isinstance(error, NonceRequiredError):
+        """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong."""
+        if isinstance(error, NonceRequiredError):  # no refusal: the client comes back with the nonce
             return
         over = type(error) is TokenError and self.now() >= claims.expires_at
-        await self._broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
+        await self.broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
 
     async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
-        """Use up what a client showed, if it counts once; UsedError if it was used before.
-
-        Only where the request's own proof holds, if it has one: whoever lacks but the nonce comes back with the same.
-        """
+        """Use up what a client showed, if it counts once; UsedError if it was used before."""
         if workload.digest is None:
             return workload
-        if texts:
+        if texts:  # the request's own proof has to hold: whoever lacks but the nonce comes back with the same
             self.read(texts, "POST", url, None)
-        await self._broker.spend(workload)
+        await self.broker.spend(workload)
         return replace(workload, digest=None)
 
     async def authenticate(self, said: Awaitable[T]) -> T:
-        """Return who a token of others names; that it was refused is in the audit, a flood of it counted.
-
-        The audit has what was found, also where the protocol wants it told as something else.
-        """
+        """Return who a token of others names; that it was refused is in the audit, a flood of it counted."""
         try:
             return await said
         except (UnauthenticatedError, GrantTokenError) as error:
-            found = error.__cause__
-            told = found if isinstance(found, UnauthenticatedError | UsedError) else error
-            await self._broker.deny(None, PROVE, told)
+            found = error.__cause__  # it is in the audit also where the protocol wants it told as something else
+            await self.broker.deny(None, PROVE, found if isinstance(found, UnauthenticatedError | UsedError) else error)
             raise
 
     async def living(self, claims: Claims) -> Holder:
         """Return the holder of verified claims if the broker's own state agrees with them."""
         try:
-            view = await self._broker.grant(claims.grant)
+            view = await self.broker.grant(claims.grant)
         except NotFoundError:
             raise TokenError("its grant is not known here") from None
         bound = view.grant.binding
@@ -224,8 +209,7 @@ class Verifier:
     async def confirmed(self, cnf: object, proof: str, url: str, token: str | None, *, stranger: bool = False) -> str:
         """Return the thumbprint of the key of ``req_cnf``, once ``req_cnf_proof`` has proven it for a POST to ``url``.
 
-        ``token`` is the parent's, which the proof covers (``ath``); a ``stranger`` shows nothing else that is known
-        here. InvalidRequestError, or a ProofError.
+        The proof covers the parent's ``token`` (``ath``); a ``stranger`` shows nothing else that is known here.
         """
         if not isinstance(cnf, dict) or cnf.keys() != {"jwk"}:
             raise InvalidRequestError('`req_cnf` must be {"jwk": …}')
@@ -265,10 +249,9 @@ async def verified_actor(workloads: Workloads, token: str, jkt: str | None) -> W
 
 
 def assertion_type(token: str) -> str:
-    """Return as what a workload's JWT is to be verified.
+    """Return as what a workload's JWT is to be verified: nobody believes what it says before it is, as just that.
 
     It is a WIT by its ``typ``, a JWT-SVID if it says that its subject has a SPIFFE ID, else a platform's OIDC token.
-    What it says is believed by nobody before it is verified as just that.
     """
     compact = jose.read(token, frozenset({"typ"}), UnauthenticatedError, others=True)
     if compact.header.get("typ") == "wit+jwt":

@@ -32,6 +32,8 @@ MAX_KEY = 128  # characters of an Idempotency-Key
 MAX_SECONDS = 10**9
 SLICE = 32_768  # characters of a list after which the loop may do something else
 
+HEADERS = {"cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
+
 _UNSAFE = re.compile(r"[^!-~]|[\"'<>\\^`{|}]")  # what RFC 3986 has no place for
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _LETTERS = re.compile(r"[^a-z]")
@@ -42,11 +44,6 @@ _GRANTING = LIMITS | {"grant_type"}  # names that an endpoint has which gives au
 _TOO_LARGE = f"a body has at most {MAX_BODY} bytes"
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
-
-HEADERS = {"cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
-
-
-# -- reading --------------------------------------------------------------------------------------------------------
 
 
 async def body(request: Request) -> bytes:
@@ -74,7 +71,7 @@ def _typed(request: Request, wanted: str) -> None:
 async def form(request: Request, known: frozenset[str], targets: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return the fields of a form that mean something. One without a value counts as absent (RFC 6749 §3.2).
 
-    ``targets`` are those that name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
+    ``targets`` name whom a token is for: TargetError when one is empty or given twice (RFC 8707 §2).
     """
     _typed(request, _FORM)
     _check_limits(name for name, _ in parse_qsl(request.scope["query_string"].decode("latin-1")))
@@ -152,9 +149,9 @@ async def nothing(request: Request) -> None:
 
 def only(fields: Mapping[str, object], known: frozenset[str]) -> None:
     """Refuse names that mean nothing here: ignoring them could ignore a limit."""
-    unknown = sorted(name for name in fields if name not in known)
+    unknown = fields.keys() - known
     if unknown:
-        raise InvalidRequestError(f"`{printable(unknown[0])}` is not a parameter here")
+        raise InvalidRequestError(f"`{printable(min(unknown))}` is not a parameter here")
 
 
 def printable(text: str) -> str:
@@ -190,9 +187,6 @@ def idempotency_key(request: Request) -> str | None:
     if len(given) > 1 or not 1 <= len(given[0]) <= MAX_KEY or not given[0].isascii() or not given[0].isprintable():
         raise InvalidRequestError(f"`Idempotency-Key` must be 1 to {MAX_KEY} printable ASCII characters, given once")
     return given[0]
-
-
-# -- writing --------------------------------------------------------------------------------------------------------
 
 
 def instant(at: datetime) -> str:
