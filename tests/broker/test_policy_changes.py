@@ -105,7 +105,7 @@ def test_a_policy_that_was_no_good_is_on_record() -> None:
     async def body() -> None:
         world = World()
         broker = await world.ready()
-        await broker.policy.keep(OPERATOR, "v1", "a.cedar:3: unexpected token")
+        await broker.policy.note(OPERATOR, "v1", "a.cedar:3: unexpected token")
         [event] = [e for e in await world.events() if e.event == "policy.reload"]
         assert (event.decision, event.code, event.policy) == ("failed", "policy", "v1")
         assert event.cause == "a.cedar:3: unexpected token"

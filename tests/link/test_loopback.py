@@ -11,13 +11,12 @@ import pytest
 
 from remit.broker.pending import PendingMemory
 from remit.core.approval import Approval
-from remit.core.principal import Holder
+from remit.core.principal import Holder, Principal
 from remit.core.scope import Access, Detail, parse_detail
 from remit.core.secret import Secret
 from remit.errors import IntegrityError, NotFoundError, PolicyError, RemitError, ReplayError, ScopeError
 from remit.jose.proof import Proof
 from remit.link import loopback as messages
-from remit.link import values
 from remit.link.edge import following
 from remit.link.loopback import Call, answered, loopback
 from remit.ports.broker import BrokerPort, Notice, Opener, Outcome
@@ -120,7 +119,7 @@ def test_a_refusal_by_policy_keeps_for_the_audit_what_the_caller_is_not_told() -
     inside.version = "local-1"
     error = PolicyError("there is no `x` here", help="ask")
     error.version, error.inside = "local-1", inside
-    back = values.raised(values.failure(error))
+    back = messages.raised(messages.failure(error))
     assert isinstance(back, PolicyError)
     assert (back.detail, back.help, back.version) == ("there is no `x` here", "ask", "local-1")
     assert back.inside is not None
@@ -149,7 +148,7 @@ def test_what_is_no_call_of_the_protocol_is_refused(world: World, data: bytes) -
             answer = messages.decode(await answered(broker, data))
         except IntegrityError:
             return
-        assert isinstance(answer, values.Failure)
+        assert isinstance(answer, messages.Failure)
 
     run(body())
 
@@ -159,10 +158,10 @@ def test_a_value_of_a_union_comes_back_as_what_it_was() -> None:
         data = messages.encode(messages.call("tasks", value))
         call = messages.decode(data)
         assert isinstance(call, Call)
-        assert messages.arguments(call) == {"principal": value}
-    assert values.typed(Detail, values.plain(details(SEARCH)[0])) == details(SEARCH)[0]
+        assert messages.typed(Principal, call.arguments["principal"]) == value
+    assert messages.typed(Detail, messages.plain(details(SEARCH)[0])) == details(SEARCH)[0]
     with pytest.raises(IntegrityError):
-        values.typed(Opener, {"": "Subject", "sub": "x", "acr": "y"})
+        messages.typed(Opener, {"": "Subject", "sub": "x", "acr": "y"})
     assert Approval.__name__ in {kind.__name__ for kind in Opener.__args__}
 
 

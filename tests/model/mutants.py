@@ -254,7 +254,7 @@ MUTANTS = [
         "an end that a commit carries counts as recorded",
         "broker/ends.py",
         "        found = self.waiting.get(task_id) or self.carried.get(task_id)",
-        "        found = self._waiting.get(task_id)",
+        "        found = self.waiting.get(task_id)",
         ("tests/broker/test_ends_late.py",),
     ),
     Mutant(
@@ -378,7 +378,7 @@ MUTANTS = [
     ),
     Mutant(
         "a use is not looked at again after it is recorded",
-        "broker/uses.py",
+        "broker/broker.py",
         "        await self._tasks.store.commit(spends, (event,))\n        self._tasks.check(grant_id)",
         "        await self._tasks.store.commit(spends, (event,))",
         ("tests/broker/test_uses.py", "tests/broker/test_revoke.py"),

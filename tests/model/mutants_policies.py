@@ -12,8 +12,6 @@ CHANGES = ("tests/broker/test_policy_changes.py",)
 ROUNDS = ("tests/broker/test_policy_rounds.py",)
 COMPOSED = tuple(f"tests/compose/test_policy{part}.py" for part in ("", "_reload", "_restart"))
 
-RAISED = "            raise self._refusal(decision, caller)\n"
-REFUSED = f"        if not decision.allowed:\n{RAISED}        return decision\n"
 TRIED = "                return ended\n"
 
 MUTANTS = [

@@ -54,11 +54,7 @@ Place = tuple[str | None, str | None]  # the task and the grant that ask, if any
 
 
 class Approvals:
-    """What humans were asked, and what they said.
-
-    INVARIANT: as with the heads of tasks, memory may be ahead of the store by commits that are under way. A change is
-    valid only on the revision before it, so what is built on a commit that fails, fails too.
-    """
+    """What humans were asked, and what they said. The invariant of ``broker.tasks`` holds here, too."""
 
     def __init__(self, tasks: TaskCache, new_id: NewId, step_up: StepUp, check: Callable[[Human], None]) -> None:
         self._tasks, self._new_id, self._step_up, self._check = tasks, new_id, step_up, check
@@ -66,7 +62,6 @@ class Approvals:
         self._decided: dict[str, asyncio.Event] = {}
 
     async def load(self) -> None:
-        """Read the approvals in the store."""
         for record in await self._tasks.store.records(KIND):
             item = _read(record)
             try:
@@ -79,20 +74,16 @@ class Approvals:
             self._kept[item.id] = item
 
     def get(self, approval_id: str) -> Approval:
-        """Return an approval, or raise NotFoundError."""
         if (found := self._kept.get(approval_id)) is None:
             raise NotFoundError
         return found
 
     def look(self, principal: Principal, approval_id: str) -> Approval:
-        """Return an approval that a principal may know of; unknown and foreign are the same NotFoundError.
-
-        What names no human is for the page of its flow alone, and foreign to everybody here (RFC 8628 §5.4).
-        """
+        """Return an approval that a principal may know of; unknown and foreign are the same NotFoundError."""
         found = self.get(approval_id)
         if isinstance(principal, Holder):
             self._tasks.allowed(principal, found.task or "", found.grant)
-        elif found.approver is None or isinstance(principal, Workload):
+        elif found.approver is None or isinstance(principal, Workload):  # the page of its flow alone: RFC 8628 §5.4
             raise NotFoundError
         elif found.task is not None:
             self._tasks.task(found.task)  # it may be so long over that nobody knows of it
@@ -148,10 +139,7 @@ class Approvals:
     async def ask(
         self, verb: str, request: str, asker: str, human: str | None, at: Place = (None, None), life: timedelta = LIFE
     ) -> Approval:
-        """Ask for a decision of ``human``, or of whoever comes, within ``life`` and ten minutes at most.
-
-        Refuses what would tire the humans who decide: an agent that was refused, or misled, asks again.
-        """
+        """Ask ``human``, or whoever comes, within ``life`` and ten minutes at most; refuse what would tire them."""
         now = self._tasks.serving()
         self._forget(now)
         acr = self._step_up(human) if human else ()
@@ -168,10 +156,7 @@ class Approvals:
         return item
 
     async def decide(self, approval_id: str, digest: str, by: Principal, *, page: bool, allow: bool) -> Approval:
-        """Record what a human decides on the request of this digest. No agent can, by whatever way it comes.
-
-        ``page``: the page of the flow showed it to them, on which alone a request that names no human is decided.
-        """
+        """Record what a human decides on the request of this digest; ``page``: that of the flow showed it to them."""
         item = self.get(approval_id) if page else self.look(by, approval_id)
         event = "approval.approve" if allow else "approval.deny"
         burns = (UsedToken(by.digest, by.until),) if isinstance(by, Human) else ()
@@ -269,10 +254,10 @@ def _party(item: Approval) -> str:
 
 
 def _alike(refused: Approval, item: Approval) -> bool:
-    """Whether a refusal answers a request too. A refusal by one human speaks for no other.
+    """Whether a refusal, which speaks for no other human, answers a request too.
 
-    A client that a human refused asks them for nothing again. A task may ask for less than was refused: a request that
-    holds all of it, under another name or key, is refused with it.
+    A client asks who refused it for nothing again. A task may ask for less: what holds all of it, under another name or
+    key, is refused with it.
     """
     if refused.approver is None or (refused.approver, refused.task) != (item.approver, item.task):
         return False

@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.checkpoints import Checkpoints
+from remit.broker.clock import Elapsed
 from remit.broker.ends import recently_ended
 from remit.broker.grants import GrantVerbs
 from remit.broker.leases import LeaseVerbs
@@ -24,16 +25,16 @@ from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import Bounded, LeaseRevoker
 from remit.broker.sessions import LoginRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
-from remit.broker.uses import UseVerbs
 from remit.core import policy as core_policy
 from remit.core.approval import Approval
-from remit.core.audit import Entry
+from remit.core.audit import Entry, Event
 from remit.core.grant import Grant
 from remit.core.principal import GrantView, Principal, Signal, root_in
+from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range
-from remit.errors import NotFoundError, RemitError, UnavailableError
+from remit.errors import ConflictError, IntegrityError, NotFoundError, RemitError, ScopeError, UnavailableError
 from remit.ports import Clock, Finding, NewId, Resource, Sealer, Store, Witness
 from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
@@ -43,7 +44,7 @@ PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
 NARROWED = "a bound was narrowed"
 
 
-class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPort):
+class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
     """The six verbs, and what edges ask besides: what each method does stands in ``ports/broker.py``."""
 
     def __init__(
@@ -54,7 +55,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
         context: EngineContext,
         sealer: Sealer,
         clock: Clock,
-        elapsed: Callable[[], float] = lambda: 0.0,
+        elapsed: Elapsed = lambda: 0.0,  # time goes on by it where ``clock`` was set back
         new_id: NewId,
         witness: Witness | None = None,
         decide: core_policy.Policy = core_policy.within_bounds,
@@ -64,11 +65,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
         bounded: Bounded = asyncio.wait_for,
         revocations: Callable[[SessionAccess], LoginRevocations] = lambda _access: LoginRevocations(),
     ) -> None:
-        """Wire a broker; ``start`` makes it ready.
-
-        ``elapsed`` are seconds by a clock that nobody sets, and that counts sleep: time goes on by it where ``clock``
-        was set back.
-        """
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
         self._tasks = tasks = TaskCache(store, clock, elapsed)
@@ -80,8 +76,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
-
-    # -- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load, and decide anew on what was loaded."""
@@ -117,7 +111,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
         await self._tasks.notices.acted_on()
 
     async def stop(self) -> None:
-        """Let go of targets and of the store."""
         await self._registry.close()
         await self._store.close()
 
@@ -130,8 +123,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
 
     def notices(self) -> AsyncIterator[port.Notice]:
         return self._tasks.notices.listen()
-
-    # -- tasks and grants ---------------------------------------------------------------------------------------
 
     async def tasks(self, principal: Principal) -> list[TaskHeader]:
         seen = (task.head for task in self._tasks if root_in(principal, task) is not None)
@@ -200,8 +191,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
         ends = self._tasks.notices.ends
         return None if ends == known else port.StatusPlaces(ends, self._tasks.places())
 
-    # -- approvals ----------------------------------------------------------------------------------------------
-
     async def approvals(self, principal: Principal) -> list[port.ApprovalView]:
         return await self._approvals.seen(principal)
 
@@ -222,8 +211,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
 
     async def step_up(self, human: str) -> tuple[str, ...]:
         return self._step_up(human)
-
-    # -- resources ----------------------------------------------------------------------------------------------
 
     async def resources(self) -> list[Resource]:
         return self._registry.resources()
@@ -251,7 +238,54 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, UseVerbs, port.BrokerPor
         if ended:
             await self.checkpoints.covered()
 
-    # -- audit, policy, signals ---------------------------------------------------------------------------------
+    async def target(self, name: str) -> port.Target:
+        return port.Target(self._registry.resource(name), self._registry.version(name))
+
+    async def credential(self, name: str, version: int) -> Secret | None:
+        """ConflictError for another version: a secret must not go where another is meant to."""
+        secret = await self._registry.secret(name) if self._registry.resource(name).secret is not None else None
+        if self._registry.version(name) != version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        return secret
+
+    async def use(self, grant_id: str, access: Access, request: str, index: int) -> port.Use:
+        if self._tasks.rolled_back:
+            raise IntegrityError
+        if self._registry.resource(access.resource).secret is not None:
+            await self._registry.secret(access.resource)
+        version = self._registry.version(access.resource)
+        live = self._tasks.check(grant_id)
+        if not live.grant.bounds.exercise:
+            raise ScopeError("this grant may delegate but not be used itself")
+        spends = self._tasks.debit(live, index)
+        event = self._tasks.event(
+            "resource.use", "allow", grant_id, resource=access.resource, action=access.action, request=request
+        )
+        await self._tasks.store.commit(spends, (event,))
+        self._tasks.check(grant_id)
+        if self._registry.version(access.resource) != version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        return port.Use(request, live.task, live.root, grant_id, access.resource, index, version)
+
+    async def outcomes(self, ended: Sequence[port.Outcome]) -> None:
+        if ended:
+            await self._tasks.store.commit((), [self._outcome(outcome) for outcome in ended])
+
+    def _outcome(self, outcome: port.Outcome) -> Event:
+        use = outcome.use
+        known = {"resource": use.resource, "action": outcome.action, "code": outcome.code, "request": use.request}
+        return self._tasks.event("resource.outcome", outcome.decision, use.grant, **known)
+
+    async def deny(
+        self,
+        grant_id: str | None,
+        access: Access,
+        error: RemitError,
+        request: str | None = None,
+        cause: str | None = None,
+    ) -> None:
+        known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
+        await self._tasks.denied("resource.use", grant_id, error, **known)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         return await self._store.entries(start, limit)

@@ -83,24 +83,21 @@ class Checkpoints:
             if await self._kept(witness):
                 return None
             self._tasks.rolled_back = True
-            over = [
-                task for task in self._tasks if not task.head.closed
-            ]  # side by side: none waits for another's targets
+            over = [task for task in self._tasks if not task.head.closed]
+            # side by side: none waits for another's targets
             await asyncio.gather(*(self._revoker.end(i, i.head.root, "task.close", cause=CAUSE) for i in over))
         except RemitError as error:
             return error
         return IntegrityError(f"{CAUSE}, or another broker works on a copy of this state", help="see `remit doctor`")
 
     async def _kept(self, witness: Witness) -> bool:
-        """Keep a checkpoint of the log as it is now; return whether the log extends what was kept before.
-
-        Of an empty log nothing is kept; what is there says whether it was always empty.
-        """
+        """Keep a checkpoint of the log as it is now; return whether the log extends what was kept before."""
         store = self._tasks.store
         for _ in range(TRIES):
             if self._tasks.rolled_back:
                 return False
             size, root = await store.root()
+            # of an empty log nothing is kept; what is there says whether it was always empty
             there = await witness.keep(size, root, self._known) if size else await witness.last()
             if there is None or (there.size, there.root) == (size, root):
                 self._known, self._covers = there, size

@@ -32,8 +32,7 @@ class SteadyClock:
 
     def now(self) -> datetime:
         """Return the time, which never goes back, and goes on whatever the wall says."""
-        passed, wall = self._elapsed(), self._clock()
-        seen = self._seen
+        passed, wall, seen = self._elapsed(), self._clock(), self._seen
         ahead = 0.0 if seen is None else (wall - seen).total_seconds() + self._since - passed
         if seen is None or ahead >= 0:
             self._seen, self._since, self._last = wall, passed, wall

@@ -77,9 +77,8 @@ class UnrecordedEnds:
         visited = bool(step.leases) and not ending
         if befores and not step.ends and (step.grants or step.leases):  # what was to give failed, and puts off no end
             attempts, retry_at, visited = befores[0].attempts, befores[0].retry_at, befores[0].visited
-        self.waiting[task_id] = UnrecordedEnd(
-            frozenset(grants), frozenset(leases), tuple(kept), attempts, retry_at, visited
-        )
+        ends = frozenset(grants), frozenset(leases), tuple(kept)
+        self.waiting[task_id] = UnrecordedEnd(*ends, attempts, retry_at, visited)
 
     def read(self, task: Task) -> tuple[Task, frozenset[str], datetime | None]:
         """Return a task as it was read with what waits ended in it, the grants that waited, and when to try again."""
@@ -98,10 +97,6 @@ class UnrecordedEnds:
         ended = task.apply(replace(change, leases=leases))
         same_revision = replace(ended, head=replace(ended.head, rev=task.head.rev))
         return same_revision, known.grants, known.retry_at
-
-    def drop(self, task_id: str) -> None:
-        """Forget what waits in a task that there is not, or not any more."""
-        self.waiting.pop(task_id, None)
 
 
 async def recently_ended(store: Store, now: datetime) -> set[str]:

@@ -68,8 +68,8 @@ class GrantVerbs:
             by = {"subject": subject.sub} if subject else {}
             await self._denied(OPEN, None, error, request, context.posture, agent=agent, **by)
             raise
-        opened = _by_policy(opened, decision)
-        event = self._made(OPEN, opened, None, decision, task=task_id, subject=subject.sub, lineage=(root_id,))
+        known = {"task": task_id, "subject": subject.sub, "lineage": (root_id,)}
+        opened, event = self._made(OPEN, opened, None, decision, **known)
         try:
             await self._tasks.step(opened, event, writes=writes)
         except BaseException as error:
@@ -122,8 +122,8 @@ class GrantVerbs:
                 change = task.delegate(parent_id, child_id, request, context, now)
             if approval is not None:
                 writes = self._approvals.consumed(approval, request, child_id)
-            change, lineage = _by_policy(change, decision), (*self._tasks.live(parent_id).lineage, child_id)
-            event = self._made(DELEGATE, change, parent_id, decision, lineage=lineage)
+            lineage = (*self._tasks.live(parent_id).lineage, child_id)
+            change, event = self._made(DELEGATE, change, parent_id, decision, lineage=lineage)
             await self._tasks.step(change, event, writes=writes)
         except BaseException as error:
             if approval is not None and writes:
@@ -183,15 +183,12 @@ class GrantVerbs:
             raise UsedError from error
 
     async def attach(self, principal: Principal, grant_id: str, posture: Posture) -> GrantView:
-        """Refused for a run that would hold the grant as another holder, or in weaker surroundings, than is said of it.
-
-        The channel of a run proves no key, and nobody attests it. What token, audit and policy say has to stay true.
-        """
+        # What token, audit and policy say of the holder and its surroundings has to stay true.
         await self._tasks.acting(principal, grant_id, ATTACH)
         known = {"posture": _posture(posture), "cause": f"by {principal.name}"}
         try:
             grant = self._tasks.check(grant_id).grant
-            if grant.apart:
+            if grant.apart:  # the channel of a run proves no key, and nobody attests it
                 raise DeniedError(
                     "the grant is bound to a key or attested, and a run can be neither",
                     help="delegate from it as its holder, or start the run with -r or -d",
@@ -220,35 +217,30 @@ class GrantVerbs:
         )
 
     def _made(
-        self, name: str, change: Change, parent: str | None, decision: Decision, **more: str | tuple[str, ...]
-    ) -> Event:
-        """Return the receipt of a hop: parent (by lineage), child's key, details, decision, approval, posture."""
-        grant = change.grants[0]
-        return self.policy.allowed(
+        self, name: str, change: Change, parent: str | None, decision: Decision, **more: object
+    ) -> tuple[Change, Event]:
+        """Return a new grant with the version of the policy that allowed it compiled in, and the receipt of the hop."""
+        [grant] = change.grants
+        event = self.policy.allowed(
             name,
             parent,
             grant.scope,
             decision,
             grant=grant.id,
             agent=grant.agent,
-            attested=grant.binding.identity is not None,
+            attested=grant.attested,
             approval=grant.approval,
             key=grant.binding.jkt or grant.binding.x5t,
             posture=_posture(grant.posture),
             **more,
         )
+        return replace(change, grants=(replace(grant, policy=decision.version),)), event
 
     async def _denied(
         self, name: str, parent: str | None, error: RemitError, request: GrantRequest, posture: Posture, **more: str
     ) -> None:
         digest = scopes.digest(request.scope)
         await self._tasks.denied(name, parent, error, detail_s256=digest, posture=_posture(posture), **more)
-
-
-def _by_policy(change: Change, decision: Decision) -> Change:
-    """Return the change that makes a grant with the version of the policy that allowed it compiled in."""
-    [grant] = change.grants
-    return replace(change, grants=(replace(grant, policy=decision.version),))
 
 
 def _posture(posture: Posture) -> str:

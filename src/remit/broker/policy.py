@@ -78,11 +78,7 @@ class PolicyEnforcement:
         return self.deciding(question) if bounded.allowed else bounded
 
     def enforce(self, question: Question, caller: Principal | Approval) -> Decision:
-        """Decide as ``decide`` does; PolicyError where the answer is no.
-
-        Which resources there are and what bounds them is for the operator: to others, one that there is not looks like
-        one that has a bound.
-        """
+        """Decide as ``decide`` does; PolicyError where the answer is no."""
         decision = self.decide(question)
         if decision.allowed:
             return decision
@@ -96,6 +92,7 @@ class PolicyEnforcement:
             hint = UNKNOWN if names else UNWRITTEN
         full = PolicyError("; ".join(decision.reasons), offending=scopes.dump(decision.offending), help=hint)
         full.version = decision.version
+        # What resources there are, and what bounds them, is for the operator: to others one that is not looks bounded.
         operating = not isinstance(caller, Approval) and Right.OPERATE in caller.rights
         if operating or not local or not names:
             raise full
@@ -119,15 +116,9 @@ class PolicyEnforcement:
         self.deciding = decide
         return await self.redecide("the policy changed")
 
-    async def note(self, operator: Principal, version: str) -> None:
-        """Record which policy decides from now on."""
-        await self._tell(operator, "done", version)
-
-    async def keep(self, operator: Principal, version: str, cause: str) -> None:
-        """Record that a policy was not replaced, since what was to replace it is no good."""
-        await self._tell(operator, "failed", version, code=PolicyError.code, cause=cause)
-
-    async def _tell(self, operator: Principal, decision: str, version: str, **more: str) -> None:
+    async def note(self, operator: Principal, version: str, trouble: str | None = None) -> None:
+        """Record which policy decides from now on; ``trouble``: what is wrong with the one that was to replace it."""
+        decision, more = ("failed", {"code": PolicyError.code, "cause": trouble}) if trouble else ("done", {})
         event = self._tasks.event("policy.reload", decision, None, subject=operator.name, policy=version, **more)
         await self._tasks.store.commit((), (event,))
 

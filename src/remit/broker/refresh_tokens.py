@@ -47,9 +47,9 @@ class RefreshTokenVerbs:
 
     async def issue_refresh_token(self, grant_id: str, client: str, digest: str, audience: str | None = None) -> None:
         grant, now = self._tasks.live(grant_id).grant, self._tasks.now()
-        for known in [known for token, known in self._families.items() if token == known.current]:
-            if self._kept_until[known.id] < now:
-                self._forget_family(known)
+        current = [family for token, family in self._families.items() if token == family.current]
+        for over in [family for family in current if self._kept_until[family.id] < now]:
+            self._forget_family(over)
         family = RefreshFamily(self._new_id("rfc"), grant_id, client, audience, digest)
         await self._put_family(family, grant.expires_at + KEPT)
 

@@ -44,28 +44,23 @@ class ResourceRegistry:
         self._engines: dict[str, Engine] = {}
         self._opened: dict[str, Secret] = {}
         self._versions: dict[str, int] = {}  # of those that were changed since the start
-        self._changes = 0
 
     async def load(self) -> None:
-        """Read the configured resources from the store."""
         self._resources = {resource.name: resource for resource in await self._store.resources()}
 
     def resource(self, name: str) -> Resource:
-        """Return a resource, or raise NotFoundError."""
         if (found := self._resources.get(name)) is None:
             raise NotFoundError(f"there is no resource `{name}`", help="`remit resource list` shows what there is")
         return found
 
     def version(self, name: str) -> int:
-        """Return a number that changes whenever a resource, or its secret, does."""
+        """Return a number that changes whenever a resource of this name, or its secret, does."""
         return self._versions.get(name, 0)
 
     def resources(self) -> list[Resource]:
-        """Return all resources, by name."""
         return [self._resources[name] for name in sorted(self._resources)]
 
     def bounds(self) -> Mapping[str, scopes.Scope]:
-        """Return what each resource is bounded to."""
         return {name: resource.bound for name, resource in self._resources.items()}
 
     async def secret(self, name: str) -> Secret:
@@ -184,8 +179,7 @@ class ResourceRegistry:
         return replace(blank, sealed=self._sealer.seal(packed, associated(blank)))
 
     async def _drop(self, name: str) -> None:
-        self._changes += 1
-        self._versions[name] = self._changes
+        self._versions[name] = self.version(name) + 1
         self._tasks.notices.tell(resources=frozenset({name}))
         self._opened.pop(name, None)
         engine = self._engines.pop(name, None)
@@ -193,7 +187,6 @@ class ResourceRegistry:
             await _close(engine)
 
     async def close(self) -> None:
-        """Let go of all engines."""
         for name in tuple(self._engines):
             await self._drop(name)
 

@@ -45,15 +45,12 @@ class LeaseRevoker:
     async def end(
         self, task: Task, grant_id: str, name: str, cause: str | None = None, request: str | None = None
     ) -> Report:
-        """Mark a subtree, then visit its targets; say what is outstanding. ``request`` is what the end is a part of.
-
-        What could not be recorded holds all the same: the targets are visited, and the answer says so.
-        """
+        """Mark a subtree, then visit its targets; say what is outstanding. ``request`` is what the end is a part of."""
         ids, lost = frozenset(grant.id for grant in task.subtree(grant_id)), False
         change, again = task.revoke(grant_id), self._tasks.unrecorded(task.id) is not None
         try:
             task = await self._marked(task, change, grant_id, name, cause, request)
-        except RemitError:
+        except RemitError:  # it holds all the same: the targets are visited, and the answer says so
             task = self._as_is(task.apply(change))
             lost = task.id not in self._tasks  # it turned out damaged: nobody will try again to record this
         due = {lease.id for lease in (*change.leases, *task.due(self._tasks.now()))}
@@ -114,8 +111,7 @@ class LeaseRevoker:
     async def visit(self, task_id: str, lease_ids: Iterable[str]) -> Task:
         """Revoke leases at their targets and record what came of it; return the task with that."""
         task = self._tasks.task(task_id)
-        known = (task.leases.get(lease_id) for lease_id in lease_ids)
-        return await self._visited(task, [lease for lease in known if lease is not None])
+        return await self._visited(task, [task.leases[i] for i in lease_ids if i in task.leases])
 
     async def _visited(self, task: Task, leases: Sequence[Lease]) -> Task:
         leases = [lease for lease in leases if lease.state is LeaseState.REVOKING]
@@ -266,7 +262,6 @@ class LeaseRevoker:
             self._tasks.forget(task_id)
 
     def lease_event(self, name: str, decision: str, lease: Lease, **more: str | None) -> Event:
-        """Describe what happened to a lease."""
         detail = lease.plan.detail
         known = {"resource": detail.resource, "action": lease.id, "detail_s256": scopes.digest((detail,))}
         return self._tasks.event(name, decision, lease.grant, **known, **more)

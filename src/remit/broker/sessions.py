@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
-from remit.core.audit import Entry, Event
+from remit.core.audit import Event
 from remit.core.principal import Human, Signal
-from remit.core.task import Task
 from remit.errors import RemitError, UnavailableError
-from remit.ports import Record, Write
+from remit.ports import Write
 
 
 class LoginRevocations:
@@ -42,31 +40,13 @@ class SessionAccess:
     """The broker's records and log, and the end of tasks, for what hears issuers and tells receivers."""
 
     def __init__(self, tasks: TaskCache, revoker: LeaseRevoker) -> None:
-        self._tasks, self._revoker = tasks, revoker
-
-    def now(self) -> datetime:
-        """Return the log's time, which never goes back."""
-        return self._tasks.now()
-
-    async def end_tasks(self, over: Callable[[Task], bool], cause: str, request: str | None = None) -> int:
-        """End every open task that is ``over`` (see ``LeaseRevoker.end_tasks``)."""
-        return await self._revoker.end_tasks(over, cause, request)
-
-    async def records(self, kind: str) -> Sequence[Record]:
-        """Return the stored records of a kind."""
-        return await self._tasks.store.records(kind)
+        self._tasks, store = tasks, tasks.store
+        self.now, self.end_tasks = tasks.now, revoker.end_tasks
+        self.records, self.entries, self.size = store.records, store.entries, store.size
 
     async def record(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
         """Write what is no task's, with its events, in one commit."""
         await self._tasks.store.commit(writes, events)
-
-    async def entries(self, start: int, limit: int) -> Sequence[Entry]:
-        """Return audit entries from ``start``."""
-        return await self._tasks.store.entries(start, limit)
-
-    async def size(self) -> int:
-        """Return the number of audit entries."""
-        return await self._tasks.store.size()
 
     async def denied(self, name: str, error: RemitError) -> None:
         """Record a denial that is no grant's; a flood is counted."""

@@ -60,7 +60,7 @@ class LiveGrant:
 
 def ancestor(grant: Grant) -> Ancestor:
     """Return what those below a grant are told of it."""
-    return Ancestor(grant.id, grant.agent, grant.binding.identity is not None, grant.label)
+    return Ancestor(grant.id, grant.agent, grant.attested, grant.label)
 
 
 class TaskCache:
@@ -106,17 +106,14 @@ class TaskCache:
         return task_id in self._tasks
 
     def task(self, task_id: str) -> Task:
-        """Return a loaded task, or raise NotFoundError."""
         if (found := self._tasks.get(task_id)) is None:
             raise NotFoundError
         return found
 
     def task_of(self, grant_id: str) -> Task:
-        """Return the task of a grant."""
         return self.task(self.live(grant_id).task)
 
     def task_of_lease(self, lease_id: str) -> Task:
-        """Return the task of a lease."""
         return self.task(self._task_of_lease.get(lease_id, ""))
 
     def live(self, grant_id: str) -> LiveGrant:
@@ -164,10 +161,7 @@ class TaskCache:
         return task
 
     async def acting(self, caller: Principal, grant_id: str, name: str, **more: str | None) -> Task:
-        """Return the task of a grant if the caller may act under it (``core.principal.check_acting``).
-
-        A refusal is recorded. Where the caller may not even look: NotFoundError.
-        """
+        """Return the task of a grant if the caller may act under it (``check_acting``); a refusal is recorded."""
         if grant_id in self._past and (Right.OPERATE in caller.rights or caller.name == grant_id):
             self.check(grant_id)  # as above
         task = self.allowed(caller, self.live(grant_id).task, grant_id)
@@ -284,7 +278,7 @@ class TaskCache:
         except UnavailableError:
             self._read_later(task_id)
         except RemitError:  # it was never stored, or is damaged
-            self._ends.drop(task_id)
+            self._ends.waiting.pop(task_id, None)
             self._unread.discard(task_id)
 
     def _read_later(self, task_id: str) -> None:
@@ -381,7 +375,7 @@ class TaskCache:
         known: dict[str, object] = {"grant": grant_id}
         if live is not None:
             known |= {"task": live.task, "lineage": live.lineage}
-            known |= {"agent": live.grant.agent, "attested": live.grant.binding.identity is not None}
+            known |= {"agent": live.grant.agent, "attested": live.grant.attested}
             known["subject"] = self._tasks[live.task].head.subject.sub if live.task in self._tasks else None
         return Event(name, at, decision, **known | more)  # type: ignore[arg-type]  # fields of Event
 

@@ -142,7 +142,7 @@ class PolicyDirectory:
         if self.broker is None or self.directory is None:
             return
         if self.problems:
-            await self.broker.policy.keep(operator, self._version(), str(self.problems[0]))
+            await self.broker.policy.note(operator, self._version(), str(self.problems[0]))
         elif self._new:
             await self.broker.policy.note(operator, self._version())
 
@@ -159,7 +159,7 @@ class PolicyDirectory:
             if fresh is None:
                 for problem in self.problems:
                     _LOG.error("the policies stay as they were: %s", problem)
-                await self.broker.policy.keep(operator, self._version(), str(self.problems[0]))
+                await self.broker.policy.note(operator, self._version(), str(self.problems[0]))
                 return {"reloaded": False, "ended": 0, **self.shown()}
             try:
                 ended = await self.broker.policy.reload(operator, fresh, fresh.version)
