@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose.humans import clients
+from remit.compose.identities import clients
 from remit.config.settings import Places, Settings, read
 from remit.errors import InvalidRequestError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from remit.compose import humans
-from remit.compose.humans import TrustedIssuers
+from remit.compose import identities
+from remit.compose.identities import TrustedIssuers
 from remit.config import settings
 from remit.config.values import MAX_ENTRIES
 from remit.errors import InvalidRequestError
@@ -21,12 +21,12 @@ WORKLOAD = {"issuer": ISSUER, "audience": "remit", "match": {"sub": "system:serv
 
 def known(**parts: object) -> TrustedIssuers:
     found = settings.read(settings.places({"REMIT_STATE_DIR": "/nowhere"}), parts)
-    return humans.trusted(found, Clock(), Site())
+    return identities.trusted(found, Clock(), Site())
 
 
 def native(*rows: object) -> Sequence[Mapping[str, object]]:
     where = settings.places({"REMIT_STATE_DIR": "/nowhere"})
-    return humans.native_clients(settings.read(where, {"humans": list(rows)}))
+    return identities.native_clients(settings.read(where, {"humans": list(rows)}))
 
 
 def private(path: Path, text: str) -> str:

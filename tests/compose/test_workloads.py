@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import structs
 
-from remit.compose import workloads
+from remit.compose import identities
 from remit.config import settings
 from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE, Workload
@@ -33,8 +33,8 @@ def row(name: str, pattern: str) -> dict[str, object]:
 
 
 def test_no_trust_domain_lets_nobody_in() -> None:
-    assert workloads.bundles(made(), Times()) is None
-    assert workloads.attested(made(), None, Times(), {}) is None
+    assert identities.bundles(made(), Times()) is None
+    assert identities.attested(made(), None, Times(), {}) is None
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_no_trust_domain_lets_nobody_in() -> None:
 )
 def test_a_bundle_comes_from_where_the_configuration_says(where: dict[str, object], kind: type) -> None:
     (found,) = made({"name": "prod.example", "allow": ROW["allow"], **where}).trust_domains
-    assert isinstance(workloads.source(found), kind)
+    assert isinstance(identities.source(found), kind)
     assert (found.name, found.allow) == ("prod.example", ("spiffe://prod.example/ns/agents/*",))
 
 
@@ -121,7 +121,7 @@ def test_each_trust_domain_is_believed_in_its_own_names_alone() -> None:
     one, two = Domain("one.example"), Domain("two.example")
     held = {domain.name: Held(domain.bundle()) for domain in (one, two)}
     configured = made(*(row(domain.name, "/ns/agents/*") for domain in (one, two)))
-    found = workloads.attested(configured, TrustBundles(held, Times()), Times(), {})
+    found = identities.attested(configured, TrustBundles(held, Times()), Times(), {})
     assert found is not None
 
     async def scene() -> None:
@@ -147,8 +147,8 @@ def test_platforms_are_believed_with_and_without_trust_domains() -> None:
 
     async def scene() -> None:
         for configured in (made(), made(row("one.example", "/**"))):
-            held = workloads.bundles(configured, Times())
-            found = workloads.attested(configured, held, Times(), {"urn:platform": platform})
+            held = identities.bundles(configured, Times())
+            found = identities.attested(configured, held, Times(), {"urn:platform": platform})
             assert found is not None
             assert (await found.assertion("job", "urn:platform")).id == "job"
 
@@ -156,10 +156,10 @@ def test_platforms_are_believed_with_and_without_trust_domains() -> None:
 
 
 def test_server_metadata_names_the_ways_that_there_are(tmp_path: Path) -> None:
-    assert workloads.methods(made()) == ()
-    assert workloads.methods(made(ROW)) == ("spiffe_jwt",)
+    assert identities.methods(made()) == ()
+    assert identities.methods(made(ROW)) == ("spiffe_jwt",)
     with_tls = structs.replace(tls(tmp_path), trust_domains=made(ROW).trust_domains)
-    assert workloads.methods(with_tls) == ("spiffe_jwt", "spiffe_x509")
+    assert identities.methods(with_tls) == ("spiffe_jwt", "spiffe_x509")
 
 
 # -- the TLS listener -------------------------------------------------------------------------------------------------
@@ -176,21 +176,21 @@ def tls(directory: Path, mode: int = 0o600) -> Settings:
 
 
 def test_without_tls_there_is_no_door(tmp_path: Path) -> None:
-    assert workloads.server_tls(made(), None) is None
-    assert workloads.server_tls(tls(tmp_path), None) is not None
+    assert identities.server_tls(made(), None) is None
+    assert identities.server_tls(tls(tmp_path), None) is not None
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
 def test_a_key_that_others_can_read_or_write_opens_no_door(tmp_path: Path, mode: int) -> None:
     with pytest.raises(InvalidRequestError, match="others"):
-        workloads.server_tls(tls(tmp_path, mode), None)
+        identities.server_tls(tls(tmp_path, mode), None)
 
 
 def test_a_key_that_is_missing_or_no_key_opens_no_door(tmp_path: Path) -> None:
     found = tls(tmp_path)
     (tmp_path / "tls.key").write_bytes(b"")
     with pytest.raises(UnavailableError):
-        workloads.server_tls(found, None)
+        identities.server_tls(found, None)
     (tmp_path / "tls.key").unlink()
     with pytest.raises(InvalidRequestError):
-        workloads.server_tls(found, None)
+        identities.server_tls(found, None)

@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from remit.compose import humans
-from remit.compose.humans import TrustedIssuers
+from remit.compose import identities
+from remit.compose.identities import TrustedIssuers
 from remit.compose.wiring import steady
 from remit.config import settings
 from remit.core import scope
@@ -193,7 +193,7 @@ def known(directory: Path, issuer: str) -> TrustedIssuers:
     path.write_text(SECRET + "\n")
     row = {"issuer": issuer, "client_id": "remit-web", "client_secret_file": str(path), "scopes": idp.SCOPE.split()}
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(directory)}), {"humans": [row]})
-    return humans.trusted(found, steady())
+    return identities.trusted(found, steady())
 
 
 def test_a_browser_logs_a_human_in_and_a_step_up_is_what_the_issuer_made_of_it(tmp_path: Path) -> None:

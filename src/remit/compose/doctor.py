@@ -15,7 +15,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
-from remit.compose import policy, probe, workloads
+from remit.compose import identities, policy, probe
 from remit.compose.kinds import installed, known
 from remit.compose.probe import ProbeResult
 from remit.config.settings import Settings, load
@@ -166,7 +166,7 @@ def policies(settings: Settings) -> Iterator[CheckResult]:
 def certificate(settings: Settings) -> Iterator[CheckResult]:
     if settings.tls is None:
         return
-    workloads.server_tls(settings, None)
+    identities.server_tls(settings, None)
     found = probe.leaf(settings.tls)
     now, ends = datetime.now(UTC), found.not_valid_after_utc
     until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate`; the broker takes it up by itself"

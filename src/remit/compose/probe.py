@@ -11,7 +11,7 @@ from typing import TypeVar
 from cryptography import x509
 
 from remit.broker.checkpoints import WAIT
-from remit.compose import humans, signals, workloads
+from remit.compose import identities, signals
 from remit.config.sections import TlsSection
 from remit.config.settings import Settings
 from remit.core import audit
@@ -43,7 +43,7 @@ class ProbeResult:
 
 async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[ProbeResult]:
     """Ask all issuers that the configuration names, or raise what is wrong with it."""
-    known = humans.trusted(settings, clock, fetch)
+    known = identities.trusted(settings, clock, fetch)
     sources = signals.read(settings, known.sources, clock, fetch).sources
     named: Mapping[str, Issuer] = {url: source.issuer for url, source in sources.items()} | dict(known.issuers)
     found = await asyncio.gather(*(_issuer(one, known.step_up(f"{url}#")) for url, one in named.items()))
@@ -61,7 +61,7 @@ async def _issuer(issuer: Issuer, acr: Sequence[str]) -> ProbeResult:
 
 async def bundles(settings: Settings) -> Sequence[ProbeResult]:
     """Fetch the bundles of all trust domains that the configuration names, or raise what is wrong with it."""
-    return await asyncio.gather(*(_bundle(one.name, workloads.source(one)) for one in settings.trust_domains))
+    return await asyncio.gather(*(_bundle(one.name, identities.source(one)) for one in settings.trust_domains))
 
 
 async def _bundle(name: str, source: BundleSource) -> ProbeResult:

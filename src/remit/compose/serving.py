@@ -19,7 +19,7 @@ from ssl import SSLContext
 
 import remit.compose.app as control
 from remit.broker.pending import PendingMemory
-from remit.compose import signals, wiring, workloads
+from remit.compose import identities, signals, wiring
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.signals import Round
 from remit.compose.wiring import Application
@@ -90,7 +90,7 @@ class Edges:
             descriptors=max(descriptors - RESERVE, descriptors // 2),
         )
         self._listeners: list[Listener] = []
-        self.tls = workloads.server_tls(settings, app.bundles)
+        self.tls = identities.server_tls(settings, app.bundles)
         self.sockets = _socket_servers(app)
         self.launches = LaunchServer(
             app.broker, app.broker.kinds, self.serve_run, self.gateway.quota.of, self.sockets, app.identity.humans

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from remit.broker import Broker
-from remit.compose import humans, key_rings, kinds, signals, workloads
-from remit.compose.humans import TrustedIssuers
+from remit.compose import identities, key_rings, kinds, signals
+from remit.compose.identities import TrustedIssuers
 from remit.compose.policy import LastGoodPolicies, PolicyDirectory
 from remit.compose.signals import ConfiguredSignals
 from remit.config.diagnostics import located
@@ -88,7 +88,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     publish(where.state, origin, notes, witness)
     spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
-    known = humans.trusted(settings, clock)
+    known = identities.trusted(settings, clock)
     broker = Broker(
         store=store,
         kinds=served,
@@ -118,20 +118,20 @@ def _identity(
     settings: Settings, known: TrustedIssuers, heard: ConfiguredSignals, clock: Clock
 ) -> tuple[Identity, TrustBundles | None]:
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
-    bundles = workloads.bundles(settings, clock)
+    bundles = identities.bundles(settings, clock)
     platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
     deciding = known.humans.deciding if known.humans is not None else ()
-    attested = workloads.attested(settings, bundles, clock, platforms)
+    attested = identities.attested(settings, bundles, clock, platforms)
     identity = Identity(
         humans=known.humans,
         id_jag=any(one.id_jag for one in settings.humans),
         logins=known.logins,
         workloads=attested,
         signals=heard.verified(clock),
-        methods=workloads.methods(settings),
-        native=humans.native_clients(settings),
+        methods=identities.methods(settings),
+        native=identities.native_clients(settings),
         issuers={one.issuer.url: one.name or one.issuer.url for one in deciding},
-        clients=humans.clients(settings, clock),
+        clients=identities.clients(settings, clock),
     )
     return identity, bundles
 

@@ -21,7 +21,6 @@ def text(name: str, value: object, pattern: re.Pattern[str] | None = None) -> st
 
 
 def texts(name: str, value: object, pattern: re.Pattern[str] | None = None) -> tuple[str, ...]:
-    """Return a list of text."""
     return tuple(text(name, item, pattern) for item in items(name, value))
 
 
@@ -33,14 +32,12 @@ def items(name: str, value: object) -> list[object]:
 
 
 def flag(name: str, value: object) -> bool:
-    """Return true or false."""
     if not isinstance(value, bool):
         raise InvalidRequestError(f"`{name}` must be true or false")
     return value
 
 
 def whole(name: str, value: object, least: int = 0, most: int = 2**53 - 1) -> int:
-    """Return a whole number from ``least`` to ``most``."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidRequestError(f"`{name}` must be a whole number from {least} to {most}")
     return value

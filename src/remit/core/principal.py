@@ -36,7 +36,6 @@ class Operator:
 
     @property
     def name(self) -> str:
-        """The name in the audit."""
         return self.subject.sub
 
 
@@ -58,7 +57,6 @@ class Human:
 
     @property
     def name(self) -> str:
-        """The name in the audit."""
         return self.subject.sub
 
 
@@ -78,7 +76,6 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """The name in the audit."""
         return self.id
 
 
@@ -112,11 +109,10 @@ class Holder:
 
     @property
     def name(self) -> str:
-        """The name in the audit."""
         return self.grant
 
 
-Principal = Operator | Human | Workload | Holder
+Principal = Operator | Human | Workload | Holder  # each with its ``rights``, and a ``name`` for the audit
 
 
 def check_right(principal: Principal, right: Right) -> None:
@@ -176,7 +172,6 @@ class GrantView:
 
     @property
     def id(self) -> str:
-        """The id of the grant."""
         return self.grant.id
 
     @property

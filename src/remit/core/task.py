@@ -91,17 +91,14 @@ class Task:
 
     @property
     def id(self) -> str:
-        """The id of the task."""
         return self.head.id
 
     def grant(self, grant_id: str) -> Grant:
-        """Return a grant of this task, or raise NotFoundError."""
         if grant_id not in self.grants:
             raise NotFoundError
         return self.grants[grant_id]
 
     def lease(self, lease_id: str) -> Lease:
-        """Return a lease of this task, or raise NotFoundError."""
         if lease_id not in self.leases:
             raise NotFoundError
         return self.leases[lease_id]

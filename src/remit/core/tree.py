@@ -71,7 +71,6 @@ class Frontier:
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
-    """Return the root over leaf hashes."""
     return Frontier().grow(leaves)[0].root()
 
 

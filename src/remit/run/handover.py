@@ -30,8 +30,7 @@ from remit.errors import InvalidRequestError, RemitError, TooLargeError, Unavail
 MAX_MESSAGE = 128 * 1024  # bytes; a packet is one allocation in the kernel
 MAX_DESCRIPTORS = 64
 _PASS_RIGHTS = 83  # SO_PASSRIGHTS, since Linux 6.16
-_CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, RemitError)]
-_BY_CODE = {kind.code: kind for kind in _CLASSES}
+_BY_CODE = {one.code: one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, RemitError)}
 
 Message = dict[str, object]
 

@@ -159,7 +159,11 @@ class _Run:
         return heard[0]
 
     def _hand_over(self, listeners: object) -> Message:
-        places = [place for place in (0, 1, 2) if _is_open(place)]
+        places = []
+        for place in (0, 1, 2):
+            with contextlib.suppress(OSError):  # it is closed
+                os.fstat(place)
+                places.append(place)
         tty = [place for place in places if os.isatty(place)]
         ends = self.inner.order(listeners, [place for place in places if place not in tty], tty)
         names = [item["name"] for item in listeners] if isinstance(listeners, list) else []
@@ -243,14 +247,6 @@ def _outstanding(report: Message) -> list[str]:
     if report.get("recorded") is False:
         left.append("  it is not recorded: the broker's state cannot be written; it goes on trying")
     return left or [f"  {report['state']}: see `remit tree`"]
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 def announced(expires_at: datetime, now: datetime, *, quiet: bool) -> tuple[tuple[datetime, str], ...]:

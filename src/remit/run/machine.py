@@ -228,7 +228,13 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
     hidden = sorted({path.resolve() for path in own})
     for path in hidden:
         if not path.exists() and _inside(path, (cwd, *(bind.path for bind in binds))):
-            _make(path)
+            try:
+                path.mkdir(mode=0o700, parents=True)
+            except OSError as error:
+                raise UnavailableError(
+                    f"`{path}` belongs to remit, is in what the run sees, and cannot be made: {error.strerror}",
+                    help="start the run in another folder",
+                ) from error
     followed = (*own, *spec.apart, *_programs(), *_imported(), Path(sys.executable))
     return sandbox.SandboxView(
         cwd,
@@ -241,16 +247,6 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
         signs=tuple(sorted({link for path in followed for link in links(path)})),
         aliases=tuple((path, path.resolve()) for path in straight if path.resolve() != path),
     )
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True)
-    except OSError as error:
-        raise UnavailableError(
-            f"`{folder}` belongs to remit, is in what the run sees, and cannot be made: {error.strerror}",
-            help="start the run in another folder",
-        ) from error
 
 
 def links(path: Path) -> Iterator[Path]:

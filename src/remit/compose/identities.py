@@ -1,4 +1,4 @@
-"""What verifies humans and workloads of issuers, and the OAuth clients that are known, by the configuration."""
+"""What verifies humans and workloads, the OAuth clients that are known, and what TLS shows, by the configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remit.config.sections import HumanTable
+from remit.config.sections import HumanTable, TrustDomainTable
 from remit.config.settings import Settings
 from remit.config.values import Text, decode
 from remit.core.secret import Secret
@@ -14,11 +14,13 @@ from remit.errors import InvalidRequestError
 from remit.identity.fetch import ClientDocuments, Fetch, HttpFetch
 from remit.identity.humans import IssuedHumans, IssuerLogins, Registration
 from remit.identity.issuers import Issuer
-from remit.identity.workloads.attested import OidcWorkloads, WorkloadRule
+from remit.identity.workloads.attested import Assertion, AttestedWorkloads, OidcWorkloads, WorkloadRule
+from remit.identity.workloads.bundles import ApiSource, BundleSource, FileSource, TrustBundles, WebSource
 from remit.oauth.clients import Registry, check_name, check_redirect
 from remit.ports import Clock
 from remit.ports.identity import Registered
 from remit.sessions.events import EventIssuer
+from remit.web.tls import ServerTLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +102,67 @@ def native_clients(settings: Settings) -> Sequence[Mapping[str, object]]:
     A client with a secret is not one that a terminal can be.
     """
     found = []
-    for table in settings.humans:
-        if table.client_secret_file is None:
-            unsaid = HumanTable(table.issuer, table.client_id)
-            optional = {name: getattr(table, name) for name in ("scopes", "groups_claim", "name")}
-            said = {name: value for name, value in optional.items() if value != getattr(unsaid, name)}
-            found.append({"issuer": table.issuer, "client_id": table.client_id, **said})
+    for table in (table for table in settings.humans if table.client_secret_file is None):
+        unsaid = HumanTable(table.issuer, table.client_id)
+        optional = {name: getattr(table, name) for name in ("scopes", "groups_claim", "name")}
+        said = {name: value for name, value in optional.items() if value != getattr(unsaid, name)}
+        found.append({"issuer": table.issuer, "client_id": table.client_id, **said})
     return tuple(found)
 
 
 def clients(settings: Settings, clock: Clock) -> Registry:
     """Return the OAuth clients of the configuration, or raise InvalidRequestError naming what is wrong."""
-    known = [
-        Registered(
-            one.id,
-            check_name(one.id[:100] if one.name is None else one.name),
-            tuple(check_redirect(uri) for uri in one.redirect_uris),
-        )
-        for one in settings.clients
-    ]
+    known = []
+    for one in settings.clients:
+        name = check_name(one.id[:100] if one.name is None else one.name)
+        known.append(Registered(one.id, name, tuple(check_redirect(uri) for uri in one.redirect_uris)))
     section = settings.client_documents
     documents = None if section is None else ClientDocuments(frozenset(section.hosts), private=section.private)
     return Registry(known, documents, clock)
+
+
+def source(domain: TrustDomainTable) -> BundleSource:
+    if domain.bundle_file is not None:
+        return FileSource(domain.bundle_file)
+    if domain.bundle_url is not None:
+        return WebSource(domain.bundle_url, domain.ca_file)
+    return ApiSource(str(domain.workload_api))
+
+
+def bundles(settings: Settings, clock: Clock) -> TrustBundles | None:
+    sources = {str(one.name): source(one) for one in settings.trust_domains}
+    return TrustBundles(sources, clock) if sources else None
+
+
+def attested(
+    settings: Settings, held: TrustBundles | None, clock: Clock, platforms: Mapping[str, Assertion]
+) -> AttestedWorkloads | None:
+    """Return what verifies workloads: of trust domains, and of ``platforms`` by their kind of client assertion."""
+    if held is None and not platforms:
+        return None
+    allow = tuple(pattern for one in settings.trust_domains for pattern in one.allow)
+    return AttestedWorkloads(platforms, settings.issuer, clock, held, allow)
+
+
+def methods(settings: Settings) -> tuple[str, ...]:
+    """Return how workloads may authenticate (draft-ietf-oauth-spiffe-client-auth §4).
+
+    WIMSE's headers and the tokens of platforms work too; server metadata has no name for them.
+    """
+    if not settings.trust_domains:
+        return ()
+    return ("spiffe_jwt",) if settings.tls is None else ("spiffe_jwt", "spiffe_x509")
+
+
+def server_tls(settings: Settings, held: TrustBundles | None) -> ServerTLS | None:
+    """Return what TLS handshakes use; None without ``[tls]``. Clients are asked for certificates if any could count."""
+    if settings.tls is None:
+        return None
+    key = settings.tls.key
+    try:
+        mode = key.stat().st_mode
+    except OSError as error:
+        raise InvalidRequestError("`tls.key` cannot be read") from error
+    if mode & 0o077:
+        raise InvalidRequestError("`tls.key` can be read or written by others", help=f"chmod 600 {key.name}")
+    return ServerTLS(settings.tls.certificate, key, lambda: None if held is None else held.authorities())
