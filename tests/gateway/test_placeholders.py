@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from remit.gateway import framing
-from remit.gateway.placeholders import Placeholders
+from remit.gateway.downstream import Placeholders
 from remit.gateway.scrub import LeakError
 from remit.gateway.server import Channel
 from tests.gateway.playbook import play as conversation

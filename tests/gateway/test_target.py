@@ -9,7 +9,7 @@ from remit.core import scope
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, PlaceholderError, UpstreamError
 from remit.gateway import framing, target
-from remit.gateway.placeholders import Placeholders
+from remit.gateway.downstream import Placeholders
 from remit.gateway.target import HttpTarget, static
 from remit.ports import Resource
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET

@@ -1,9 +1,8 @@
 """One request against a grant's rules: which detail permits it, and how it is written to the upstream. Pure.
 
-What is authorized is what is forwarded: the request line and an authorized body are written anew from what was
-authorized. The rules are the grant's details for one resource, compiled; they permit just what the details do
-(``tests/gateway/test_rules.py`` compares them with an oracle). That a use is within its grant is decided here and
-nowhere else.
+The request line and an authorized body are written anew from what was authorized. The rules are the grant's details for
+one resource, compiled; they permit just what the details do (``tests/gateway/test_rules.py`` compares them with an
+oracle). That a use is within its grant is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -46,11 +45,9 @@ class Rule:
     headers: frozenset[str]  # names of headers that are arguments here, in lower case
 
     def covers(self, action: str, path: str) -> bool:
-        """Whether it permits an action on a path with some arguments."""
         return action in self.actions and matched(path, self.paths)
 
     def permits(self, args: Mapping[str, str]) -> bool:
-        """Whether it permits arguments."""
         return self.free or args_permit(self.args, args)
 
 
@@ -128,7 +125,9 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
             "this makes a standing credential at the provider or carries other requests, so a grant must name its path",
             enough=_enough(target, request),
         )
-    _check_range(rules, target, request)
+    ranged = request.fields.get(b"range") is not None and b"range" not in target.allowed
+    if ranged and not any("range" in rule.headers for rule in rules):  # pieces of an answer cannot be searched
+        raise ScopeError("`Range` is not granted", enough=_enough(target, request, {}, **{"header.range": ANY}))
     if request.has_body and request.method in BODILESS - target.body_on:  # left unread, it is the next request
         raise InvalidRequestError(
             f"a body has no meaning with {request.method}, so it is not sent",
@@ -211,14 +210,6 @@ def _header_args(rules: Rules, target: HttpTarget, fields: Fields) -> dict[str, 
             raise InvalidRequestError(f"`{name.decode()}` is an argument and may stand once")
         found[key] = json_text(value.decode("ascii"))
     return found
-
-
-def _check_range(rules: Rules, target: HttpTarget, request: HttpRequest) -> None:
-    """Refuse `Range` unless it is granted by name: pieces of an answer cannot be searched for a whole secret."""
-    if request.fields.get(b"range") is None or b"range" in target.allowed:
-        return
-    if not any("range" in rule.headers for rule in rules):
-        raise ScopeError("`Range` is not granted", enough=_enough(target, request, {}, **{"header.range": ANY}))
 
 
 def _enough(target: HttpTarget, request: HttpRequest, args: Args | None = None, **more: object) -> dict[str, object]:

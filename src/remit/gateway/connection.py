@@ -13,7 +13,6 @@ from remit.gateway.quota import MAX_CALLERS, MAX_CLIENTS
 
 IDLE = 75.0  # seconds between requests
 HOLD = 65_536  # bytes of later requests kept while one is under way
-_REFUSED_METHODS = frozenset({"TRACE", "CONNECT", "TRACK"})
 
 
 class ClientConnections:
@@ -37,7 +36,6 @@ class ClientConnections:
         return True
 
     def left(self, client: ClientConnection) -> None:
-        """Forget a connection that is closed."""
         if client in self.all:
             self._forget(client)
             client.listener.quota.give()
@@ -47,7 +45,6 @@ class ClientConnections:
         del client.listener.clients[client]
 
     def sweep(self, now: float) -> None:
-        """End what took too long."""
         for client in [client for client in self.all if client.deadline < now]:
             client.expire()
 
@@ -141,7 +138,7 @@ class ClientConnection(Downstream):
     def _begin(self, head: bytes, rest: bytes) -> None:
         line, _, block = head.partition(b"\r\n")
         method, target = framing.request_line(line)
-        if method in _REFUSED_METHODS:
+        if method in {"TRACE", "CONNECT", "TRACK"}:
             raise MethodError
         known = self.listener.read(block)
         self._buffer = b""
@@ -167,12 +164,10 @@ class ClientConnection(Downstream):
         return rest
 
     def _read_on(self, exchange: HttpExchange) -> None:
-        """Read what is there of a body, in its turn."""
         if self._exchange is exchange and exchange.busy:
             self._buffer = self._body(exchange, b"")
 
     def release(self) -> None:
-        """Read on, once what is there of a body has been read."""
         if self._exchange is None or not self._exchange.busy:
             super().release()
 
@@ -199,13 +194,12 @@ class ClientConnection(Downstream):
         self.deadline = self.plane.now + LINGER
 
     def expire(self) -> None:
-        """End what took too long."""
-        if self._exchange is not None:
-            self._exchange.cut(UpstreamError("nothing moved for too long"))
-        self.close() if not self._lingers else self.abort()
+        if self._lingers:  # no request is under way
+            self.abort()
+        else:
+            self.end(UpstreamError("nothing moved for too long"))
 
     def end(self, error: RemitError) -> None:
-        """The channel's grant has ended."""
         if self._exchange is not None:
             self._exchange.cut(error)
         self.close()

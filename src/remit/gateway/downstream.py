@@ -10,19 +10,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from urllib.parse import quote, unquote_to_bytes
 
 from remit import jose
 from remit.core.orders import json_text
-from remit.errors import RemitError
+from remit.errors import PlaceholderError, RemitError
 from remit.gateway import framing
+from remit.gateway.framing import Fields
 from remit.gateway.fronts import Front
-from remit.gateway.placeholders import Placeholders
 from remit.gateway.plane import BoundedCache, DataPlane
 from remit.gateway.quota import TaskQuota
+from remit.gateway.scrub import UPLOAD, Meter, Scrubber, SecretPatterns
+from remit.gateway.target import HttpTarget
+from remit.web.problems import members
 
 HEAD = 30.0  # seconds for a head to arrive
 STALL = 600.0  # seconds without a byte in either direction
 LINGER = 2.0  # seconds that a client is listened to after its last answer
+_SHORTEST = 16  # bytes: what is shorter is no token, and stands in many places
 _PROXY_ERROR = dict.fromkeys((400, 413, 415, 421), "http_request_error") | {
     500: "proxy_internal_error",
     502: "http_protocol_error",
@@ -35,9 +40,66 @@ class ParsedHeaders:
     """A header section that was read strictly and checked; the same bytes are not read again."""
 
     block: bytes
-    fields: framing.Fields
+    fields: Fields
     named: str | None  # the grant
     expects: bool  # that it is told to go on
+
+
+class Placeholders:
+    """What a caller shows and must not send on: the placeholders of its run, and its own token.
+
+    A placeholder stands for a credential inside a run: it is swapped where the credential goes, and refused anywhere
+    else. A token is for remit alone, ``proven`` or told by its looks: it may stand once, where it is shown.
+    """
+
+    __slots__ = ("_all", "_of", "_proven", "patterns")
+
+    def __init__(self, values: Mapping[str, str], *, proven: bool = False) -> None:
+        self._of = {name: value.encode() for name, value in values.items()}
+        self._all = tuple(dict.fromkeys(self._of.values()))
+        self._proven = proven
+        self.patterns = SecretPatterns(sorted(self._all))
+
+    def check_head(self, block: bytes, fields: Fields, raw: bytes, target: HttpTarget) -> None:
+        """Raise PlaceholderError if a placeholder, or the caller's token, stands where it does not belong."""
+        token = self._token(fields)
+        if token is not None:
+            for part, right in ((block, 1), (raw, 0)):  # once, where it is shown, escaped or not
+                if part.count(token) > right or (b"%" in part and unquote_to_bytes(part).count(token) > right):
+                    raise PlaceholderError
+        if self._all:
+            self._check_fields(block, fields, target)
+            if self.patterns.hit(raw) or (b"%" in raw and self.patterns.hit(unquote_to_bytes(raw))):
+                raise PlaceholderError
+
+    def scrubber(self, fields: Fields) -> Scrubber | None:
+        """Return what looks for placeholders, and for the caller's token as a form may escape it, in a body."""
+        token = self._token(fields)
+        if token is None and not self._all:
+            return None
+        patterns = self.patterns
+        if token is not None:
+            patterns = patterns.beside({token, quote(token, safe="").encode()})
+        return Scrubber(patterns, meter=Meter(UPLOAD))
+
+    def _token(self, fields: Fields) -> bytes | None:
+        """Return what `Authorization` shows. Where nobody proved it, only what looks like a token of remit's."""
+        shown = (fields.get(b"authorization") or b"").partition(b" ")[2].strip(b" ")
+        return shown if len(shown) >= _SHORTEST and (self._proven or shown.startswith(b"eyJ")) else None
+
+    def _check_fields(self, block: bytes, fields: Fields, target: HttpTarget) -> None:
+        """Raise PlaceholderError if a placeholder stands anywhere but alone in a credential's header."""
+        mine = self._of.get(target.resource.name)
+        right = 0
+        if mine is not None:
+            proper = {(name, form.replace("{}", mine.decode()).encode()) for name, form in target.positions}
+            right = len(proper.intersection(fields.items))
+        if sum(block.count(value) for value in self._all) != right:
+            raise PlaceholderError
+        for value in self._all if right else ():
+            block = block.replace(value, b"")
+        if self.patterns.hit(block):
+            raise PlaceholderError
 
 
 class GatewayListener:
@@ -81,33 +143,27 @@ class Downstream(asyncio.Protocol, ABC):
 
     @property
     @abstractmethod
-    def idle(self) -> bool:
-        """Whether no request is under way."""
+    def idle(self) -> bool: ...  # no request is under way
 
     @abstractmethod
-    def finished(self, exchange: object, *, keep: bool) -> None:
-        """Go on to the next request, or close."""
+    def finished(self, exchange: object, *, keep: bool) -> None: ...  # go on to the next request, or close
 
     def write(self, data: bytes) -> None:
-        """Send response bytes."""
         if self._transport is not None:
             self.deadline = self.plane.now + STALL
             self._transport.write(data)
 
     def refuse(self, error: RemitError, request: str, *, head: bool, keep: bool) -> None:
-        """Send a refusal."""
         unproven = error.status == HTTPStatus.UNAUTHORIZED
         nonce = self.plane.nonce() if self.plane.nonce is not None and unproven else None
         self.write(response(error, request, self.plane.problems, head=head, keep=keep, nonce=nonce))
 
     def hold(self) -> None:
-        """Read no more for now."""
         if self._transport is not None and not self._held:
             self._held = True
             self._transport.pause_reading()
 
     def release(self) -> None:
-        """Read on."""
         if self._held and self._transport is not None:
             self._held = False
             if not self._transport.is_closing():
@@ -119,33 +175,27 @@ class Downstream(asyncio.Protocol, ABC):
             self._transport.close()
 
     def abort(self) -> None:
-        """Cut at once."""
         if self._transport is not None:
             self._transport.abort()
 
 
 def document(error: RemitError, request: str, base: str) -> dict[str, object]:
-    """Return the problem's members. ``enough`` is the detail that would have been enough.
+    """Return the problem's members.
 
     ``error`` says it once more in the form that the SDKs of model providers look for, and show to their users.
     """
-    found: dict[str, object] = {
-        "type": f"{base}{error.code}",
+    kind = f"{base}{error.code}"
+    told = error.detail if not error.help else f"{error.detail} ({error.help})"
+    return {
+        "type": kind,
         "title": HTTPStatus(error.status).phrase,
         "status": error.status,
         "detail": error.detail,
         "code": error.code,
         "instance": request,
+        "error": {"message": f"remit: {told}", "type": kind, "code": error.code},
+        **members(error),
     }
-    told = error.detail if not error.help else f"{error.detail} ({error.help})"
-    found["error"] = {"message": f"remit: {told}", "type": found["type"], "code": error.code}
-    if error.help:
-        found["help"] = error.help
-    if error.enough:
-        found["enough"] = error.enough
-    if error.offending:
-        found["offending"] = list(error.offending)
-    return found
 
 
 def response(error: RemitError, request: str, base: str, *, head: bool, keep: bool, nonce: str | None = None) -> bytes:

@@ -1,7 +1,6 @@
 """One request on its way: permitted, recorded, sent with its credential, answered, its outcome recorded.
 
-The coroutine ``run`` tells the story in order; the bytes of bodies flow beside it, by callbacks, with back-pressure
-both ways. ``cut`` ends it at once, whatever it is doing.
+``_run`` goes through it in order; the bytes of bodies flow beside it, by callbacks, with back-pressure both ways.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from remit.core.scope import Access
-from remit.errors import InvalidRequestError, RemitError, TooLargeError
+from remit.errors import InvalidRequestError, PlaceholderError, RemitError, TooLargeError
 from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
 from remit.gateway.downstream import Downstream, ParsedHeaders
 from remit.gateway.framing import BODILESS, Body, request_body
 from remit.gateway.plane import DataPlane, GrantRoute
-from remit.gateway.response import Delivery, RequestBody, ResponseBody, ResponsePlan, framing_lines
-from remit.gateway.scrub import LeakError
+from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, chunk, framing_lines
+from remit.gateway.scrub import LeakError, Scrubber
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use
@@ -47,7 +46,7 @@ class HttpExchange:
     _keep: bool = False
     _pending: list[bytes] = field(default_factory=list)  # body that came before it could be sent
     _size: int = 0
-    _request_body: RequestBody = field(init=False)
+    _scrubber: Scrubber | None = None  # of the body on its way to the upstream
     _read_whole: bool = False  # the upstream is trusted to read all of the body
     _expects: bool = False
     _full: bool = False  # the upstream takes no more of the body for now
@@ -106,13 +105,12 @@ class HttpExchange:
         if len(self._raw) + len(headers.block) // 4 > canon.SHORT:
             await self._plane.turns.wait((await self._plane.broker.grant(own)).task)
         self._target = target = front.target(self._raw, headers.fields)
-        if target.grant is not None or headers.named is not None:
-            named = target.grant or headers.named or own
-            if target.grant is not None and headers.named not in {None, target.grant}:
-                raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
-            if named != own:
-                await self._plane.broker.check_acting(own, named)
-                self.grant = named
+        if target.grant is not None and headers.named not in {None, target.grant}:
+            raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
+        named = target.grant or headers.named or own
+        if named != own:
+            await self._plane.broker.check_acting(own, named)
+            self.grant = named
         return self.grant, target
 
     async def _authorized(self, route: GrantRoute, target: canon.RequestTarget) -> Permit:
@@ -205,21 +203,29 @@ class HttpExchange:
         if self._body is None and permit.body is None:
             return []
         fields = self._headers.fields
-        scrubber = self._downstream.listener.placeholders.scrubber(fields)
+        self._scrubber = self._downstream.listener.placeholders.scrubber(fields)
         if permit.body is not None:
-            if scrubber is not None:
-                RequestBody(scrubber, chunked=False).feed(permit.body, done=False)
+            self._upload(permit.body, done=False)  # to be searched; it goes as it is
             return [permit.body]
-        self._request_body = RequestBody(scrubber, chunked=fields.chunked)
         pending, self._pending = self._pending, []
-        first = self._request_body.feed(b"".join(pending), done=not self.reading)
+        first = self._upload(b"".join(pending), done=not self.reading)
         if self.reading:
             self._proceed()
         return [first]
 
+    def _upload(self, payload: bytes, *, done: bool) -> bytes:
+        """Return what of the body goes to the upstream now; PlaceholderError for what must not."""
+        scrubber = self._scrubber
+        try:
+            safe = payload if scrubber is None else scrubber.feed(payload)
+        except LeakError:
+            raise PlaceholderError from None
+        if done and scrubber is not None:
+            safe += scrubber.end()
+        return chunk(safe, done=done) if self._headers.fields.chunked else safe
+
     @property
-    def busy(self) -> bool:
-        """Whether of the body's bytes that came some are to be read in a later turn."""
+    def busy(self) -> bool:  # of the body's bytes that came some are to be read in a later turn
         return self.reading and self._body is not None and self._body.more
 
     def receive(self, data: bytes) -> bytes:
@@ -228,7 +234,7 @@ class HttpExchange:
         payload, rest = self._body.feed(data)
         self.reading = not (done := self._body.done)
         if self._up is not None and not self._answered:
-            self._up.send(self._request_body.feed(payload, done=done))
+            self._up.send(self._upload(payload, done=done))
         elif payload and not self._answered:
             self._pending.append(payload)
             self._size += len(payload)
@@ -306,9 +312,6 @@ class HttpExchange:
     def cut(self, error: RemitError) -> None:
         """End it at once: the grant has ended, time is up, or the client is gone."""
         self._ended = error
-        if self._up is not None:
-            self._up.abort()
-            self._up = None
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         self._settle(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 from remit.errors import InvalidRequestError, TooLargeError, UpstreamError
 
@@ -29,9 +30,7 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _ONCE = frozenset(
-    (
-        b"host content-length transfer-encoding content-type content-encoding authorization dpop expect remit-grant"
-    ).split()
+    b"host content-length transfer-encoding content-type content-encoding authorization dpop expect remit-grant".split()
 )
 
 
@@ -130,19 +129,17 @@ def _framed(seen: dict[bytes, bytes]) -> tuple[int | None, bool]:
     return int(length), False
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Length:
-    """A body of a known number of bytes.
+    """A body of a known number of bytes, and not of none.
 
     ``done``: the message is complete. ``more``: of what was fed, some waits to be read by another ``feed``, of nothing
     or of what came since.
     """
 
-    __slots__ = ("_left", "done")
-    more = False
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.done = length == 0
+    _left: int
+    done: bool = False
+    more: ClassVar[bool] = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Take bytes; return the payload among them, and what follows the message."""
@@ -160,7 +157,6 @@ class UntilClose:
     done = more = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes; all of them are payload."""
         return data, b""
 
 
@@ -176,7 +172,6 @@ class Chunked:
     _left: int = -1  # bytes left of this chunk with its CRLF; -1 at a size line, -2 in the trailer section
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes; return the payload among them, and what follows the message."""
         data = self._buffer + data if self._buffer else data
         self._buffer = b""
         payload: list[bytes] = []
@@ -244,10 +239,8 @@ def bodiless(status: int, method: str) -> bool:
 
 def response_body(status: int, fields: Fields, method: str) -> Body | None:
     """Return the reader of a response's body (RFC 9112 §6.3), or None when there is none."""
-    if bodiless(status, method):
+    if bodiless(status, method) or fields.length == 0:
         return None
     if fields.chunked:
         return Chunked(trailers=True)
-    if fields.length is not None:
-        return Length(fields.length) if fields.length else None
-    return UntilClose()
+    return UntilClose() if fields.length is None else Length(fields.length)

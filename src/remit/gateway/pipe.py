@@ -31,7 +31,6 @@ class PipeEnd(asyncio.Protocol):
     transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hold until the other side is there."""
         self.transport = transport  # type: ignore[assignment]  # streams have Transports
         self._pipe.connected(self)
 
@@ -99,10 +98,8 @@ class DatabasePipe:
         """Begin when the side inside the run is there."""
         if end is self.near and end.transport is not None:
             end.transport.pause_reading()
-            self._counted = self._quota.take_pipe(self.grant)
-            if self._counted:
-                self._begins = True
-            else:
+            self._counted = self._begins = self._quota.take_pipe(self.grant)
+            if not self._counted:
                 end.transport.abort()
             self._plane.start(self._run())
 
@@ -153,7 +150,6 @@ class DatabasePipe:
         near.transport.resume_reading()
 
     def lost(self, end: PipeEnd, *, broken: bool) -> None:
-        """Take note that one side is gone."""
         self._uncount()
         other = self._far if end is self.near else self.near
         if other.transport is not None:

@@ -22,7 +22,6 @@ class DescriptorBudget:
     pipes: Counter[str] = field(default_factory=Counter)
 
     def of(self, task: str) -> TaskQuota:
-        """Return the quota of a task."""
         return TaskQuota(self, task)
 
 
@@ -43,7 +42,6 @@ class TaskQuota:
         return True
 
     def give(self, count: int = 1) -> None:
-        """Give them back."""
         self.budget.free += count
         _less(self.budget.held, self.task, count)
 
@@ -55,7 +53,6 @@ class TaskQuota:
         return True
 
     def give_pipe(self, grant: str) -> None:
-        """Give a pipe's descriptors back."""
         self.give(2)
         _less(self.budget.pipes, grant, 1)
 

@@ -1,4 +1,4 @@
-"""Bodies on their way through: the request's, searched for placeholders; the response's, scrubbed, a slice a turn.
+"""Responses on their way through, scrubbed, a slice a turn; the lines that frame a request.
 
 What inflates is not looked through at one go, whatever its size and however many come together: others get their turns
 in between. Until it is, its upstream is not read, and the client is sent no more than it takes.
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
 
-from remit.errors import PlaceholderError, RemitError, UpstreamError
+from remit.errors import RemitError, UpstreamError
 from remit.gateway.framing import BODILESS, Body, Fields, Status
-from remit.gateway.scrub import SLICE, Inflated, LeakError, Meter, Scrubber, SecretPatterns, is_compressed
+from remit.gateway.scrub import SLICE, Inflated, Meter, Scrubber, SecretPatterns, is_compressed
 
 CLOSE = b"connection: close\r\n"  # what is left of a body must not be read as a request
 # `alt-svc` would send the client round the gateway; only remit says what remit did (`proxy-status`, `remit-dropped`);
@@ -29,25 +29,6 @@ _DROPPED = frozenset(
 _LINES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/json-seq")
 _IDENTITY = frozenset({b"", b"identity"})
 _INFLATED = frozenset({b"gzip", b"x-gzip", b"deflate"})
-
-
-@dataclass(slots=True, eq=False)
-class RequestBody:
-    """One body that streams. ``feed`` raises PlaceholderError."""
-
-    scrubber: Scrubber | None
-    chunked: bool
-
-    def feed(self, payload: bytes, *, done: bool) -> bytes:
-        """Take payload from the client; return bytes for the upstream. ``done``: there is no more."""
-        scrubber = self.scrubber
-        try:
-            safe = payload if scrubber is None else scrubber.feed(payload)
-        except LeakError:
-            raise PlaceholderError from None
-        if done and scrubber is not None:
-            safe += scrubber.end()
-        return _chunked(safe, done=done) if self.chunked else safe
 
 
 def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes | None, *, keep: bool) -> bytes:
@@ -117,8 +98,8 @@ class ResponseBody:
             return self._framed(payload, done=True)
         if self._body is None:
             self._meter = Meter()
-            layer = Inflated if self._plan.inflate else Scrubber
-            self._body = layer(self._patterns, lines=self._plan.lines, meter=self._meter)
+            scrubber = Scrubber(self._patterns, lines=self._plan.lines, meter=self._meter)
+            self._body = Inflated(scrubber) if self._plan.inflate else scrubber
         self._meter.fed += len(payload)
         steps = self._body.steps(payload)
         self._steps = steps if self._steps is None else chain(self._steps, steps)
@@ -141,10 +122,11 @@ class ResponseBody:
         return self._framed(b"".join(released), done=self._done)
 
     def _framed(self, released: bytes, *, done: bool) -> bytes:
-        return _chunked(released, done=done) if self._plan.chunked else released
+        return chunk(released, done=done) if self._plan.chunked else released
 
 
-def _chunked(data: bytes, *, done: bool) -> bytes:
+def chunk(data: bytes, *, done: bool) -> bytes:
+    """Write a chunk of a body, and its end if it is ``done``."""
     framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
     return framed + b"0\r\n\r\n" if done else framed
 
@@ -152,17 +134,10 @@ def _chunked(data: bytes, *, done: bool) -> bytes:
 class Recipient(Protocol):
     """Whose response it is."""
 
-    def deliver(self, data: bytes) -> None:
-        """Send bytes to the client, which may be full then."""
-
-    def hold_upstream(self, *, hold: bool) -> None:
-        """Read no more of the upstream for now, or read on."""
-
-    def delivered(self) -> None:
-        """Take note that a response that is all there is all sent."""
-
-    def cut(self, error: RemitError) -> None:
-        """End it at once: the rest must not be sent."""
+    def deliver(self, data: bytes) -> None: ...  # the client may be full then
+    def hold_upstream(self, *, hold: bool) -> None: ...  # read no more of the upstream for now, or read on
+    def delivered(self) -> None: ...  # the response is all there, and all sent
+    def cut(self, error: RemitError) -> None: ...  # at once: the rest must not be sent
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -181,7 +156,6 @@ class TaskTurns:
             self._loop.call_soon(self._one)
 
     async def wait(self, task: str) -> None:
-        """Wait for a turn of a task."""
         turn = asyncio.Event()
         self.add(task, turn.set)
         await turn.wait()
@@ -212,13 +186,11 @@ class Delivery:
     _waits: bool = False  # for its turn
 
     def take(self, payload: bytes, *, done: bool) -> None:
-        """Take payload of the body."""
         self._out.append(self._body.feed(payload, done=done))
         if self._body.busy:
             self._go_on_later()
 
     def flush(self) -> None:
-        """Pass on what has come together."""
         if not self._out:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -241,7 +213,6 @@ class Delivery:
             self._go_on_later()
 
     def stop(self) -> None:
-        """Send no more."""
         self._out.clear()
         self._full = True
 

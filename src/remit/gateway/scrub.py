@@ -142,7 +142,6 @@ class SecretPatterns:
         return found
 
     def hit(self, data: bytes) -> bool:
-        """Whether a whole secret stands in ``data``."""
         for form in self._short:
             if form in data:
                 return True
@@ -154,7 +153,6 @@ class SecretPatterns:
         )
 
     def check(self, data: bytes) -> None:
-        """Raise LeakError if a whole secret stands in ``data``."""
         if self.hit(data):
             raise LeakError
 
@@ -176,12 +174,10 @@ class Meter:
 
     @property
     def strict(self) -> bool:
-        """Whether what cannot be looked into is refused."""
         return self.most is None
 
     @property
     def over(self) -> bool:
-        """Whether nobody is to look any further."""
         return self.most is not None and self._made >= self.most
 
     def count(self, made: int) -> None:
@@ -228,29 +224,24 @@ class Scrubber:
         return held
 
     def _looked_inside(self, data: bytes) -> Iterator[bytes]:
-        """Look into a compressed body that its head does not announce."""
+        """Look into a compressed body that its head does not announce; raise UpstreamError where nobody can."""
         if self._inner is not None:
             yield from self._inner.steps(data)
         elif len(self._start) < 4:  # noqa: PLR2004 - the longest magic number
             before = self._start
             self._start += data[:4]
-            if not is_compressed(self._start) or self._beyond():
+            if not is_compressed(self._start):
                 return
-            self._inner = Inflated(self.patterns, nested=self.nested + 1, strict=False, meter=self.meter)
+            unreadable = self._start.startswith(_ZSTD)
+            if unreadable or self.nested >= MAX_NESTED:
+                if self.meter.strict:
+                    what = (
+                        "a compression that cannot be looked into" if unreadable else "too many layers of compression"
+                    )
+                    raise UpstreamError(f"the upstream answered in {what}")
+                return
+            self._inner = Inflated(Scrubber(self.patterns, nested=self.nested + 1, meter=self.meter), strict=False)
             yield from self._inner.steps(before + data)
-
-    def _beyond(self) -> bool:
-        """Whether what is compressed cannot be looked into; raise UpstreamError if that is refused."""
-        unreadable = self._start.startswith(_ZSTD)
-        if not unreadable and self.nested < MAX_NESTED:
-            return False
-        if self.meter.strict:
-            raise UpstreamError(
-                "the upstream answered in a compression that cannot be looked into"
-                if unreadable
-                else "the upstream answered in too many layers of compression"
-            )
-        return True
 
 
 _GZIP = b"\x1f\x8b"
@@ -275,19 +266,12 @@ def is_compressed(start: bytes) -> bool:
 class Inflated:
     """A gzip or zlib stream, and those that follow it, inflated in steps and scrubbed."""
 
-    patterns: SecretPatterns
-    lines: bool = field(default=False, kw_only=True)
-    nested: int = field(default=0, kw_only=True)
+    _scrubber: Scrubber
     strict: bool = field(default=True, kw_only=True)  # what is not a complete gzip or zlib stream is an error
-    meter: Meter = field(default_factory=Meter, kw_only=True)
-    _scrubber: Scrubber = field(init=False)
     _begun: bool = False
     _given_up: bool = False
     _engine: zlib._Decompress | None = field(default_factory=_decompress)
     _start: bytes = b""  # what follows a stream, while it is too short to be told
-
-    def __post_init__(self) -> None:
-        self._scrubber = Scrubber(self.patterns, lines=self.lines, nested=self.nested, meter=self.meter)
 
     def steps(self, data: bytes) -> Iterator[bytes]:
         """Take compressed bytes; after each step yield plain bytes that are safe to let go, if only none."""
@@ -308,9 +292,9 @@ class Inflated:
                 plain = b""
                 self._given_up = True
             full = len(plain) == SLICE  # more may be waiting inside
-            self.meter.count(len(plain))
+            self._scrubber.meter.count(len(plain))
             yield from self._scrubber.steps(plain)
-            self._given_up = self._given_up or self.meter.over
+            self._given_up = self._given_up or self._scrubber.meter.over
             if self._given_up or engine.eof:
                 self._engine = None
                 data = b"" if self._given_up else engine.unused_data

@@ -14,8 +14,7 @@ from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
 from remit.gateway.fronts.path import PathFront, Verifier
 from remit.gateway.pipe import DatabasePipe
-from remit.gateway.plane import DataPlane, Routes
-from remit.gateway.pools import Pools
+from remit.gateway.plane import DataPlane, Pools, Routes
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.ports import Clock, NewId
 from remit.ports.broker import BrokerPort, Notice
@@ -34,7 +33,6 @@ class OpenListener:
     _server: Closing
 
     def close(self) -> None:
-        """Stop accepting."""
         self._others.discard(self)
         self._server.close()
 

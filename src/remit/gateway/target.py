@@ -40,7 +40,6 @@ ALWAYS = frozenset(
         b"if-none-match if-unmodified-since prefer user-agent"
     ).split()
 )
-_CODING = frozenset({b"content-encoding"})
 NEVER = frozenset(
     (
         b"accept-encoding connection content-encoding content-length cookie dpop expect forwarded host "
@@ -115,7 +114,7 @@ class HttpTarget:
         ``coded``: also the coding of a body that goes on as it came.
         """
         mine = self._written
-        go = self.allowed | (granted - NEVER - mine) | (_CODING if coded else frozenset())
+        go = self.allowed | (granted - NEVER - mine) | ({b"content-encoding"} if coded else frozenset())
         never = NEVER | mine
         lines: list[bytes] = []
         dropped: list[bytes] = []
@@ -173,8 +172,7 @@ class Destination:
     base: str
 
     @property
-    def authority(self) -> str:
-        """The value of `Host`."""
+    def authority(self) -> str:  # the value of `Host`
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
@@ -191,7 +189,10 @@ def read_destination(text: str) -> Destination:
     host = read_host(found[2])
     if not tls and not is_loopback(host):
         raise InvalidRequestError("plain `http` is accepted for loopback only")
-    return Destination(host, read_port(found[3], 443 if tls else 80), tls, found[4])
+    port = int(found[3] or (443 if tls else 80))
+    if port > MAX_PORT:
+        raise InvalidRequestError("the destination's port does not exist")
+    return Destination(host, port, tls, found[4])
 
 
 def read_host(text: str) -> str:
@@ -206,14 +207,6 @@ def read_host(text: str) -> str:
     if labels[-1].isdigit() or labels[-1].startswith("0x"):  # `127.1`, `0x7f000001`: resolvers read them as addresses
         raise InvalidRequestError("the destination's host is a number that is not an address in full")
     return text
-
-
-def read_port(text: str | None, default: int) -> int:
-    """Return a port, or raise InvalidRequestError."""
-    port = int(text) if text else default
-    if port > MAX_PORT:
-        raise InvalidRequestError("the destination's port does not exist")
-    return port
 
 
 class BoundCredential:

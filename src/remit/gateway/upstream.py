@@ -48,14 +48,9 @@ class ResponseReceiver(Protocol):
     def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         """Take a searched head; return what takes its body, and whether nothing of the request can be unread."""
 
-    def on_end(self) -> None:
-        """Take note that the response is complete."""
-
-    def on_failure(self, error: RemitError) -> None:
-        """Take note that there will be no (more) response."""
-
-    def on_writable(self, *, writable: bool) -> None:
-        """Take note that the upstream takes more request bytes, or takes no more for now."""
+    def on_end(self) -> None: ...  # the response is complete
+    def on_failure(self, error: RemitError) -> None: ...  # there will be no (more) response
+    def on_writable(self, *, writable: bool) -> None: ...  # whether the upstream takes more request bytes for now
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -92,7 +87,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.send(head)
 
     def send(self, data: bytes) -> None:
-        """Send request bytes."""
         if self._transport is not None:
             self._transport.write(data)
 
@@ -118,7 +112,6 @@ class UpstreamConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def abort(self) -> None:
-        """Cut the connection at once."""
         self._receiver = None
         if self._transport is not None:
             self._transport.abort()
@@ -303,7 +296,6 @@ class Pool:
 
     @property
     def empty(self) -> bool:
-        """Whether it has no connection, nor one on the way."""
         return not self._all
 
     @property
@@ -312,7 +304,6 @@ class Pool:
         return self._idle[0] if self._idle else None
 
     def put(self, upstream: UpstreamConnection) -> None:
-        """Take a clean connection back."""
         if self._closed:
             upstream.abort()
             return
@@ -320,7 +311,6 @@ class Pool:
         self._idle.append(upstream)
 
     def gone(self, upstream: UpstreamConnection) -> None:
-        """Forget a connection that is closed."""
         if upstream in self._all:
             self._all.discard(upstream)
             self._quota.give(1)
@@ -328,7 +318,6 @@ class Pool:
             self._idle.remove(upstream)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for long."""
         self._now = now
         for upstream in [idle for idle in self._idle if idle.idle_since < now - IDLE]:
             upstream.abort()
