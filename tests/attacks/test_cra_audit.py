@@ -33,7 +33,7 @@ SEARCH = Access("search", "GET", "/v1/search")
 
 def red(store: SqliteStore) -> bool:
     """Whether the state says that it cannot be written."""
-    return isinstance(store.failure, UnavailableError)
+    return isinstance(store._writer.failure, UnavailableError)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from remit import jose
 from remit.errors import ConflictError, IntegrityError, TokenError
-from remit.keys.authority import MAX_LIFE, SKEW, TURN_AFTER, FileAuthority
-from remit.keys.certificates import CA_LIFE
+from remit.keys.authority import CA_LIFE, MAX_LIFE, SKEW, TURN_AFTER, FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileSigner
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from remit.errors import IntegrityError
-from remit.keys import certificates
+from remit.keys import authority
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 AGENT = "spiffe://remit.test/task/task_1/grt_1"
@@ -29,9 +29,9 @@ def public(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> bytes
 
 def made() -> tuple[x509.Certificate, x509.Certificate]:
     """Return a CA and an SVID of it."""
-    ca = certificates.authority(private(KEY), "remit.test", NOW)
+    ca = authority.ca_certificate(private(KEY), "remit.test", NOW)
     agent = public(ec.generate_private_key(ec.SECP256R1()))
-    svid = certificates.leaf(ca, private(KEY), AGENT, agent, 7, NOW, NOW + timedelta(minutes=5))
+    svid = authority.leaf(ca, private(KEY), AGENT, agent, 7, NOW, NOW + timedelta(minutes=5))
     return x509.load_der_x509_certificate(ca), x509.load_der_x509_certificate(svid)
 
 
@@ -77,24 +77,24 @@ def test_a_ca_is_one_of_its_trust_domain_and_certifies_leaves_alone() -> None:
 
 
 def test_two_cas_have_two_names() -> None:
-    first, second = (certificates.authority(private(KEY), "remit.test", NOW) for _ in range(2))
+    first, second = (authority.ca_certificate(private(KEY), "remit.test", NOW) for _ in range(2))
     assert x509.load_der_x509_certificate(first).subject != x509.load_der_x509_certificate(second).subject
 
 
 def test_an_svid_is_made_for_elliptic_curves_alone() -> None:
-    ca = certificates.authority(private(KEY), "remit.test", NOW)
+    ca = authority.ca_certificate(private(KEY), "remit.test", NOW)
     with pytest.raises(IntegrityError):
-        certificates.leaf(ca, private(KEY), AGENT, public(ed25519.Ed25519PrivateKey.generate()), 7, NOW, NOW)
+        authority.leaf(ca, private(KEY), AGENT, public(ed25519.Ed25519PrivateKey.generate()), 7, NOW, NOW)
 
 
 def test_a_ca_of_another_kind_is_refused() -> None:
     with pytest.raises(IntegrityError):
-        certificates.authority(private(ed25519.Ed25519PrivateKey.generate()), "remit.test", NOW)
+        authority.ca_certificate(private(ed25519.Ed25519PrivateKey.generate()), "remit.test", NOW)
 
 
 def test_the_point_of_a_certificate_is_its_key() -> None:
-    ca = certificates.authority(private(KEY), "remit.test", NOW)
-    point = certificates.point(ca)
+    ca = authority.ca_certificate(private(KEY), "remit.test", NOW)
+    point = authority.point(ca)
     assert set(point) == {"kty", "crv", "x", "y"}
     assert int.from_bytes(_raw(point["x"]), "big") == KEY.public_key().public_numbers().x
 

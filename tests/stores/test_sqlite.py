@@ -325,7 +325,7 @@ def files_no_longer_than(size: int) -> Iterator[None]:
 
 
 def broken(store: SqliteStore) -> bool:
-    return isinstance(store.failure, UnavailableError)
+    return isinstance(store._writer.failure, UnavailableError)
 
 
 def test_a_full_disk_refuses_changes_nothing_and_recovers(disk: Disk) -> None:

@@ -16,23 +16,33 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from joserfc.jwk import ECKey
 
 from remit import jose
 from remit.core import spiffe
 from remit.errors import AudienceError, ConflictError, IntegrityError, InvalidRequestError, NotFoundError, TokenError
 from remit.jose.keys import KeySet, PublishedKey, key_set
-from remit.keys import certificates
 from remit.keys.file import SealedFiles
-from remit.keys.signers import FileSigner, generate
+from remit.keys.signers import FileSigner, generate, public_jwk
 from remit.ports import Clock, Sealer
 
 MAX_LIFE = timedelta(hours=1)  # of an SVID: there is no way to end one earlier
+CA_LIFE = timedelta(days=90)  # long enough to be the next, to sign, and to be remembered
 TURN_AFTER = timedelta(days=30)  # a generation signs for so long
 SKEW = timedelta(minutes=1)  # between our clock and a verifier's
 GENERATIONS = 10  # at a time: the next, the one that signs, and those whose SVIDs have not all expired
 
 HEADER = frozenset({"alg", "kid", "typ"})  # of a JWT-SVID, and no other (JWT-SVID §2)
 TYPES = frozenset({"JWT", "JOSE"})
+
+_ORGANIZATION = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "remit")
+_USES = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+_NO_USE = dict.fromkeys([*_USES.split(), "encipher_only", "decipher_only"], False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +89,7 @@ class FileAuthority:
     def bundle(self) -> Sequence[Mapping[str, object]]:
         """Return the keys of the SPIFFE bundle (SPIFFE Trust Domain and Bundle §4)."""
         authorities = [
-            {**certificates.point(ca), "use": "x509-svid", "x5c": [base64.b64encode(ca).decode()]}
-            for ca in self.certificates()
+            {**point(ca), "use": "x509-svid", "x5c": [base64.b64encode(ca).decode()]} for ca in self.certificates()
         ]
         return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
 
@@ -100,7 +109,7 @@ class FileAuthority:
         now, signing = self._clock(), self._signing_first[0]
         end = min(end, now + MAX_LIFE)
         start = min(now, end) - SKEW
-        return [certificates.leaf(signing.certificate, signing.ca, agent, public, serial, start, end)]
+        return [leaf(signing.certificate, signing.ca, agent, public, serial, start, end)]
 
     def verify(self, token: str, audience: str) -> Mapping[str, object]:
         return verify_svid(token, audience, key_set(self.jwks()), self.trust_domain, self._clock())
@@ -130,7 +139,7 @@ class FileAuthority:
             self._keep(replace(self._held, generations=kept))
         if now < self._held.turned + TURN_AFTER:
             return
-        if certificates.end(kept[0].certificate) > now + TURN_AFTER + MAX_LIFE:
+        if x509.load_der_x509_certificate(kept[0].certificate).not_valid_after_utc > now + TURN_AFTER + MAX_LIFE:
             self.rotate()
         else:  # so long away that the next CA would end before its turn is over: no SVID of any is left
             self._begin_anew()
@@ -140,7 +149,7 @@ class FileAuthority:
 
     def _made(self) -> _Generation:
         ca, jwt = generate("ES256"), generate("RS256")
-        return _Generation(ca, certificates.authority(ca, self.trust_domain, self._clock() - SKEW), jwt)
+        return _Generation(ca, ca_certificate(ca, self.trust_domain, self._clock() - SKEW), jwt)
 
     def _keep(self, held: _AuthorityFile) -> None:
         """Write the next file, then let go of those before it, and tell who watches."""
@@ -180,3 +189,62 @@ def verify_svid(token: str, audience: str, keys: KeySet, trust_domain: str, now:
     if audience not in (audiences if isinstance(audiences, list) else [audiences]):
         raise AudienceError
     return claims
+
+
+def ca_certificate(key: bytes, trust_domain: str, start: datetime) -> bytes:
+    """Return the self-signed certificate of a CA whose SPIFFE ID is the trust domain itself, DER."""
+    private = _private(key)
+    public = private.public_key()
+    identifier, serial = x509.SubjectKeyIdentifier.from_public_key(public), x509.random_serial_number()
+    name = x509.Name([_ORGANIZATION, x509.NameAttribute(NameOID.SERIAL_NUMBER, f"{serial:x}")])  # no two alike
+    builder = (
+        x509.CertificateBuilder(name, name, public, serial, start, start + CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.KeyUsage(**{**_NO_USE, "key_cert_sign": True, "crl_sign": True}), critical=True)
+        .add_extension(_uri(f"spiffe://{trust_domain}"), critical=False)
+        .add_extension(identifier, critical=False)
+    )
+    return builder.sign(private, SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def leaf(
+    issuer: bytes, signing: bytes, agent: str, public: bytes, serial: int, start: datetime, end: datetime
+) -> bytes:
+    """Return an X.509-SVID (X509-SVID §3 to §5) for a key (DER SubjectPublicKeyInfo): one URI, both roles of TLS.
+
+    ``issuer`` is the CA's certificate (DER), ``signing`` its key (PKCS #8).
+    """
+    ca, key = x509.load_der_x509_certificate(issuer), serialization.load_der_public_key(public)
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise IntegrityError("an X.509-SVID is made for a key on an elliptic curve")
+    known = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    roles = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    builder = (
+        x509.CertificateBuilder(ca.subject, x509.Name([_ORGANIZATION]), key, serial, start, end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(**{**_NO_USE, "digital_signature": True}), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(roles), critical=False)
+        .add_extension(_uri(agent), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known), critical=False)
+    )
+    return builder.sign(_private(signing), SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def point(certificate: bytes) -> Mapping[str, str]:
+    """Return the public key of a certificate as a JWK without anything beside the key."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise IntegrityError("a CA is not of the kind that was made")
+    return public_jwk(ECKey.import_key(key))
+
+
+def _private(key: bytes) -> ec.EllipticCurvePrivateKey:
+    loaded = serialization.load_der_private_key(key, None)
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise IntegrityError("a CA's key is not of the kind that was made")
+    return loaded
+
+
+def _uri(identity: str) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])

@@ -142,7 +142,7 @@ def subkey(kek: bytes, purpose: str) -> bytes:
 
 
 class FileSealer:
-    """AES-256-GCM-SIV (RFC 8452) under a subkey of the KEK.
+    """AES-256-GCM-SIV (RFC 8452) under a subkey of the KEK; MACs are HMAC-SHA256 under another.
 
     Chosen over GCM and ChaCha20-Poly1305 because a repeated nonce costs nothing but the knowledge that two sealed
     texts are equal: a virtual machine resumed twice from one snapshot draws the same random numbers. Nonces are
@@ -154,19 +154,16 @@ class FileSealer:
         self._mac_key = subkey(kek, "mac")
 
     def seal(self, plaintext: bytes, associated: bytes) -> bytes:
-        """Encrypt; only the same associated data opens it."""
         nonce = os.urandom(NONCE)
         return VERSION + nonce + self._aead.encrypt(nonce, plaintext, VERSION + associated)
 
     def open(self, sealed: bytes, associated: bytes) -> bytes:
-        """Decrypt, or raise IntegrityError: changed, moved to another place, or sealed under another key."""
         if sealed[:1] == VERSION:
             with suppress(InvalidTag, ValueError):
                 return self._aead.decrypt(sealed[1 : 1 + NONCE], sealed[1 + NONCE :], VERSION + associated)
         raise IntegrityError("a sealed value does not open: it was changed or moved, or the key is another")
 
     def mac(self, data: bytes) -> bytes:
-        """Return the HMAC-SHA256 of ``data`` under the subkey for state rows."""
         return hmac.digest(self._mac_key, data, "sha256")
 
 

@@ -54,11 +54,9 @@ class FileSigner:
         return cls(serialization.load_der_private_key(encoded, None))
 
     def sign(self, data: bytes) -> bytes:
-        """Return the signature in JOSE form."""
         return JWSRegistry.algorithms[self.alg].sign(data, self._key)
 
     def public_jwk(self) -> Mapping[str, str]:
-        """Return the public key as a JWK."""
         return {**self._jwk}
 
 
@@ -120,10 +118,8 @@ class FileKeyring:
 
     def published(self) -> list[PublishedKey]:
         """Describe the keys to verify with, the signing one first."""
-        retired = (
-            PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until)
-            for key in self._valid().values()
-        )
+        left = self._valid().values()
+        retired = [PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in left]
         return [PublishedKey(self.signer.kid, self.signer.alg), *retired]
 
     def rotate(self) -> FileSigner:

@@ -114,11 +114,9 @@ class WitnessThread:
         self._witness, self._sign, self._aside = witness, sign, Aside()
 
     async def last(self) -> Checkpoint | None:
-        """Return the newest checkpoint kept, or None when there is none yet."""
         return await self._aside.do(self._witness.last)
 
     async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
-        """Sign and keep a checkpoint in place of ``known``; return what is kept now."""
         return await self._aside.do(partial(self._witness.keep, self._sign(size, root), known))
 
 

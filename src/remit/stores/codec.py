@@ -1,4 +1,4 @@
-"""Rows as bytes, and back, exactly. Scopes are stored in wire form, so that the database can be read with any tool.
+"""Rows as bytes, and back, exactly, or IntegrityError. Scopes are stored in wire form, which any tool can read.
 
 Every field of a dataclass is stored under its name, those of a grant's parts beside its own; one added later needs a
 default and nothing here.
@@ -30,12 +30,10 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def head_bytes(head: TaskHeader) -> bytes:
-    """Write a task's head."""
     return _written(head)
 
 
 def grant_bytes(grant: Grant) -> bytes:
-    """Write a grant."""
     row = _shallow(grant) | _shallow(grant.bounds) | _shallow(grant.binding)
     for name in ("bounds", "binding", "ttl", "identity"):  # told by what is beside them
         del row[name]
@@ -43,23 +41,19 @@ def grant_bytes(grant: Grant) -> bytes:
 
 
 def lease_bytes(lease: Lease) -> bytes:
-    """Write a lease with its plan."""
     plan = _shallow(lease.plan) | {"detail": msgspec.Raw(lease.plan.detail.json.encode())}
     return _written(_shallow(lease) | {"plan": plan})
 
 
 def resource_bytes(resource: Resource) -> bytes:
-    """Write a resource."""
     return _written(_shallow(resource) | {"bound": msgspec.Raw(scopes.text(resource.bound).encode())})
 
 
 def read_head(data: bytes) -> TaskHeader:
-    """Read a task's head, or raise IntegrityError."""
     return _converted(data, TaskHeader)
 
 
 def read_grant(data: bytes) -> Grant:
-    """Read a grant, or raise IntegrityError."""
     raw = {"delegates": [spiffe.ANY], **_converted(data, dict[str, object])}
     bounds = _converted(raw, Bounds)
     binding = _converted(raw | {"identity": raw.get("agent") if raw.get("attested") else None}, Binding)
@@ -69,7 +63,6 @@ def read_grant(data: bytes) -> Grant:
 
 
 def read_lease(data: bytes) -> Lease:
-    """Read a lease, or raise IntegrityError."""
     raw = _converted(data, dict[str, object])
     plan = raw.get("plan")
     if not isinstance(plan, dict):
@@ -79,7 +72,6 @@ def read_lease(data: bytes) -> Lease:
 
 
 def read_resource(data: bytes) -> Resource:
-    """Read a resource, or raise IntegrityError."""
     raw = _converted(data, dict[str, object])
     bound = raw.get("bound")
     return replace(_converted(raw | {"bound": ()}, Resource), bound=_scope(bound) if bound else ())

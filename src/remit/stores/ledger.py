@@ -174,8 +174,6 @@ class Group:
             if key not in self._rows:  # else this group has already written it anew
                 fresh[key] = None
 
-    # -- sealing ----------------------------------------------------------------------------------------------------
-
     def seal(self) -> Sealed:
         """Tag the rows, and work out what the sums and the tree will be."""
         ledger = self._ledger
@@ -183,12 +181,12 @@ class Group:
         tree, tiles = ledger.tree.grow(hashes)
         sealed = Sealed(tree, ledger.total, tiles=tiles)
         sealed.entries = list(zip(range(ledger.tree.size, tree.size), self._leaves, hashes, strict=True))
-        tops = [values for values in self._rows.values() if isinstance(values, Top)]
         for key, values in self._rows.items():
             if not isinstance(values, Top):
                 self._row(sealed, key, values)
-        for top in tops:  # after all rows, whose sum its tag covers
-            self._top(sealed, top)
+        for values in self._rows.values():
+            if isinstance(values, Top):  # after all rows, whose sum its tag covers
+                self._top(sealed, values)
         sealed.tag = ledger.rows.tags.state(tree, sealed.total)
         return sealed
 

@@ -87,11 +87,6 @@ class SqliteStore:
         self._closed = False
         self._writer.start()
 
-    @property
-    def failure(self) -> RemitError | None:
-        """Why the last group of commits was lost to the medium; None while the state can be written."""
-        return self._writer.failure
-
     async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
         """Make everything durable, or raise and change nothing. A caller cancelled while it waits does not know."""
         if self._closed:
@@ -159,26 +154,24 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
-        self._writer.queue.put(None)
         await asyncio.get_running_loop().run_in_executor(self._readers, self._release)
         self._readers.shutdown()
-        private.release(self._held)
 
     def abandon(self) -> None:
         """Let go of what nothing was done with, where what was to work on it could not be built."""
         self._closed = True
-        self._writer.queue.put(None)
         self._release()
         self._readers.shutdown()
-        private.release(self._held)
 
     def _release(self) -> None:
+        self._writer.queue.put(None)
         self._writer.join()
         self._reading.close()
         self._writer.reserve.close()
         with suppress(sqlite3.Error):
             self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer.connection.close()
+        private.release(self._held)
 
 
 class _Writer(Thread):
@@ -188,7 +181,7 @@ class _Writer(Thread):
         super().__init__(name="remit-writer", daemon=True)
         self.connection, self.reserve = connection, reserve
         self.queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self.failure: RemitError | None = None
+        self.failure: RemitError | None = None  # why the last group was lost to the medium; None: it can be written
         migrate(connection)
         if connection.execute(SQL["new"]).fetchone()[0]:
             connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))

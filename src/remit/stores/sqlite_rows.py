@@ -141,8 +141,6 @@ class SqliteRows:
             self._weight(kind, row)
         return found
 
-    # -- tasks and what hangs below no task -------------------------------------------------------------------------
-
     def names(self, name: str, *values: str | int) -> list[str]:
         """Return the first column of a named statement."""
         return [str(row[0]) for row in self.all(name, *values)]
@@ -203,8 +201,6 @@ class SqliteRows:
             for _, name, rev, until, body, _ in self._verified("records", "records of", kind)
             if isinstance(body, bytes)
         ]
-
-    # -- the audit tree and the state -------------------------------------------------------------------------------
 
     def entries(self, start: int, limit: int, tree: Frontier) -> list[Entry]:
         """Return audit entries of ``tree`` from ``start``; IntegrityError unless they are what it was grown from."""
