@@ -9,27 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from remit.errors import RemitError
-    from remit.sdk import (
-        Approval,
-        AsyncApproval,
-        AsyncClient,
-        AsyncGrant,
-        AsyncLease,
-        AsyncTask,
-        Bounds,
-        Client,
-        Credential,
-        Grant,
-        Lease,
-        Place,
-        Report,
-        Task,
-        acurrent,
-        atask,
-        current,
-        detail,
-        task,
-    )
+    from remit.sdk import *
 
 __all__ = [
     "Approval",
@@ -62,12 +42,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module `remit` has no attribute `{name}`")
     import importlib
 
-    home = importlib.import_module("remit.errors" if name == "RemitError" else "remit.sdk")
-    value: object = getattr(home, name)
+    value: object = getattr(importlib.import_module("remit.errors" if name == "RemitError" else "remit.sdk"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    """List the public names."""
     return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from remit.errors import LapsedError
-from remit.sdk.loopback import Loopback
+from remit.sdk.login import Loopback
 
 
 def answered(loopback: Loopback, *queries: str) -> list[httpx.Response]:

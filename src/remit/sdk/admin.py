@@ -18,20 +18,16 @@ def reload() -> Flow[Json]:
 
 
 def explain(grant: str) -> Flow[Json]:
-    """Return how the policies decide on a grant now, and why."""
     return ask(ApiCall("GET", f"{POLICY}/explain/{quoted(grant)}"))
 
 
 def keys() -> Flow[Json]:
-    """Return the keys that verify, by ring, and which of them sign."""
     return ask(ApiCall("GET", KEYS))
 
 
 def rotate(ring: str) -> Flow[Json]:
-    """Have a new key of a ring sign."""
     return ask(ApiCall("POST", f"{KEYS}/{quoted(ring)}/rotate"))
 
 
 def revoke(ring: str, kid: str) -> Flow[Json]:
-    """End what a key has signed."""
     return ask(ApiCall("POST", f"{KEYS}/{quoted(ring)}/{quoted(kid)}/revoke"))

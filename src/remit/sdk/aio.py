@@ -10,7 +10,6 @@ Example::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextvars import Token
 from datetime import datetime
 from typing import Self, TypeVar, Unpack
@@ -21,7 +20,7 @@ from remit.errors import NotFoundError, RemitError
 from remit.sdk import asking, verbs
 from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, awaitable_context, request_of, unreachable
 from remit.sdk.asking import ApprovalRequest
-from remit.sdk.detail import TTL, DetailLike, seconds
+from remit.sdk.detail import TTL, DetailLike, Wishes, seconds
 from remit.sdk.dpop import DPoPKey
 from remit.sdk.grant import Credential, GrantHandle, credential_of, current_grant, instant, not_hiding
 from remit.sdk.place import Place, find
@@ -60,7 +59,7 @@ class AsyncClient:
             return result
 
     @awaitable_context
-    async def task(self, purpose: str, *, grants: Iterable[DetailLike], bounds: Bounds) -> AsyncTask:
+    async def task(self, purpose: str, *, grants: Wishes, bounds: Bounds) -> AsyncTask:
         """Open a task; inside a run, where one is open already, a child of the run's grant that is labelled so."""
         if self.place.in_run:
             own = await self.run(verbs.own(self.place.grant))
@@ -93,16 +92,12 @@ class AsyncGrant(GrantHandle):
         self._entered: list[Token[GrantHandle | None]] = []
 
     @awaitable_context
-    async def delegate(
-        self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]
-    ) -> AsyncGrant:
+    async def delegate(self, label: str = "", *, grants: Wishes, **bounds: Unpack[BoundsOptions]) -> AsyncGrant:
         """Make a child, no wider than this grant. Nobody has to know the child beforehand."""
         flow = verbs.delegate(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
         return AsyncGrant(self._client, await self._client.run(flow))
 
-    async def ask(
-        self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]
-    ) -> AsyncApproval:
+    async def ask(self, label: str = "", *, grants: Wishes, **bounds: Unpack[BoundsOptions]) -> AsyncApproval:
         """Ask the task's human for a child that exceeds this grant; ``wait`` of the answer makes it when approved."""
         flow = asking.ask_for(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
         return AsyncApproval(self._client, await self._client.run(flow))
@@ -139,8 +134,7 @@ class AsyncApproval:
     """What a human was asked, and the way on once they have approved."""
 
     def __init__(self, client: AsyncClient, asked: ApprovalRequest) -> None:
-        self._client = client
-        self.asked = asked
+        self._client, self.asked = client, asked
         self.id = asked.id  # by which a human decides
 
     @awaitable_context
@@ -175,10 +169,8 @@ class AsyncLease:
     """A credential in use. As a context manager it yields the credential, and is revoked at the end."""
 
     def __init__(self, client: AsyncClient, credential: Credential) -> None:
-        self._client = client
-        self.id = credential.lease
-        self.credential = credential
-        self.expires_at = credential.expires_at
+        self._client, self.credential = client, credential
+        self.id, self.expires_at = credential.lease, credential.expires_at
 
     async def renew(self, ttl: TTL) -> datetime:
         """Extend the lease in place; return its new end."""
@@ -198,7 +190,7 @@ class AsyncLease:
 
 
 @awaitable_context
-async def atask(purpose: str, *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> AsyncTask:
+async def atask(purpose: str, *, grants: Wishes, **bounds: Unpack[BoundsOptions]) -> AsyncTask:
     """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
 
     ``grants`` are names of resources (as wide as their bound), narrowed names (``detail``), or whole details.

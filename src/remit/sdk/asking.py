@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from remit.errors import ApprovalError, LapsedError, PendingError
 from remit.sdk import verbs
 from remit.sdk._wire import ApiCall, Flow, Json, ask, ask_list, ask_proven, decoded, quoted
-from remit.sdk.detail import Detail, DetailLike, expand
+from remit.sdk.detail import Details, Wishes, expand
 from remit.sdk.verbs import Bounds, DPoPBinding, TokenResponse
 
 PATH = "/v1/approvals"
@@ -40,12 +39,7 @@ class ApprovalRequest:
 
 
 def ask_for(
-    parent: str,
-    known: Sequence[Detail],
-    grants: Iterable[DetailLike],
-    bounds: Bounds,
-    label: str = "",
-    bound_to: DPoPBinding | None = None,
+    parent: str, known: Details, grants: Wishes, bounds: Bounds, label: str = "", bound_to: DPoPBinding | None = None
 ) -> Flow[ApprovalRequest]:
     """Ask the task's human for a child of a grant that exceeds it; names are expanded as in ``delegate``."""
     body = {"parent": parent, **verbs.grant_request(expand(grants, known), bounds, label)}

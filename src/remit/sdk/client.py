@@ -11,7 +11,6 @@ Example::
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from contextvars import Token
 from datetime import datetime
 from typing import Self, TypeVar, Unpack
@@ -22,7 +21,7 @@ from remit.errors import NotFoundError, RemitError
 from remit.sdk import asking, verbs
 from remit.sdk._wire import BASE, KEEPING, PASSING, PATIENCE, Flow, request_of, unreachable
 from remit.sdk.asking import ApprovalRequest
-from remit.sdk.detail import TTL, DetailLike, seconds
+from remit.sdk.detail import TTL, DetailLike, Wishes, seconds
 from remit.sdk.dpop import DPoPKey
 from remit.sdk.grant import Credential, GrantHandle, credential_of, current_grant, instant, not_hiding
 from remit.sdk.place import Place, find
@@ -60,7 +59,7 @@ class Client:
             result: T = done.value
             return result
 
-    def task(self, purpose: str, *, grants: Iterable[DetailLike], bounds: Bounds) -> Task:
+    def task(self, purpose: str, *, grants: Wishes, bounds: Bounds) -> Task:
         """Open a task; inside a run, where one is open already, a child of the run's grant that is labelled so."""
         if self.place.in_run:
             own = self.run(verbs.own(self.place.grant))
@@ -92,12 +91,12 @@ class Grant(GrantHandle):
         self._client = client
         self._entered: list[Token[GrantHandle | None]] = []
 
-    def delegate(self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> Grant:
+    def delegate(self, label: str = "", *, grants: Wishes, **bounds: Unpack[BoundsOptions]) -> Grant:
         """Make a child, no wider than this grant. Nobody has to know the child beforehand."""
         flow = verbs.delegate(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
         return Grant(self._client, self._client.run(flow))
 
-    def ask(self, label: str = "", *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> Approval:
+    def ask(self, label: str = "", *, grants: Wishes, **bounds: Unpack[BoundsOptions]) -> Approval:
         """Ask the task's human for a child that exceeds this grant; ``wait`` of the answer makes it when approved."""
         flow = asking.ask_for(self.id, self.details, grants, Bounds(**bounds), label, self.binding())
         return Approval(self._client, self._client.run(flow))
@@ -133,8 +132,7 @@ class Approval:
     """What a human was asked, and the way on once they have approved."""
 
     def __init__(self, client: Client, asked: ApprovalRequest) -> None:
-        self._client = client
-        self.asked = asked
+        self._client, self.asked = client, asked
         self.id = asked.id  # by which a human decides
 
     def wait(self, within: TTL = "10m") -> Grant:
@@ -168,10 +166,8 @@ class Lease:
     """A credential in use. As a context manager it yields the credential, and is revoked at the end."""
 
     def __init__(self, client: Client, credential: Credential) -> None:
-        self._client = client
-        self.id = credential.lease
-        self.credential = credential
-        self.expires_at = credential.expires_at
+        self._client, self.credential = client, credential
+        self.id, self.expires_at = credential.lease, credential.expires_at
 
     def renew(self, ttl: TTL) -> datetime:
         """Extend the lease in place; return its new end."""
@@ -190,7 +186,7 @@ class Lease:
             self.revoke()
 
 
-def task(purpose: str, *, grants: Iterable[DetailLike], **bounds: Unpack[BoundsOptions]) -> Task:
+def task(purpose: str, *, grants: Wishes, **bounds: Unpack[BoundsOptions]) -> Task:
     """Open a task for this purpose; it lasts 15 minutes unless ``ttl`` says otherwise.
 
     ``grants`` are names of resources (as wide as their bound), narrowed names (``detail``), or whole details.

@@ -15,7 +15,9 @@ from typing import TypeGuard
 from remit.errors import InvalidRequestError, ScopeError
 
 Detail = dict[str, object]
+Details = Sequence[Detail]
 DetailLike = str | Mapping[str, object]  # a resource's name, a name with overrides, or a whole detail
+Wishes = Iterable[DetailLike]
 TTL = str | int | timedelta
 
 _TTL = re.compile(r"([0-9]{1,9})([smhd]?)")
@@ -52,7 +54,7 @@ def name_of(wish: DetailLike) -> str:
     return name
 
 
-def expand(wishes: Iterable[DetailLike], known: Sequence[Mapping[str, object]]) -> list[Detail]:
+def expand(wishes: Wishes, known: Sequence[Mapping[str, object]]) -> list[Detail]:
     """Return whole details for wishes, from the details of the grant or of the resources' bounds."""
     return [expand_one(wish, known) for wish in wishes]
 

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import ipaddress
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 
@@ -38,7 +41,6 @@ from remit.errors import (
     UpstreamError,
 )
 from remit.sdk.dpop import base64url
-from remit.sdk.loopback import Loopback
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 OFFLINE = "offline_access"
@@ -48,6 +50,18 @@ INTERVAL = 5.0  # seconds between polls, RFC 8628 §3.2
 AWAY = "try again; where it keeps on, `remit doctor` looks at the issuers that are configured"
 WITHOUT = {"device_authorization_endpoint": "log in without --device: by a browser on this machine"}
 AGAIN = "log in again with `remit login`"
+
+HOST = "127.0.0.1"  # a literal: `localhost` may be somebody else's, RFC 8252 §8.3
+DONE = b"<!doctype html><title>remit</title><p>The login is back at your terminal. You may close this page.\n"
+STRANGE = b"<!doctype html><title>remit</title><p>This is not the answer that is waited for.\n"
+HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Connection": "close",
+}
 
 Say = Callable[[str, str], None]  # what a human has to visit, and the code to enter there or ""
 Pause = Callable[[float], None]
@@ -90,6 +104,82 @@ def chosen_client(known: Sequence[Mapping[str, Any]], issuer: str | None, client
         f"the broker knows no such client for this{f': it knows {names}' if names else ''}",
         help="configure [[humans]], or name both --issuer and --client-id",
     )
+
+
+class Loopback(HTTPServer):
+    """A port that is open for one authorization response (RFC 8252 §7.3, §8.3): that to ``state`` alone."""
+
+    timeout = 0.2  # seconds between looks whether nobody waits any more
+
+    def __init__(self, state: str) -> None:
+        self.state = state
+        self.answer: dict[str, str] | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        super().__init__((HOST, 0), _Handler)
+
+    @property
+    def redirect_uri(self) -> str:
+        """Where the issuer sends the browser back to."""
+        return f"http://{HOST}:{self.server_port}/callback"
+
+    def wait(self, seconds: float) -> dict[str, str]:
+        """Return the parameters of the answer, or raise LapsedError."""
+        self._thread.join(seconds)
+        if self.answer is None:
+            raise LapsedError("nobody logged in in time", help="try again; without a browser here, with --device")
+        return self.answer
+
+    def _serve(self) -> None:
+        while self.answer is None and not self._closed:
+            self.handle_request()
+
+    def offer(self, path: str) -> bool:
+        """Take the path of a request if it is the answer."""
+        parts = urlsplit(path)
+        try:
+            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True, max_num_fields=32)
+        except ValueError:
+            return False
+        fields = dict(pairs)
+        fits = parts.path == "/callback" and len(fields) == len(pairs)
+        if not fits or not hmac.compare_digest(fields.get("state", "").encode(), self.state.encode()):
+            return False
+        self.answer = fields
+        return True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Let a connection that broke be the problem of whoever broke it."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._thread.join()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 5.0  # seconds for a request that was begun
+    server: Loopback
+
+    def do_GET(self) -> None:
+        taken = self.server.offer(self.path)
+        page = DONE if taken else STRANGE
+        self.send_response(200 if taken else 400)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def version_string(self) -> str:
+        return "remit"  # and nothing of how
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base class has it
+        pass  # a path carries a code
 
 
 class OpenIDClient:

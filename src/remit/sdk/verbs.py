@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 from remit.errors import InvalidRequestError, NotFoundError, UpstreamError
 from remit.sdk._wire import ApiCall, Flow, Json, ask, ask_list, ask_proven, check, decoded, encoded, quoted
-from remit.sdk.detail import TTL, Detail, DetailLike, expand, expand_one, meant, name_of, seconds, whole
+from remit.sdk.detail import TTL, DetailLike, Details, Wishes, expand, expand_one, meant, name_of, seconds, whole
 from remit.sdk.dpop import DPoPKey
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -67,7 +67,7 @@ class TokenResponse:
     task: str
     grant: str
     expires_in: int | None  # seconds, of the token if there is one
-    details: Sequence[Detail]
+    details: Details
     token: str | None = field(default=None, repr=False)
     bound_to: DPoPBinding | None = field(default=None, repr=False)
     nonce: str | None = None  # of the server that gave the token
@@ -88,7 +88,7 @@ class Report:
 
 
 def open_task(
-    purpose: str, grants: Iterable[DetailLike], bounds: Bounds, key: DPoPKey | None = None, id_token: str | None = None
+    purpose: str, grants: Wishes, bounds: Bounds, key: DPoPKey | None = None, id_token: str | None = None
 ) -> Flow[TokenResponse]:
     """Open a task at the operator's own socket, for the human of ``id_token`` or for the owner of the state.
 
@@ -108,9 +108,9 @@ def open_task(
     return (yield from exchange({**form, **grant_request(expand(wishes, known), timed)}, bound_to))
 
 
-def known_bounds(wishes: Iterable[DetailLike]) -> Flow[list[Detail]]:
+def known_bounds(wishes: Wishes) -> Flow[Details]:
     """Return the bounds of the resources that are wished for by name."""
-    known: list[Detail] = []
+    known: list[Json] = []
     for name in dict.fromkeys(name_of(wish) for wish in wishes if not whole(wish)):
         try:
             found = yield from resource(name)
@@ -122,19 +122,14 @@ def known_bounds(wishes: Iterable[DetailLike]) -> Flow[list[Detail]]:
 
 
 def delegate(
-    parent: str,
-    known: Sequence[Detail],
-    grants: Iterable[DetailLike],
-    bounds: Bounds,
-    label: str = "",
-    bound_to: DPoPBinding | None = None,
+    parent: str, known: Details, grants: Wishes, bounds: Bounds, label: str = "", bound_to: DPoPBinding | None = None
 ) -> Flow[TokenResponse]:
     """Make a child of a grant; names are expanded to the parent's only detail for them."""
     request = grant_request(expand(grants, known), bounds, label)
     return exchange({"subject_token": parent, "subject_token_type": GRANT, **request}, bound_to)
 
 
-def grant_request(details: Sequence[Detail], bounds: Bounds, label: str = "") -> Json:
+def grant_request(details: Details, bounds: Bounds, label: str = "") -> Json:
     """Return the members of a grant request, as JSON."""
     request: Json = {"authorization_details": list(details), "depth": bounds.depth, "fan_out": bounds.fan_out}
     request |= {"exercise": bounds.exercise, "unattested": bounds.unattested}
@@ -185,7 +180,6 @@ def own(named: str | None = None) -> Flow[TokenResponse]:
 
 
 def tasks() -> Flow[list[Json]]:
-    """Return the tasks that the caller may see."""
     return ask_list(ApiCall("GET", "/v1/tasks"), "tasks")
 
 
@@ -212,16 +206,16 @@ def find(node_id: str) -> Flow[Json]:
     raise NotFoundError(f"there is no `{node_id}`, or you may not know of it", help="see `remit tree`")
 
 
-def details_of(task_document: Json, grant: str) -> list[Detail]:
+def details_of(task_document: Json, grant: str) -> Details:
     """Return the details of a grant of a task."""
-    for node in task_document.get("grants", []):
-        if node.get("grant") == grant:
-            found: list[Detail] = node.get("authorization_details", [])
-            return found
-    raise NotFoundError(f"there is no `{grant}` in this task")
+    found = [node for node in task_document.get("grants", []) if node.get("grant") == grant]
+    if not found:
+        raise NotFoundError(f"there is no `{grant}` in this task")
+    details: Details = found[0].get("authorization_details", [])
+    return details
 
 
-def issue(task_id: str, grant: str, wish: DetailLike, known: Sequence[Detail], key: str | None = None) -> Flow[Json]:
+def issue(task_id: str, grant: str, wish: DetailLike, known: Details, key: str | None = None) -> Flow[Json]:
     """Make a credential for a detail of a grant. ``key`` (Idempotency-Key) first revokes its earlier lease."""
     body = {"grant": grant, "detail": expand_one(wish, known)}
     headers = {"Idempotency-Key": key} if key else {}
@@ -229,22 +223,18 @@ def issue(task_id: str, grant: str, wish: DetailLike, known: Sequence[Detail], k
 
 
 def renew(lease: str, ttl: TTL) -> Flow[Json]:
-    """Extend a lease in place."""
     return ask(ApiCall("POST", f"/v1/leases/{quoted(lease)}/renew", body={"ttl": seconds(ttl)}))
 
 
 def revoke(task_id: str, grant: str) -> Flow[Report]:
-    """End a grant and everything below it."""
     return _ended(f"/v1/tasks/{quoted(task_id)}/grants/{quoted(grant)}/revoke")
 
 
 def revoke_lease(lease: str) -> Flow[Report]:
-    """End one lease."""
     return _ended(f"/v1/leases/{quoted(lease)}/revoke")
 
 
 def close(task_id: str) -> Flow[Report]:
-    """End a task."""
     return _ended(f"/v1/tasks/{quoted(task_id)}/close")
 
 
@@ -270,12 +260,10 @@ def _ended(path: str) -> Flow[Report]:
 
 
 def resources() -> Flow[list[Json]]:
-    """Return all configured resources."""
     return ask_list(ApiCall("GET", "/v1/resources"), "resources")
 
 
 def resource(name: str) -> Flow[Json]:
-    """Return a configured resource."""
     return ask(ApiCall("GET", f"/v1/resources/{quoted(name)}"))
 
 
@@ -290,17 +278,14 @@ def check_resource(name: str) -> Flow[Json]:
 
 
 def delete_resource(name: str) -> Flow[Json]:
-    """Remove a resource and its secret."""
     return ask(ApiCall("DELETE", f"/v1/resources/{quoted(name)}"))
 
 
 def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
-    """Store the static secret of a resource, sealed."""
     return ask(ApiCall("PUT", f"/v1/secrets/{quoted(name)}", body={"resource": resource_name, "value": value}))
 
 
 def entries(start: int, limit: int = PAGE) -> Flow[list[Json]]:
-    """Return audit entries from ``start``, at most ``limit``."""
     return ask_list(ApiCall("GET", "/v1/audit", query={"start": start, "limit": limit}), "entries")
 
 
@@ -310,17 +295,14 @@ def audit() -> Flow[Json]:
 
 
 def checkpoint() -> Flow[str]:
-    """Return the newest signed checkpoint (a C2SP note)."""
     answer = yield ApiCall("GET", "/v1/audit/checkpoint")
     check(answer)
     return answer.text
 
 
 def inclusion(seq: int, size: int) -> Flow[Json]:
-    """Return the proof that an entry is in the log of ``size`` entries."""
     return ask(ApiCall("GET", "/v1/audit/proof/inclusion", query={"seq": seq, "size": size}))
 
 
 def consistency(old: int, new: int) -> Flow[Json]:
-    """Return the proof that the log of ``new`` entries extends that of ``old``."""
     return ask(ApiCall("GET", "/v1/audit/proof/consistency", query={"from": old, "to": new}))

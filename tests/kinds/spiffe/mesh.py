@@ -14,6 +14,7 @@ from typing import Any
 
 from grpclib.client import Channel
 from grpclib.const import Cardinality
+from spiffe._proto import workload_pb2 as pb
 
 from remit.broker import Broker
 from remit.compose import kinds
@@ -26,7 +27,7 @@ from remit.core.spiffe import TrustBundle
 from remit.core.task import Grant
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
-from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
+from remit.kinds.spiffe.calls import SECURITY, SERVICE
 from remit.kinds.spiffe.listen import WorkloadApi
 from remit.link.edge import following
 from remit.ports import Resource
@@ -170,7 +171,7 @@ class Client:
     """Calls by name; requests are given by their fields."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel, self._pb = channel, stubs()
+        self._channel = channel
 
     @asynccontextmanager
     async def stream(
@@ -179,7 +180,7 @@ class Client:
         """Begin a call; what is yielded has ``recv_message``."""
         stem = name.removeprefix("Fetch")
         stem = stem if name.startswith("Fetch") else name
-        request, response = getattr(self._pb, f"{stem}Request"), getattr(self._pb, f"{stem}Response")
+        request, response = getattr(pb, f"{stem}Request"), getattr(pb, f"{stem}Response")
         given = METADATA if metadata is None else metadata
         cardinality = Cardinality.UNARY_STREAM if name in STREAMS else Cardinality.UNARY_UNARY
         call = self._channel.request(f"{SERVICE}/{name}", cardinality, request, response, metadata=dict(given))

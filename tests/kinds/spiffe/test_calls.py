@@ -14,12 +14,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
+from spiffe._proto import workload_pb2 as pb
 
 from remit.core.policy import Decision, Question
 from remit.core.principal import Holder
 from remit.core.spiffe import TrustBundle
 from remit.errors import NotFoundError
-from remit.kinds.spiffe.calls import SECURITY, SERVICE, stubs
+from remit.kinds.spiffe.calls import SECURITY, SERVICE
 from remit.kinds.spiffe.svids import Svids
 from tests.broker.world import OPERATOR, SEARCH
 from tests.kinds.spiffe.mesh import BOTH, CALLS, LEDGER, MAIL, METADATA, PATIENCE, STREAMS, Client, Mesh, meshed, run
@@ -77,7 +78,6 @@ def test_a_grant_without_a_detail_for_svids_has_no_identity(tmp_path: Path, name
 @pytest.mark.parametrize("name", ["FetchWITSVID", "FetchWITBundles"])
 def test_a_call_that_there_is_none_of_is_unimplemented(tmp_path: Path, name: str) -> None:
     async def body(mesh: Mesh) -> None:
-        pb = stubs()
         async with mesh.place(await mesh.opened()) as path, Channel(path=str(path)) as channel:
             call = UnaryStreamMethod(channel, f"{SERVICE}/{name}", pb.JWTSVIDRequest, pb.JWTSVIDResponse)
             with pytest.raises(GRPCError) as caught:

@@ -11,8 +11,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from remit.core.task import Grant
-from remit.kinds.spiffe.calls import Known, Pulse, WorkloadService
-from remit.kinds.spiffe.svids import Svids
+from remit.kinds.spiffe.calls import WorkloadService
+from remit.kinds.spiffe.svids import Known, Pulse, Svids
 from tests.broker.world import OPERATOR, on_end
 from tests.kinds.spiffe.mesh import STREAMS, Mesh, run
 

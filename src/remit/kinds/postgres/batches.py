@@ -78,11 +78,8 @@ class LeaseBatches:
     """Makes lease roles on one connection of its own."""
 
     def __init__(self, connections: Connections, clock: Callable[[], datetime], random: Callable[[int], bytes]) -> None:
-        self._connections = connections
-        self._clock = clock
-        self._random = random
-        self._busy = asyncio.Lock()
-        self._looking = asyncio.Lock()
+        self._connections, self._clock, self._random = connections, clock, random
+        self._busy, self._looking = asyncio.Lock(), asyncio.Lock()
         self._waiting: list[PlannedRole] = []
         self._task: asyncio.Task[None] | None = None
         self._bundles: dict[Detail, Bundle] = {}
@@ -152,7 +149,12 @@ class LeaseBatches:
         if not batch:
             return
         try:
-            await self._commit(batch)
+            deadline = min(planned.issue_by for planned in batch)
+            async with asyncio.timeout(self._remaining(deadline)):
+                bundles = {planned.detail: await self._bundle(planned.detail) for planned in batch}
+                connection = await self._ready(len(batch), bundles.values())
+                await connection.execute(self._script(batch, bundles, deadline))
+            self._made += len(batch)
         except asyncpg.PostgresError as error:
             if self._connection is None or self._connection.is_closed():
                 raise
@@ -177,14 +179,6 @@ class LeaseBatches:
         else:
             raise wrapped(error) from error
 
-    async def _commit(self, batch: Sequence[PlannedRole]) -> None:
-        deadline = min(planned.issue_by for planned in batch)
-        async with asyncio.timeout(self._remaining(deadline)):
-            bundles = {planned.detail: await self._bundle(planned.detail) for planned in batch}
-            connection = await self._ready(len(batch), bundles.values())
-            await connection.execute(self._script(batch, bundles, deadline))
-        self._made += len(batch)
-
     async def _bundle(self, detail: Detail) -> Bundle:
         if detail not in self._bundles:
             async with self._looking:
@@ -204,7 +198,15 @@ class LeaseBatches:
             await connection.execute(f"{_SESSION}; {_PREPARE}")
             await drop_empty(connection)
         if self._creator is None or self._made + count > PER_CREATOR:
-            await self._become(connection)
+            key = int.from_bytes(self._random(4), "big") >> 1
+            creator = f"{await connection.fetchval(_OWN)}_{key:08x}"
+            self._skew = await self._connections.skew(connection)  # anew now and then: clocks drift, machines sleep
+            await connection.execute(  # its lock, held from now on, says that it lives, however empty it is
+                f"RESET ROLE; SELECT pg_advisory_unlock_all(); SELECT pg_advisory_lock_shared({CREATOR_LOCKS}, {key}); "
+                f"SET LOCAL createrole_self_grant = 'set'; CREATE ROLE {quoted(creator)} NOLOGIN CREATEROLE NOINHERIT; "
+                f"SET ROLE {quoted(creator)}"
+            )
+            self._creator, self._made, self._joined = creator, 0, set()
         missing = {bundle.oid: bundle.name for bundle in bundles if bundle.oid not in self._joined}
         if missing:
             creator = quoted(self._creator or "")
@@ -212,18 +214,6 @@ class LeaseBatches:
             await connection.execute(f"RESET ROLE; {grant}; SET ROLE {creator}")
             self._joined |= missing.keys()
         return connection
-
-    async def _become(self, connection: Connection) -> None:
-        """Act as a new creator from now on; holding its lock says that it lives, however empty it is."""
-        key = int.from_bytes(self._random(4), "big") >> 1
-        creator = f"{await connection.fetchval(_OWN)}_{key:08x}"
-        self._skew = await self._connections.skew(connection)  # anew now and then: clocks drift, machines sleep
-        await connection.execute(
-            f"RESET ROLE; SELECT pg_advisory_unlock_all(); SELECT pg_advisory_lock_shared({CREATOR_LOCKS}, {key}); "
-            f"SET LOCAL createrole_self_grant = 'set'; CREATE ROLE {quoted(creator)} NOLOGIN CREATEROLE NOINHERIT; "
-            f"SET ROLE {quoted(creator)}"
-        )
-        self._creator, self._made, self._joined = creator, 0, set()
 
     def _script(self, batch: Sequence[PlannedRole], bundles: dict[Detail, Bundle], deadline: datetime) -> str:
         joins: dict[Bundle, list[str]] = {}

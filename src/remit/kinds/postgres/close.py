@@ -5,7 +5,7 @@ Rules:
 - Shut: NOLOGIN, PASSWORD NULL, out of the bundle, in one transaction for all, or for halves of them when that fails. A
   role may change itself (its password), and so hold its row: then its sessions are kept out while it is shut.
 - A lease that fills the server (its memory for locks, its connections) makes any step fail: then too its sessions are
-  kept out, from a standby connection (``standby``), while the step is tried again.
+  kept out, from the standby connection, while the step is tried again.
 - Put out: sessions are found by the role's oid and terminated until there are none. A backend that had passed its check
   when we committed has no user to be seen by yet; it is waited out, by its transaction in ``pg_locks``. Which they
   were is remembered: whoever begins a login later finds the door shut, and holds up nobody.
@@ -26,7 +26,6 @@ from typing import TypeAlias, TypeVar
 
 from remit.errors import EngineError, EngineRefusedError
 from remit.kinds.postgres.connections import DRIVER_ERRORS, Connection, Connections, names, quoted, refused, wrapped
-from remit.kinds.postgres.standby import Standby
 
 T = TypeVar("T")
 Waited: TypeAlias = dict[str, frozenset[tuple[object, ...]]]  # role -> those who may have passed before it was shut
@@ -84,13 +83,13 @@ class Role:
     bundles: tuple[str, ...]
 
 
-async def close(connections: Connections, standby: Standby, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+async def close(connections: Connections, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """End the authority of the roles ``wanted``; return those that have none left and no session.
 
     ``waited`` is kept from one call to the next, so that each waits for fewer.
     """
-    shut = await _shut(connections, standby, wanted, waited)
-    inside = await _insisting(standby, wanted, partial(_empty, connections, wanted, waited))
+    shut = await _shut(connections, wanted, waited)
+    inside = await _insisting(connections, wanted, partial(_empty, connections, wanted, waited))
     closed = frozenset(name for name in wanted if name in shut) - inside
     for name in closed:
         waited.pop(name, None)
@@ -171,7 +170,7 @@ async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
     return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["creator"] or "", tuple(r["bundles"])) for r in rows]
 
 
-async def _shut(connections: Connections, standby: Standby, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
+async def _shut(connections: Connections, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """Shut all roles at once; if that fails, as many at once as may be. Return those that are shut or absent."""
 
     async def shut(some: Sequence[str]) -> None:
@@ -182,7 +181,7 @@ async def _shut(connections: Connections, standby: Standby, wanted: Sequence[str
     except EngineError as error:
         if not refused(error):
             raise
-        async with _kept_out(standby, wanted):
+        async with _kept_out(connections, wanted):
             with suppress(EngineError):  # one of them may be holding its row, and shutting needs it
                 async with connections.session() as connection:
                     roles = await _find(connection, wanted)
@@ -197,14 +196,14 @@ async def _shut(connections: Connections, standby: Standby, wanted: Sequence[str
     return frozenset(wanted)
 
 
-async def _insisting(standby: Standby, wanted: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
+async def _insisting(connections: Connections, wanted: Sequence[str], work: Callable[[], Awaitable[T]]) -> T:
     """Do ``work``; when the server refuses, again and again while the sessions of the roles are kept out."""
     try:
         return await work()
     except EngineError as error:
         if not refused(error):
             raise
-    async with _kept_out(standby, wanted):
+    async with _kept_out(connections, wanted):
         for _ in range(RESISTANCE):
             await asyncio.sleep(POLL_SECONDS[1])
             try:
@@ -216,14 +215,14 @@ async def _insisting(standby: Standby, wanted: Sequence[str], work: Callable[[],
 
 
 @asynccontextmanager
-async def _kept_out(standby: Standby, wanted: Sequence[str]) -> AsyncIterator[None]:
+async def _kept_out(connections: Connections, wanted: Sequence[str]) -> AsyncIterator[None]:
     """Terminate the sessions of roles as they come; afterwards fill the standby again, or leave that to the next."""
     done = asyncio.Event()
 
     async def terminate() -> None:
         while not done.is_set():
             with suppress(EngineError):
-                await standby.put_out(wanted)
+                await connections.standby.put_out(wanted)
             await asyncio.sleep(POLL_SECONDS[0])
 
     watch = asyncio.create_task(terminate())
@@ -233,7 +232,7 @@ async def _kept_out(standby: Standby, wanted: Sequence[str]) -> AsyncIterator[No
         done.set()
         await watch
         with suppress(EngineError):
-            await standby.hold()
+            await connections.standby.hold()
 
 
 async def _halving(work: Callable[[Sequence[T]], Awaitable[object]], items: Sequence[T]) -> list[T]:
@@ -256,7 +255,7 @@ async def _transact(
     connections: Connections, steps: Callable[[Sequence[Role]], list[str]], roles: Sequence[Role]
 ) -> None:
     """Take ``steps`` for roles in one transaction, as those who administer them."""
-    scripts = [_as(creator, steps(some)) for creator, some in _by_creator(roles).items()]
+    scripts = [_as(creator, steps(some)) for creator, some in _grouped((r.creator, r) for r in roles).items()]
     await connections.transaction(lambda connection: connection.execute("; ".join([_PATIENCE, *scripts])), attempts=1)
 
 
@@ -266,7 +265,7 @@ async def _shut_all(connection: Connection, wanted: Sequence[str], waited: Waite
     for role in found:
         if role.open:
             waited.pop(role.name, None)  # others may pass until this is committed
-    for creator, roles in _by_creator(found).items():
+    for creator, roles in _grouped((role.creator, role) for role in found).items():
         bars = [f"ALTER ROLE {quoted(role.name)} NOLOGIN PASSWORD NULL" for role in roles if role.open]
         if steps := _leave(roles) + bars:
             script.append(_as(creator, steps))
@@ -275,10 +274,7 @@ async def _shut_all(connection: Connection, wanted: Sequence[str], waited: Waite
 
 
 def _leave(roles: Sequence[Role]) -> list[str]:
-    joined: dict[str, list[str]] = {}
-    for role in roles:
-        for bundle in role.bundles:
-            joined.setdefault(bundle, []).append(role.name)
+    joined = _grouped((bundle, role.name) for role in roles for bundle in role.bundles)
     return [f"REVOKE {quoted(bundle)} FROM {names(members)}" for bundle, members in joined.items()]
 
 
@@ -286,10 +282,10 @@ def _drop(roles: Sequence[Role]) -> list[str]:
     return [f"DROP ROLE {names(role.name for role in roles)}"]
 
 
-def _by_creator(roles: Iterable[Role]) -> Mapping[str, list[Role]]:
-    grouped: dict[str, list[Role]] = {}
-    for role in roles:
-        grouped.setdefault(role.creator, []).append(role)
+def _grouped(pairs: Iterable[tuple[str, T]]) -> Mapping[str, list[T]]:
+    grouped: dict[str, list[T]] = {}
+    for key, value in pairs:
+        grouped.setdefault(key, []).append(value)
     return grouped
 
 

@@ -1,4 +1,4 @@
-"""Connections to one PostgreSQL database, under the broker's login.
+"""Connections to one PostgreSQL database, under the broker's login: a pool, and a standby for ending leases.
 
 Rules:
 
@@ -14,7 +14,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TypeAlias, TypeVar
@@ -38,6 +38,20 @@ _NO_TLS = "rejected SSL upgrade"  # what asyncpg says of it, in an exception of 
 CONCURRENT = frozenset({"XX000", "40001", "40P01", "55P03", "42710", "23505"})
 _GONE = ("08", "57P", "53")  # classes of errors that say nothing about the statement: connection, shutdown, resources
 _CROWDED = frozenset({"53200", "53300"})  # no memory for a lock, no connection left: a lease can bring that about
+LOCKS = 256  # a server with the settings it comes with has room for some 20,000
+
+_TAKE = """
+SELECT pg_try_advisory_lock((random() * 2147483646)::int, n::int) FROM generate_series(1, $1 - (
+  SELECT count(*) FROM pg_lock_status() WHERE locktype = 'advisory' AND pid = pg_backend_pid())) AS n
+"""
+
+# That all backends are listed depends on what giving back returned, so that giving back comes first.
+_SPEND = """
+WITH freed AS MATERIALIZED (SELECT pg_advisory_unlock_all()::text AS answer)
+SELECT pg_terminate_backend(a.pid)
+FROM freed, LATERAL pg_stat_get_activity(CASE WHEN freed.answer = 'never' THEN 0 END) AS a
+WHERE a.usesysid IS NOT NULL AND pg_get_userbyid(a.usesysid)::text = ANY ($1::text[])
+"""
 
 Connection: TypeAlias = asyncpg.Connection
 Record: TypeAlias = asyncpg.Record
@@ -95,14 +109,8 @@ def _verifying() -> ssl.SSLContext:
     return made
 
 
-DRIVER_ERRORS: tuple[type[BaseException], ...] = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-    EOFError,
-)
+_OF_ASYNCPG = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+DRIVER_ERRORS: tuple[type[BaseException], ...] = (*_OF_ASYNCPG, OSError, EOFError)
 
 
 def names(identifiers: Iterable[str]) -> str:
@@ -116,12 +124,11 @@ def quoted(identifier: str) -> str:
 
 
 class Connections:
-    """A small pool on the resource's database, opened when first used, and single connections to other databases."""
+    """A pool on the resource's database, opened when first used; the standby; single ones to other databases."""
 
     def __init__(self, place: DatabaseAddress, secret: Secret | None, clock: Callable[[], datetime]) -> None:
-        self.target = place
-        self._secret = secret
-        self._clock = clock
+        self.target, self._secret, self._clock = place, secret, clock
+        self.standby = Standby(self)
         self._free = asyncio.LifoQueue[Connection | None]()
         for _ in range(POOL):
             self._free.put_nowait(None)
@@ -194,8 +201,73 @@ class Connections:
 
     async def close(self) -> None:
         """Wait for the connections that are lent out, and close all."""
+        await self.standby.close()
         lent = [await self._free.get() for _ in range(POOL)]
         for held in lent:
             if held is not None and not held.is_closed():
                 held.terminate()
             self._free.put_nowait(None)
+
+
+class Standby:
+    """A connection, and memory for locks, kept for ending leases when one has used up what the server has of either.
+
+    Any role may take advisory locks until the server has no memory for one more (SQLSTATE 53200). From then on whoever
+    needs a lock in that memory fails: who logs in, who changes a role, who looks one up.
+
+    - It is open before the first lease is issued, and holds advisory locks that mean nothing but their memory.
+    - One prepared statement gives them back and terminates the sessions of leases. It names no table, so that it needs
+      no lock before it has given back its own; what it looks up then takes their place.
+    - The locks are exclusive, with keys by chance: nobody can share one and so keep its memory from being free.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._turn = asyncio.Lock()
+        self._connection: Connection | None = None
+        self._spend: asyncpg.prepared_stmt.PreparedStatement | None = None
+        self._full = False
+
+    async def hold(self) -> None:
+        """Have the connection and all its locks, or raise EngineError."""
+        if self._full and self._connection is not None and not self._connection.is_closed():
+            return
+        async with self._using() as connection:
+            await connection.fetch(_TAKE, LOCKS)
+            self._full = True
+
+    async def put_out(self, roles: Sequence[str]) -> None:
+        """Terminate the sessions that ``roles`` have now, spending the locks; EngineError when that fails."""
+        async with self._using():
+            self._full = False
+            if self._spend is not None:
+                await self._spend.fetch(list(roles))
+
+    async def close(self) -> None:
+        async with self._turn:
+            self._drop()
+
+    @asynccontextmanager
+    async def _using(self) -> AsyncIterator[Connection]:
+        """Lend the connection; an error that the server has told does not break it."""
+        async with self._turn:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._drop()
+                    self._connection = connection = await self._connections.connect()
+                    await connection.execute("SET plan_cache_mode = force_generic_plan")  # planned once, now
+                    self._spend = await connection.prepare(_SPEND)
+                    await self._spend.fetch([])
+                yield self._connection
+            except DRIVER_ERRORS as error:
+                if not self._connections.survives(self._connection, error):
+                    self._drop()
+                raise wrapped(error) from error
+            except BaseException:  # a statement that was cut short may still be running
+                self._drop()
+                raise
+
+    def _drop(self) -> None:
+        connection, self._connection, self._spend, self._full = self._connection, None, None, False
+        if connection is not None and not connection.is_closed():
+            connection.terminate()

@@ -30,7 +30,6 @@ from remit.kinds.postgres import target
 from remit.kinds.postgres.batches import LeaseBatches, PlannedRole, drop_empty
 from remit.kinds.postgres.bundle import drop_idle, lower
 from remit.kinds.postgres.connections import Connections
-from remit.kinds.postgres.standby import Standby
 from remit.ports import Clock, Finding, Issued, Resource
 
 # A SCRAM-SHA-256 verifier (RFC 5803) is made on our side, of one iteration: they slow down guessing of passwords that
@@ -49,21 +48,14 @@ class PostgresEngine:
     def __init__(
         self, resource: Resource, secret: Secret | None, *, clock: Clock, random: Callable[[int], bytes]
     ) -> None:
-        """Read the destination, or raise InvalidRequestError; connect when first used.
-
-        ``secret`` is the password of the broker's login; ``random`` returns that many random octets.
-        """
-        self._resource = resource
-        self._target = target(resource)
-        self._random = random
+        """Read the destination, or raise InvalidRequestError; connect when first used. ``secret`` is a password."""
+        self._resource, self._target, self._random = resource, target(resource), random
         self._connections = Connections(self._target, secret, clock)
-        self._standby = Standby(self._connections)
         self._batches = LeaseBatches(self._connections, clock, random)
         self._waited: postgres_close.Waited = {}
 
     def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
         """Name the role after the lease; InvalidRequestError or UnknownDetailError when that is impossible."""
-        del agent
         if not _LEASE.fullmatch(lease_id):
             raise InvalidRequestError("the id of a lease is letters, digits, `_` and `-`")
         lower(detail)
@@ -74,7 +66,7 @@ class PostgresEngine:
         """Create the role; EngineError when it may exist or not, EngineRefusedError when asking again is no use."""
         self._check(plan)
         password = new_password(self._random)
-        await self._standby.hold()  # no lease without the means to end it
+        await self._connections.standby.hold()  # no lease without the means to end it
         verifier = scram_verifier(password, self._random(SALT_BYTES))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
@@ -89,7 +81,6 @@ class PostgresEngine:
         await postgres_close.extend(self._connections, plan.name, expires_at)
 
     async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
-        """End one lease."""
         self._check(plan)
         if plan.name not in await self.revoke_many([plan]):
             raise EngineError("a session of the lease has not ended yet")
@@ -97,7 +88,7 @@ class PostgresEngine:
     async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
         """End many leases at once: one transaction, then their sessions."""
         ours = [plan.name for plan in plans if self._ours(plan)]
-        return await postgres_close.close(self._connections, self._standby, ours, self._waited)
+        return await postgres_close.close(self._connections, ours, self._waited)
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
         """Drop revoked roles and what they own, then the bundles and creators that became idle."""
@@ -115,9 +106,7 @@ class PostgresEngine:
             return await postgres_inspect.inspect(connection, self._resource.bound)
 
     async def close(self) -> None:
-        """Let go of all connections."""
         await self._batches.close()
-        await self._standby.close()
         await self._connections.close()
 
     def _ours(self, plan: Plan) -> bool:

@@ -7,17 +7,19 @@ the metadata ``workload.spiffe.io: true``, so that nobody can be made to call he
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from importlib.util import find_spec
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from remit.core.spiffe import TrustBundle
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.server import Stream
+from h2.exceptions import ProtocolError
+from spiffe._proto import workload_pb2 as pb
+
 from remit.errors import (
     DeniedError,
     EngineError,
@@ -28,14 +30,9 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from remit.kinds.spiffe.svids import Svids
+from remit.kinds.spiffe.svids import Known, Pulse, Svids
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort
-from remit.ports.identity import Authority, Federation
-
-if TYPE_CHECKING:
-    from grpclib.const import Handler
-    from grpclib.server import Stream
 
 SERVICE = "/SpiffeWorkloadAPI"
 SECURITY = "workload.spiffe.io"
@@ -45,68 +42,19 @@ ABSENT = ("FetchWITSVID", "FetchWITBundles")  # optional, and incubating
 _LOG = logging.getLogger("remit.kinds")
 
 
-def check_installed() -> None:
-    """Refuse to go on without the extra; nothing of it is loaded yet."""
-    if not all(map(find_spec, ("grpclib", "spiffe"))):
-        raise UnavailableError("the Workload API is not installed", help="in a clone of remit: pip install '.[spiffe]'")
-
-
-def stubs() -> ModuleType:
-    """Return the messages of the Workload API, as the ``spiffe`` package has them."""
-    from spiffe._proto import workload_pb2
-
-    return workload_pb2
-
-
-class Pulse:
-    """Wakes all streams that wait: the authority changed, or some grant ended."""
-
-    def __init__(self) -> None:
-        self.next = asyncio.Event()  # whoever takes it before looking at what there is misses nothing
-
-    def beat(self) -> None:
-        """Wake whoever waits."""
-        self.next.set()
-        self.next = asyncio.Event()
-
-
-class Known:
-    """The bundles that a run may have: the broker's own, and those of the trust domains that it knows, each apart."""
-
-    def __init__(self, authority: Authority, federation: Federation | None) -> None:
-        self.authority, self._federation = authority, federation
-        self.name = f"spiffe://{authority.trust_domain}"
-
-    def roots(self) -> dict[str, bytes]:
-        """Return certificates of authorities by the SPIFFE ID of their trust domain, DER, one after the other."""
-        found = {name: b"".join(each.authorities) for name, each in self._others().items() if each.authorities}
-        return {**found, self.name: b"".join(self.authority.certificates())}
-
-    def jwks(self) -> dict[str, bytes]:
-        """Return JWK Sets by the SPIFFE ID of their trust domain."""
-        found = {name: each.jwks for name, each in self._others().items() if each.jwks}
-        own = [{**jwk, "use": "jwt-svid"} for jwk in self.authority.jwks()]
-        return {name: json.dumps({"keys": list(keys)}).encode() for name, keys in {**found, self.name: own}.items()}
-
-    def _others(self) -> Mapping[str, TrustBundle]:
-        found = {} if self._federation is None else self._federation.current()
-        return {f"spiffe://{name}": each for name, each in found.items()}
-
-
 class WorkloadService:
     """Answers for one run."""
 
     def __init__(self, broker: BrokerPort, svids: Svids, known: Known, pulse: Pulse, clock: Clock) -> None:
         """Hand out ``svids``; push again when ``pulse`` beats and what was sent is no longer what there is."""
-        self._broker, self._svids, self._known = broker, svids, known
-        self._pulse, self._clock, self._pb = pulse, clock, stubs()
+        self._broker, self._svids, self._known, self._pulse, self._clock = broker, svids, known, pulse, clock
+        self.x509_bundles = partial(self._bundles, pb.X509BundlesResponse, known.roots)
+        self.jwt_bundles = partial(self._bundles, pb.JWTBundlesResponse, known.jwks)
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return the calls by path, as ``grpclib`` wants them."""
-        from grpclib.const import Cardinality, Handler
-
-        pb, one, many = self._pb, Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
-        calls = {
+        one, many = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        calls: dict[str, tuple[Any, ...]] = {
             "FetchX509SVID": (self.x509_svid, many, pb.X509SVIDRequest, pb.X509SVIDResponse),
             "FetchX509Bundles": (self.x509_bundles, many, pb.X509BundlesRequest, pb.X509BundlesResponse),
             "FetchJWTSVID": (self.jwt_svid, one, pb.JWTSVIDRequest, pb.JWTSVIDResponse),
@@ -118,9 +66,6 @@ class WorkloadService:
 
     def _guarded(self, call: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
         """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
-        from grpclib.const import Status
-        from grpclib.exceptions import GRPCError, StreamTerminatedError
-        from h2.exceptions import ProtocolError
 
         async def guarded(stream: Stream[Any, Any]) -> None:
             try:
@@ -144,24 +89,21 @@ class WorkloadService:
             svid = await self._svids.certified()
             chain, key, others = svid.der("certificate"), svid.der("key"), self._known.roots()
             name, own = str(svid.credential["spiffe_id"]), others.pop(self._known.name)
-            one = self._pb.X509SVID(spiffe_id=name, x509_svid=chain, x509_svid_key=key, bundle=own)
-            return self._pb.X509SVIDResponse(svids=[one], federated_bundles=others), svid.half
+            one = pb.X509SVID(spiffe_id=name, x509_svid=chain, x509_svid_key=key, bundle=own)
+            return pb.X509SVIDResponse(svids=[one], federated_bundles=others), svid.half
 
         await self._push(stream, current)
 
-    async def x509_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
-        """Send the bundles of X.509 authorities, and again when one changes."""
-        await self._push(stream, partial(self._bundles, self._pb.X509BundlesResponse, self._known.roots))
-
-    async def jwt_bundles(self, stream: Stream[Any, Any], _request: Any) -> None:
-        """Send the bundles of JWT authorities, and again when one changes."""
-        await self._push(stream, partial(self._bundles, self._pb.JWTBundlesResponse, self._known.jwks))
-
     async def _bundles(
-        self, response: Callable[..., object], bundles: Callable[[], dict[str, bytes]]
-    ) -> tuple[object, datetime | None]:
-        await self._svids.entitled()
-        return response(bundles=bundles()), None
+        self, response: Callable[..., object], bundles: Callable[[], object], stream: Stream[Any, Any], _request: Any
+    ) -> None:
+        """Send the bundles of all authorities, and again when one changes."""
+
+        async def current() -> tuple[object, None]:
+            await self._svids.entitled()
+            return response(bundles=bundles()), None
+
+        await self._push(stream, current)
 
     async def _push(
         self, stream: Stream[Any, Any], current: Callable[[], Awaitable[tuple[object, datetime | None]]]
@@ -185,8 +127,8 @@ class WorkloadService:
         if request.spiffe_id and request.spiffe_id != (await self._svids.entitled()).agent:
             raise DeniedError("this is not the caller's SPIFFE ID")
         spiffe_id, token = await self._svids.token(request.audience)
-        svid = self._pb.JWTSVID(spiffe_id=spiffe_id, svid=token.reveal())
-        await stream.send_message(self._pb.JWTSVIDResponse(svids=[svid]))
+        svid = pb.JWTSVID(spiffe_id=spiffe_id, svid=token.reveal())
+        await stream.send_message(pb.JWTSVIDResponse(svids=[svid]))
 
     async def validate(self, stream: Stream[Any, Any], request: Any) -> None:
         """Send what a JWT-SVID of this trust domain says; one whose grant has ended is refused before it expires."""
@@ -196,22 +138,17 @@ class WorkloadService:
             await self._broker.grant(str(claims.get("grant")))
         except (DeniedError, NotFoundError, UnauthenticatedError) as error:
             raise InvalidRequestError(error.detail) from error
-        response = self._pb.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]))
+        response = pb.ValidateJWTSVIDResponse(spiffe_id=str(claims["sub"]))
         response.claims.update(claims)
         await stream.send_message(response)
 
     async def absent(self, _stream: Stream[Any, Any], _request: Any) -> None:
         """Say that there is no such call; what ``grpclib`` says of a path that it does not know, Go does not read."""
-        from grpclib.const import Status
-        from grpclib.exceptions import GRPCError
-
         raise GRPCError(Status.UNIMPLEMENTED, "there are no WIT-SVIDs here")
 
 
 async def _received(stream: Stream[Any, Any]) -> Any:
     """Return the request; InvalidRequestError for what is none, whatever the library makes of it."""
-    from grpclib.exceptions import GRPCError, StreamTerminatedError
-
     if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
         raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
     try:

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from remit.core.principal import Holder
-from remit.kinds.spiffe.calls import Known, Pulse, WorkloadService, check_installed, stubs
-from remit.kinds.spiffe.svids import Svids
+from remit.errors import UnavailableError
+from remit.kinds.spiffe.svids import Known, Pulse, Svids
 from remit.ports.broker import Notice
 from remit.ports.kind import SocketContext
 from remit.ports.listening import Closing, Quota, Start
@@ -32,7 +34,10 @@ class WorkloadApi:
 
     def __init__(self, lent: SocketContext) -> None:
         """Serve SVIDs of the authority and the bundles of the federation; UnavailableError without the extra."""
-        check_installed()
+        if not all(map(find_spec, ("grpclib", "spiffe"))):
+            raise UnavailableError(
+                "the Workload API is not installed", help="in a clone of remit: pip install '.[spiffe]'"
+            )
         self._broker, self._known, self._clock = lent.broker, Known(lent.authority, lent.federation), lent.clock
         self._pulse = Pulse()
         lent.authority.on_change(self._pulse.beat)
@@ -48,9 +53,12 @@ class WorkloadApi:
         self, sock: socket.socket, holder: Holder, start: Start | None = None, share: Quota | None = None
     ) -> Callable[[], None]:
         """Serve ``holder`` on a listening unix socket; return what ends that."""
-        await asyncio.to_thread(stubs)  # it brings grpc and pydantic, 15 MB that brokers without runs need not have
+        # `spiffe` brings grpc and pydantic, 15 MB that brokers without runs need not have
+        await asyncio.to_thread(import_module, "remit.kinds.spiffe.calls")
         from grpclib.config import Configuration
         from grpclib.server import Server
+
+        from remit.kinds.spiffe.calls import WorkloadService
 
         svids = Svids(self._broker, holder, self._known.authority, self._clock)
         service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
@@ -59,8 +67,7 @@ class WorkloadApi:
         calls, connections = Server([service], config=config), set[Bounded]()
 
         def accepted() -> Bounded:
-            inner = calls._protocol_factory()  # noqa: SLF001 - we accept in its place
-            return Bounded(inner, connections, share)
+            return Bounded(calls._protocol_factory(), connections, share)  # noqa: SLF001 - we accept in its place
 
         if start is not None:
             server: Closing = await start(accepted, sock)
@@ -103,12 +110,10 @@ class Bounded(asyncio.Protocol):
     """A connection that holds no more than a few small calls: they are read whole before they are looked at."""
 
     def __init__(self, inner: H2Protocol, others: set[Bounded], share: Quota | None = None) -> None:
-        self._inner, self._others, self._frames = inner, others, Frames()
-        self._share = share
+        self._inner, self._others, self._frames, self._share = inner, others, Frames(), share
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Admit a connection, unless there are many."""
         self._transport = transport  # type: ignore[assignment]  # of a stream socket, it is one of a stream
         if len(self._others) >= MAX_CONNECTIONS or (self._share is not None and not self._share.take()):
             self.cut()
@@ -120,7 +125,6 @@ class Bounded(asyncio.Protocol):
         self._inner.processor.processors[UnknownFrameReceived] = lambda _: None  # RFC 9113 §5.5: to be ignored
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, unless there are too many of one call, or too many calls."""
         if self not in self._others:
             return
         if not self._frames.fit(data):
@@ -142,13 +146,11 @@ class Bounded(asyncio.Protocol):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on."""
         self._inner.resume_writing()
         if self._transport is not None:
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection and end its calls."""
         if self in self._others:
             self._others.discard(self)
             if self._share is not None:

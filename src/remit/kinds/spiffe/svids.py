@@ -1,9 +1,10 @@
-"""The SVIDs of one run: leases that the broker makes for its grant, kept until half their life is over."""
+"""What a run may have: its SVIDs, leases of its grant that are kept until half their life is over; and bundles."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +13,54 @@ from datetime import datetime, timedelta
 from remit.core.principal import Holder
 from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
+from remit.core.spiffe import TrustBundle
 from remit.core.task import Grant, LeaseState
 from remit.errors import DeniedError, NotFoundError
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort
-from remit.ports.identity import Authority
+from remit.ports.identity import Authority, Federation
 
 KIND = "spiffe"
 LEAST = timedelta(seconds=1)  # between two SVIDs
 AUDIENCES = 16  # sets of audiences whose tokens are kept at a time
+Audiences = tuple[str, ...]
 
 _ARMOUR = re.compile(r"-----BEGIN [A-Z ]+-----\n([A-Za-z0-9+/=\n]+)-----END [A-Z ]+-----")
+
+
+class Pulse:
+    """Wakes all streams that wait: the authority changed, or some grant ended."""
+
+    def __init__(self) -> None:
+        self.next = asyncio.Event()  # whoever takes it before looking at what there is misses nothing
+
+    def beat(self) -> None:
+        """Wake whoever waits."""
+        self.next.set()
+        self.next = asyncio.Event()
+
+
+class Known:
+    """The bundles that a run may have: the broker's own, and those of the trust domains that it knows, each apart."""
+
+    def __init__(self, authority: Authority, federation: Federation | None) -> None:
+        self.authority, self._federation = authority, federation
+        self.name = f"spiffe://{authority.trust_domain}"
+
+    def roots(self) -> dict[str, bytes]:
+        """Return certificates of authorities by the SPIFFE ID of their trust domain, DER, one after the other."""
+        found = {name: b"".join(each.authorities) for name, each in self._others().items() if each.authorities}
+        return {**found, self.name: b"".join(self.authority.certificates())}
+
+    def jwks(self) -> dict[str, bytes]:
+        """Return JWK Sets by the SPIFFE ID of their trust domain."""
+        found = {name: each.jwks for name, each in self._others().items() if each.jwks}
+        own = [{**jwk, "use": "jwt-svid"} for jwk in self.authority.jwks()]
+        return {name: json.dumps({"keys": list(keys)}).encode() for name, keys in {**found, self.name: own}.items()}
+
+    def _others(self) -> Mapping[str, TrustBundle]:
+        found = {} if self._federation is None else self._federation.current()
+        return {f"spiffe://{name}": each for name, each in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +84,8 @@ class Svids:
 
     def __init__(self, broker: BrokerPort, holder: Holder, authority: Authority, clock: Clock) -> None:
         self._broker, self._holder, self._authority, self._clock = broker, holder, authority, clock
-        self._certified: dict[tuple[str, ...], IssuedSvid] = {}
-        self._tokens: dict[tuple[str, ...], IssuedSvid] = {}  # by audiences
+        self._certified: dict[Audiences, IssuedSvid] = {}  # for none
+        self._tokens: dict[Audiences, IssuedSvid] = {}
         self._asking = asyncio.Lock()
 
     async def entitled(self) -> Grant:
@@ -75,11 +113,7 @@ class Svids:
             return (await self.entitled()).agent, text if isinstance(text, Secret) else Secret(text)
 
     async def _current(
-        self,
-        kept: dict[tuple[str, ...], IssuedSvid],
-        key: tuple[str, ...],
-        detail: Detail,
-        narrower: Mapping[str, object],
+        self, kept: dict[Audiences, IssuedSvid], key: Audiences, detail: Detail, narrower: Mapping[str, object]
     ) -> IssuedSvid:
         """Return the SVID that is ``kept`` under a key while it is fresh, else a new one."""
         issued = kept.get(key)
