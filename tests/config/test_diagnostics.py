@@ -6,7 +6,8 @@ import pytest
 
 from remit.compose import wiring
 from remit.config import settings
-from remit.config.diagnostics import line_of, located, unknown
+from remit.config.sections import unknown
+from remit.config.settings import line_of, located
 from remit.errors import InvalidRequestError, UnavailableError
 
 TEXT = """listen = 3

@@ -16,8 +16,7 @@ from remit.compose import identities, key_rings, kinds, signals
 from remit.compose.identities import TrustedIssuers
 from remit.compose.policy import LastGoodPolicies, PolicyDirectory
 from remit.compose.signals import ConfiguredSignals
-from remit.config.diagnostics import located
-from remit.config.settings import Settings
+from remit.config.settings import Settings, located
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.grant import LOCAL

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
-from remit.config.diagnostics import unknown
 from remit.config.values import (
     MAX_ENTRIES,
     Address,
@@ -77,6 +78,16 @@ def loopback(text: str, name: str) -> Address | None:
     return address
 
 
+def unknown(name: str, known: Iterable[str], what: str = "a setting") -> InvalidRequestError:
+    """Return the refusal of a name, a section or ``section.setting``; ``known`` are the last parts that there are."""
+    section, dot, last = name.rpartition(".")
+    among = sorted(known)
+    near = get_close_matches(last, among, 1)
+    all_ = ", ".join(f"`{section}{dot}{one}`" for one in among)
+    told = f"did you mean `{section}{dot}{near[0]}`?" if near else f"there are {all_}"
+    return InvalidRequestError(f"`{name}` is not {what}", help=told)
+
+
 class AuditSection(Section, frozen=True):
     """``witness``: a directory, best under other custody, that keeps checkpoints of the audit log."""
 
@@ -115,13 +126,11 @@ class TlsSection(Section, frozen=True):
 
     @property
     def url(self) -> str:
-        """The base URL of the control plane, and the issuer."""
-        return f"https://{self._hosts(self.names[0])[0]}"
+        return f"https://{self._hosts(self.names[0])[0]}"  # the base of the control plane, and the issuer
 
     @property
     def hosts(self) -> frozenset[str]:
-        """What the Host header may hold."""
-        return frozenset(host for name in self.names for host in self._hosts(name))
+        return frozenset(host for name in self.names for host in self._hosts(name))  # what a Host header may hold
 
     def _hosts(self, name: str) -> tuple[str, ...]:
         host = f"[{name}]" if ":" in name else name

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from msgspec.inspect import StructType, UnionType, VarTupleType, type_info
 
-from remit.config.diagnostics import located, unknown
-from remit.config.sections import Configuration, loopback
+from remit.config.sections import Configuration, loopback, unknown
 from remit.config.values import Address, decode
 from remit.errors import InvalidRequestError
 
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
 _EXPECTED = re.compile(r"Expected `(\w+)[^`]*`(?: of length [<>]= (\d+))?(?:, got .*)?")
-_SECTIONS = Configuration.__struct_fields__
+_SETTING = re.compile(r"`([a-z_]+(?:\.[^`.]+)?)`")  # or a section, as details begin with it
+_HEADER = re.compile(r"\s*\[\[?\s*([\w-]+)\s*\]")
 _NAMED = {"str": "text", "bool": "true or false", "array": "a list", "object": "a table"}
 
 
@@ -32,18 +33,15 @@ class Places:
 
     @property
     def control(self) -> Path:
-        """The operator's socket."""
-        return self.runtime / "control.sock"
+        return self.runtime / "control.sock"  # the operator's
 
     @property
     def log(self) -> Path:
-        """What the broker says to its operator, never to a caller."""
-        return self.state / "log"
+        return self.state / "log"  # what the broker says to its operator, never to a caller
 
     @property
     def launch(self) -> Path:
-        """The socket on which runs hand over their listeners."""
-        return self.runtime / "launch.sock"
+        return self.runtime / "launch.sock"  # where runs hand over their listeners
 
 
 class Settings(Configuration, frozen=True, kw_only=True):
@@ -65,25 +63,20 @@ class Settings(Configuration, frozen=True, kw_only=True):
 
     @property
     def api(self) -> Address | None:
-        """Where the control plane listens over TCP; None for no such listener."""
-        return loopback(self.listen.api, "listen.api")
+        return loopback(self.listen.api, "listen.api")  # of the control plane over TCP; None: no such listener
 
     @property
     def gateway(self) -> Address | None:
-        """Where the gateway listens for callers outside runs; None for no such listener."""
-        return loopback(self.listen.gateway, "listen.gateway")
+        return loopback(self.listen.gateway, "listen.gateway")  # for callers outside runs; None: no such listener
 
     @property
     def policies(self) -> Path | None:
-        """The directory of policies; None: none are configured."""
         return None if self.policy is None else self.policy.directory
 
     @property
     def issuer(self) -> str:
         """The issuer of tokens: the API's own URL, that of the TLS listener if there is one."""
-        if self.tls is not None:
-            return self.tls.url
-        return (self.api or Address(("127.0.0.1", 8470))).url
+        return (self.tls or self.api or Address(("127.0.0.1", 8470))).url
 
 
 def places(environ: Mapping[str, str]) -> Places:
@@ -130,7 +123,7 @@ def _refusal(said: str) -> InvalidRequestError:
         full = f"{name}.{field[2]}".lstrip(".")
         if field[1] == "missing required":
             return InvalidRequestError(f"`{full}` is missing")
-        return unknown(full, _section(name)[0]) if name else unknown(full, _SECTIONS, "a section")
+        return unknown(full, _section(name)[0]) if name else unknown(full, Configuration.__struct_fields__, "a section")
     if expected is None:
         return InvalidRequestError(f"`{name}` {text}")
     if "." not in name:
@@ -151,7 +144,31 @@ def _section(name: str) -> tuple[Sequence[str], str]:
     return table.cls.__struct_fields__ if isinstance(table, StructType) else (), form
 
 
-# -- what sections say of each other ----------------------------------------------------------------------------------
+@contextmanager
+def located(config: Path) -> Iterator[None]:
+    """Have a refusal from within that names a setting say in which file it is, and in which line if that is clear."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        named = _SETTING.match(error.detail)
+        if named is None or not config.exists():
+            raise
+        line = line_of(config.read_text("utf-8"), named[1])
+        where = str(config) if line is None else f"{config}:{line}"
+        raise InvalidRequestError(f"{where}: {error.detail}", help=error.help) from error
+
+
+def line_of(text: str, name: str) -> int | None:
+    """Return the line, from 1, where TOML text has a setting (``section.setting``) or section; None unless just one."""
+    section, _, key = name.partition(".")
+    wanted, current, found = re.compile(rf'\s*"?{re.escape(key or section)}"?\s*='), "", []
+    for number, line in enumerate(text.splitlines(), 1):
+        header = _HEADER.match(line)
+        current = header[1] if header else current
+        at = wanted.match(line) and current == (section if key else "")
+        if at or (header and not key and current == section):
+            found.append(number)
+    return found[0] if len(found) == 1 else None
 
 
 def _check_unique(values: Iterable[object], said: str) -> None:
