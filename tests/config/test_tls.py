@@ -28,7 +28,7 @@ def test_no_section_is_no_listener() -> None:
 def test_a_listener_has_an_address_files_and_names() -> None:
     found = read(GOOD)
     assert found is not None
-    assert found.listen == ("0.0.0.0", 8443)  # noqa: S104 - as above
+    assert found.listen == ("0.0.0.0", 8443)  # noqa: S104 - a setting that was read; nothing listens
     assert (found.certificate, found.key) == (Path("/etc/remit/tls.pem"), Path("/etc/remit/tls.key"))
 
 

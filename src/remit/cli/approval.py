@@ -7,7 +7,7 @@ request, by a login that the broker begins for it. Inside a run neither is there
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -58,8 +58,7 @@ def ask(
 
 
 def approvals(
-    every: Annotated[bool, option("--all -a", "Those that are over, too.")] = False,
-    json: options.Json = False,
+    every: Annotated[bool, option("--all -a", "Those that are over, too.")] = False, json: options.Json = False
 ) -> None:
     """List what waits for a human's decision.
 
@@ -71,15 +70,14 @@ def approvals(
     found = [item for item in sdk.ask(sdk.asking.approvals()) if every or item["state"] == "pending"]
     columns = ("approval", "state", "for", "purpose", "exceeds", "who decides", "until")
     none = "nothing was asked" if every else "nothing waits for a decision"
-    answer(json, {"approvals": found}, Table(columns, [_row(item) for item in found]) if found else none)
-
-
-def _row(item: Mapping[str, Any]) -> Sequence[str]:
-    purpose = item["task"]["purpose"] if "task" in item else item["request"].get("purpose", "")  # of a task to be
-    beyond = [detail_line(detail) for detail in item.get("offending", ())]
-    beyond += [name for name in item.get("exceeds", ()) if name != "authorization_details"]
-    until = item["expires_at"]
-    return item["approval"], item["state"], item["verb"], purpose, "; ".join(beyond), _who(item), until
+    listed = []
+    for item in found:
+        purpose = item["task"]["purpose"] if "task" in item else item["request"].get("purpose", "")  # of a task to be
+        beyond = [detail_line(detail) for detail in item.get("offending", ())]
+        beyond += [name for name in item.get("exceeds", ()) if name != "authorization_details"]
+        asked = item["approval"], item["state"], item["verb"]
+        listed.append((*asked, purpose, "; ".join(beyond), _who(item), item["expires_at"]))
+    answer(json, {"approvals": found}, Table(columns, listed) if found else none)
 
 
 def approve(approval: Id, digest: Digest = None, as_owner: AsOwner = False, json: options.Json = False) -> None:

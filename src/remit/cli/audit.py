@@ -179,9 +179,7 @@ def _text(path: Path) -> str:
 
 @app.command("prove")
 def prove(
-    seq: Annotated[int, argument("SEQ", "The number of the entry.", min=0)],
-    key: Key = None,
-    json: options.Json = False,
+    seq: Annotated[int, argument("SEQ", "The number of the entry.", min=0)], key: Key = None, json: options.Json = False
 ) -> None:
     """Prove that an entry is in the log that the newest checkpoint signs, and check the proof here.
 

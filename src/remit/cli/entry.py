@@ -27,22 +27,18 @@ def main() -> None:
         from remit.compose.environ import begin_anew
 
         begin_anew()
+    if sys.argv[1:] not in (["up"], ["up", "--json"]):
+        raise SystemExit(run(sys.argv[1:]))
     # What reads command lines takes 15 MB, which a broker would keep for as long as it serves.
-    raise SystemExit(serve(sys.argv[1:]) if sys.argv[1:] in (["up"], ["up", "--json"]) else run(sys.argv[1:]))
-
-
-def serve(arguments: Sequence[str]) -> int:
-    """Run ``remit up``; return its exit code."""
     from remit.cli.render import complain
     from remit.compose.up import foreground
     from remit.errors import RemitError
 
     try:
-        foreground(as_json="--json" in arguments)
+        foreground(as_json="--json" in sys.argv)
     except RemitError as error:
         complain(error)
-        return FAILED
-    return 0
+        raise SystemExit(FAILED) from error
 
 
 def trusted(path: Sequence[str], current: str) -> list[str]:

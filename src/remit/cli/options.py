@@ -33,8 +33,8 @@ def option(names: str, text: str, **more: Any) -> Any:
     return typer.Option(*words, metavar=metavar, help=text, **more)
 
 
-def argument(metavar: str, text: str, **more: Any) -> Any:
-    return typer.Argument(metavar=metavar or None, help=text, **more)
+def argument(metavar: str | None, text: str, **more: Any) -> Any:
+    return typer.Argument(metavar=metavar, help=text, **more)
 
 
 def seconds(text: str) -> int:
@@ -53,7 +53,7 @@ def duration(text: str | None) -> str | None:
 
 Json = Annotated[bool, option("--json", "Print one JSON object.")]
 GrantId = Annotated[str, option("--grant -g GRANT", "The grant it comes from.", envvar="REMIT_GRANT")]
-Label = Annotated[str, argument("", "What the child is called, for people to read.")]
+Label = Annotated[str, argument(None, "What the child is called, for people to read.")]
 Ttl = Annotated[str | None, option("--ttl TIME", "How long at most: 90s, 15m, 1h.", callback=duration)]
 
 

@@ -168,8 +168,7 @@ secrets.callback()(lambda: None)  # keeps `set` a command of its own
 
 @secrets.command("set")
 def set_secret(
-    name: Annotated[str, argument("NAME", "The resource whose secret it is.")],
-    json: options.Json = False,
+    name: Annotated[str, argument("NAME", "The resource whose secret it is.")], json: options.Json = False
 ) -> None:
     """Set the static secret of a resource, from stdin or a prompt.
 

@@ -35,7 +35,7 @@ class TaskOptions(options.GrantOptions):
 
 @options.expanded
 def open_(
-    purpose: Annotated[str, argument("", "What the task is for, in a sentence. It goes into the audit log.")],
+    purpose: Annotated[str, argument(None, "What the task is for, in a sentence. It goes into the audit log.")],
     *,
     request: TaskOptions,
     as_owner: AsOwner = False,
@@ -53,10 +53,7 @@ def open_(
     granted(opened, json, *detail_lines(opened.details), f"use it: remit run --grant {opened.grant} -- COMMAND")
 
 
-def show(
-    node: Annotated[str, argument("ID", "A task, grant, lease or approval.")],
-    json: options.Json = False,
-) -> None:
+def show(node: Annotated[str, argument("ID", "A task, grant, lease or approval.")], json: options.Json = False) -> None:
     """Show a task, a grant, a lease or an approval, with everything that is known of it.
 
     \b
