@@ -96,7 +96,7 @@ def test_the_upstream_is_held_while_the_client_is_full_and_is_read_again_when_it
         assert p.lines[0][1].log == ["pause"]
         await p.upstream_says(OK[-1:])
         assert p.lines[0][1].log == ["pause", "resume"]
-        assert len(p.rig.pool._idle) == 1
+        assert len(p.rig.pool.idle) == 1
 
     scene(act)
 

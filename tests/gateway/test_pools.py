@@ -59,7 +59,7 @@ def test_a_pool_that_nobody_uses_is_forgotten() -> None:
         async with rig() as r:
             assert (await r.get("/api/bytes/1")).status == 200
             await passed(r, IDLE - 1)
-            assert len(r.pool._idle) == 1
+            assert len(r.pool.idle) == 1
             await passed(r, 2)
             assert r.gateway.plane.pools._tasks == {}
             assert (await r.get("/api/bytes/1")).status == 200
@@ -82,7 +82,7 @@ def test_an_idle_connection_of_another_task_gives_way_where_no_descriptor_is_lef
             await wires[2].send(r.request("/api/bytes/1", port=ports[2]))
             assert (await wires[2].reply()).status == 200
             first, second, third = (pools["api"] for pools in r.gateway.plane.pools._tasks.values())
-            assert [len(pool._idle) for pool in (first, second, third)] == [0, 1, 1]
+            assert [len(pool.idle) for pool in (first, second, third)] == [0, 1, 1]
 
     play(act)
 
@@ -96,7 +96,7 @@ def test_a_pool_with_a_request_under_way_is_kept() -> None:
             await passed(r, IDLE + 1)
             r.upstream.held.set()
             assert (await wire.reply()).status == 200
-            assert len(r.pool._idle) == 1
+            assert len(r.pool.idle) == 1
 
     play(act)
 

@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from remit import catalog
 from remit.core.orders import ANY, Value, args_permit, json_text
@@ -109,8 +108,7 @@ class HttpRequest:
         return self.has_body and (self.fields.get(b"content-encoding") or b"identity").lower() != b"identity"
 
     @property
-    def access(self) -> Access:
-        """The use that is attempted, before its arguments are known."""
+    def access(self) -> Access:  # without its arguments
         return Access(self.target.resource, self.method, self.target.path)
 
 
@@ -223,11 +221,11 @@ def _enough(target: HttpTarget, request: HttpRequest, args: Args | None = None, 
     return enough(target.resource.kind, replace(request.access, args=args), left_open)
 
 
-def enough(kind: str, access: Access, more: Mapping[str, object] = MappingProxyType({})) -> dict[str, object]:
+def enough(kind: str, access: Access, more: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return the smallest detail that would permit a use and ``more`` arguments; large ones are left open."""
     args: object = ANY
     if sum(map(len, access.args.values())) <= MAX_ECHO:
-        args = {name: json.loads(text) for name, text in access.args.items()} | dict(more)
+        args = {name: json.loads(text) for name, text in access.args.items()} | dict(more or {})
     found = {"type": kind, "resource": access.resource, "actions": [access.action], "paths": [access.path]}
     return {**found, **({"args": args} if args else {})}
 

@@ -15,14 +15,12 @@ from urllib.parse import quote, unquote_to_bytes
 from remit import jose
 from remit.core.orders import json_text
 from remit.errors import PlaceholderError, RemitError
-from remit.gateway import framing
-from remit.gateway.framing import Fields
+from remit.gateway.framing import Fields, request_fields
 from remit.gateway.fronts import Front
 from remit.gateway.plane import BoundedCache, DataPlane
 from remit.gateway.quota import TaskQuota
 from remit.gateway.scrub import UPLOAD, Meter, Scrubber, SecretPatterns
 from remit.gateway.target import HttpTarget
-from remit.web.problems import members
 
 HEAD = 30.0  # seconds for a head to arrive
 STALL = 600.0  # seconds without a byte in either direction
@@ -116,10 +114,9 @@ class GatewayListener:
         self._known: BoundedCache[bytes, ParsedHeaders] = BoundedCache()
 
     def read(self, block: bytes) -> ParsedHeaders:
-        """Return a header section, read strictly; the same bytes are read once."""
         known = self._known.get(block)
         if known is None:
-            fields = framing.request_fields(block)
+            fields = request_fields(block)
             self.front.check(fields)
             named = fields.get(b"remit-grant")
             expects = fields.get(b"expect") is not None
@@ -170,7 +167,6 @@ class Downstream(asyncio.Protocol, ABC):
                 self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close once what was written has gone."""
         if self._transport is not None:
             self._transport.close()
 
@@ -186,6 +182,7 @@ def document(error: RemitError, request: str, base: str) -> dict[str, object]:
     """
     kind = f"{base}{error.code}"
     told = error.detail if not error.help else f"{error.detail} ({error.help})"
+    more = {"help": error.help, "enough": error.enough, "offending": list(error.offending)}
     return {
         "type": kind,
         "title": HTTPStatus(error.status).phrase,
@@ -194,7 +191,7 @@ def document(error: RemitError, request: str, base: str) -> dict[str, object]:
         "code": error.code,
         "instance": request,
         "error": {"message": f"remit: {told}", "type": kind, "code": error.code},
-        **members(error),
+        **{name: value for name, value in more.items() if value},
     }
 
 
@@ -218,5 +215,4 @@ def response(error: RemitError, request: str, base: str, *, head: bool, keep: bo
         lines.append(f"Retry-After: {error.retry_after}")
     if not keep:
         lines.append("Connection: close")
-    text = "\r\n".join(lines) + "\r\n\r\n"
-    return text.encode() + (b"" if head else body)
+    return "\r\n".join((*lines, "", "")).encode() + (b"" if head else body)

@@ -24,7 +24,6 @@ from remit.ports.broker import Use
 from remit.ports.credential import RequestSigner
 
 _UNEXPECTED = "remit failed on this request"  # of which the client learns nothing
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _log = logging.getLogger("remit.gateway")
 
 
@@ -70,7 +69,6 @@ class HttpExchange:
         self._expects = self._headers.expects
 
     def begin(self) -> None:
-        """Take the request all the way, beside what is read and written."""
         self._task = self._plane.loop.create_task(self._run())
         self._plane.tasks.add(self._task)
 
@@ -151,11 +149,7 @@ class HttpExchange:
         self._plane.recorder.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 
     async def _sent(self, use: Use, permit: Permit, target: HttpTarget) -> None:
-        """Send on an idle connection or a new one.
-
-        A connection that turns out to be closed is replaced once. The upstream may have seen the first request, so the
-        second is a use of its own, with its own entry.
-        """
+        """Send on an idle connection or a new one; one that turns out to be closed is replaced once."""
         pool = await self._plane.pools.of(use, target)
         signed = permit if pool.credential.signer is None else await self._signed(pool, pool.credential.signer, permit)
         up = pool.take() or await pool.connect()
@@ -164,6 +158,7 @@ class HttpExchange:
         except StaleError as error:
             if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
                 raise
+            # the upstream may have seen the first request, so the second is a use of its own, with its own entry
             request = f"{self._request}.again"
             again = await self._plane.recorder.use(use.grant, permit.access, request, permit.index)
             self._plane.recorder.outcome(use, "failed", error.code)
@@ -247,7 +242,7 @@ class HttpExchange:
 
     def _proceed(self) -> None:
         if self._expects and self._size == 0:
-            self._downstream.write(CONTINUE)
+            self._downstream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expects = False
         self._downstream.release()
 
@@ -310,7 +305,6 @@ class HttpExchange:
         self._settle(None)
 
     def cut(self, error: RemitError) -> None:
-        """End it at once: the grant has ended, time is up, or the client is gone."""
         self._ended = error
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)

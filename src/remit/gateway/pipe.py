@@ -95,7 +95,6 @@ class DatabasePipe:
         self.near, self._far = PipeEnd(self), PipeEnd(self)
 
     def connected(self, end: PipeEnd) -> None:
-        """Begin when the side inside the run is there."""
         if end is self.near and end.transport is not None:
             end.transport.pause_reading()
             self._counted = self._begins = self._quota.take_pipe(self.grant)

@@ -107,7 +107,6 @@ class Routes:
         return route
 
     async def live(self, grant_id: str) -> GrantView:
-        """Return a grant that is live and not suspended."""
         view = await self._broker.grant(grant_id)
         self._check_suspended(view)
         return view
@@ -125,7 +124,6 @@ class Routes:
                 self._suspended.add(holder)
 
     def forget(self, grants: frozenset[str], resources: frozenset[str]) -> None:
-        """Forget the routes of grants that have ended, and to resources that have changed."""
         for grant, name in [key for key in self._routes if key[0] in grants or key[1] in resources]:
             del self._routes[grant, name]
 
@@ -148,12 +146,8 @@ class Pools:
     _roots: dict[str, str] = field(default_factory=dict)  # root grants of tasks that have had pools
 
     async def of(self, use: Use, target: HttpTarget) -> Pool:
-        """Return the pool of a use's task for a resource with the credential it has now.
-
-        ConflictError when the resource is no longer the one that ``target`` was compiled from: its secret now may be
-        sealed for another destination.
-        """
-        if use.version != target.version:
+        """Return the pool of a use's task with the credential of now; ConflictError if the resource was changed."""
+        if use.version != target.version:  # its secret may be sealed for another destination now
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
         credential = self._current(target) or await self._fetched(target)
         mine = self._tasks.get(use.task)
@@ -202,24 +196,20 @@ class Pools:
                 pool.close()
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for long, and forget pools that have no connection."""
         self._now = now
         for task, mine in tuple(self._tasks.items()):
             for name, pool in tuple(mine.items()):
                 pool.sweep(now)
-                if pool.empty:
+                if not pool.all:
                     del mine[name]
             if not mine:
                 del self._tasks[task]
 
     def _spare(self) -> bool:
-        """Close the connection of any task that has been idle longest; return whether there was one.
-
-        Where descriptors are left, it is the task that may have no more, and nobody else's connection is in its way.
-        """
-        if self._quota.free:
+        """Close the connection of any task that has been idle longest; return whether there was one."""
+        if self._quota.free:  # it is the task that may have no more, and nobody else's connection is in its way
             return False
-        idle = [found for mine in self._tasks.values() for pool in mine.values() if (found := pool.oldest) is not None]
+        idle = [pool.idle[0] for mine in self._tasks.values() for pool in mine.values() if pool.idle]
         if idle:
             min(idle, key=lambda upstream: upstream.idle_since).abort()
         return bool(idle)

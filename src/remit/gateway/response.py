@@ -198,14 +198,12 @@ class Delivery:
         self._recipient.deliver(data)
 
     def end(self) -> None:
-        """Take note that the upstream has said all."""
         if self._body.busy:
             self._done = True
         else:
             self._recipient.delivered()
 
     def writable(self, *, writable: bool) -> None:
-        """Take note that the client takes no more, or takes more again."""
         self._full = not writable
         if not self._body.busy:
             self._recipient.hold_upstream(hold=self._full)
@@ -217,7 +215,6 @@ class Delivery:
         self._full = True
 
     def later(self, step: Callable[[], None]) -> None:
-        """Have a step of reading done in a later turn of the task."""
         self._turns.add(self._task, step)
 
     def _go_on_later(self) -> None:

@@ -201,7 +201,6 @@ class Scrubber:
     _inner: Inflated | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes; return those that are safe to let go."""
         self.meter.fed += len(data)
         return b"".join(self.steps(data))
 
@@ -219,7 +218,6 @@ class Scrubber:
         yield window[:at]
 
     def end(self) -> bytes:
-        """Return what was still held back."""
         held, self._held = self._held, b""
         return held
 
@@ -233,15 +231,12 @@ class Scrubber:
             if not is_compressed(self._start):
                 return
             unreadable = self._start.startswith(_ZSTD)
-            if unreadable or self.nested >= MAX_NESTED:
-                if self.meter.strict:
-                    what = (
-                        "a compression that cannot be looked into" if unreadable else "too many layers of compression"
-                    )
-                    raise UpstreamError(f"the upstream answered in {what}")
-                return
-            self._inner = Inflated(Scrubber(self.patterns, nested=self.nested + 1, meter=self.meter), strict=False)
-            yield from self._inner.steps(before + data)
+            if not unreadable and self.nested < MAX_NESTED:
+                self._inner = Inflated(Scrubber(self.patterns, nested=self.nested + 1, meter=self.meter), strict=False)
+                yield from self._inner.steps(before + data)
+            elif self.meter.strict:
+                what = "a compression that cannot be looked into" if unreadable else "too many layers of compression"
+                raise UpstreamError(f"the upstream answered in {what}")
 
 
 _GZIP = b"\x1f\x8b"

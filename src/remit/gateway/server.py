@@ -22,8 +22,6 @@ from remit.ports.credential import SourceOf
 from remit.ports.kind import Kind
 from remit.ports.listening import Closing, Start
 
-BACKLOG = 128
-
 
 @dataclass(slots=True, eq=False)
 class OpenListener:
@@ -116,13 +114,12 @@ class Gateway:
         self, factory: Callable[[], asyncio.Protocol], sock: socket.socket, start: Start | None
     ) -> Closing:
         create = self.plane.loop.create_server
-        server = await (start(factory, sock) if start else create(factory, sock=sock, backlog=BACKLOG))
+        server = await (start(factory, sock) if start else create(factory, sock=sock, backlog=128))
         served = OpenListener(self._servers, server)
         self._servers.add(served)
         return served
 
     async def close(self) -> None:
-        """Stop listening and cut everything."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         for server in tuple(self._servers):

@@ -68,10 +68,8 @@ _AUTHORITY = re.compile(
 _SAID = 32  # names of dropped headers that are told
 # What remit itself sees to: nobody misses it.
 _SILENT = frozenset(
-    (
-        b"accept-encoding connection content-length dpop expect host keep-alive proxy-connection remit-grant "
-        b"te transfer-encoding"
-    ).split()
+    b"accept-encoding connection content-length dpop expect host keep-alive proxy-connection remit-grant te"
+    b" transfer-encoding".split()
 )
 
 
@@ -229,7 +227,6 @@ class BoundCredential:
         self.patterns = SecretPatterns(injection.patterns)
 
     def __repr__(self) -> str:
-        """Mask the credential."""
         return f"BoundCredential({self.target.resource.name!r})"
 
     async def signed(self, signer: RequestSigner, start: bytes, lines: bytes, body: bytes) -> bytes:

@@ -91,7 +91,6 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def pause(self) -> None:
-        """Read no more until ``resume``."""
         self._held = True
         if self._transport is not None and not self._paused:
             self._paused = True
@@ -108,7 +107,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether the connection is still there, as far as one can know."""
         return self._transport is not None and not self._transport.is_closing()
 
     def abort(self) -> None:
@@ -249,8 +247,8 @@ class Pool:
     _quota: TaskQuota
     _now: float  # of the last sweep
     _spare: Callable[[], bool]  # gives a descriptor back that nobody is using
-    _idle: list[UpstreamConnection] = field(default_factory=list)
-    _all: set[UpstreamConnection] = field(default_factory=set)
+    idle: list[UpstreamConnection] = field(default_factory=list)  # the longest idle first
+    all: set[UpstreamConnection] = field(default_factory=set)  # also those on the way
     _known: dict[bytes, ResponseHead] = field(default_factory=dict)
     _closed: bool = False
 
@@ -268,19 +266,19 @@ class Pool:
 
     def take(self) -> UpstreamConnection | None:
         """Return an idle connection, or None when one has to be opened."""
-        while self._idle:
-            upstream = self._idle.pop()
+        while self.idle:
+            upstream = self.idle.pop()
             if upstream.usable:
                 return upstream
         return None
 
     async def connect(self) -> UpstreamConnection:
         """Open a connection to the configured host, its certificate verified for the configured name."""
-        if len(self._all) >= MAX_CONNECTIONS or not (self._quota.take(1) or (self._spare() and self._quota.take(1))):
+        if len(self.all) >= MAX_CONNECTIONS or not (self._quota.take(1) or (self._spare() and self._quota.take(1))):
             raise LimitError("too many requests to this resource are under way", retry_after=1)
         target = self.credential.target.destination
         upstream = UpstreamConnection(self)
-        self._all.add(upstream)
+        self.all.add(upstream)
         tls, name = (self._tls, target.host) if target.tls else (None, None)
         create = asyncio.get_running_loop().create_connection
         try:
@@ -294,36 +292,27 @@ class Pool:
             raise
         return upstream
 
-    @property
-    def empty(self) -> bool:
-        return not self._all
-
-    @property
-    def oldest(self) -> UpstreamConnection | None:
-        """The connection that has been idle longest."""
-        return self._idle[0] if self._idle else None
-
     def put(self, upstream: UpstreamConnection) -> None:
         if self._closed:
             upstream.abort()
             return
         upstream.idle_since = self._now
-        self._idle.append(upstream)
+        self.idle.append(upstream)
 
     def gone(self, upstream: UpstreamConnection) -> None:
-        if upstream in self._all:
-            self._all.discard(upstream)
+        if upstream in self.all:
+            self.all.discard(upstream)
             self._quota.give(1)
-        if upstream in self._idle:
-            self._idle.remove(upstream)
+        if upstream in self.idle:
+            self.idle.remove(upstream)
 
     def sweep(self, now: float) -> None:
         self._now = now
-        for upstream in [idle for idle in self._idle if idle.idle_since < now - IDLE]:
+        for upstream in [idle for idle in self.idle if idle.idle_since < now - IDLE]:
             upstream.abort()
 
     def close(self) -> None:
         """Close idle connections now, and others when they come back."""
         self._closed = True
-        for upstream in tuple(self._idle):
+        for upstream in tuple(self.idle):
             upstream.abort()
