@@ -17,9 +17,9 @@ from remit.core import scope
 from remit.core.principal import Holder
 from remit.errors import UnavailableError
 from remit.kinds import spiffe
+from remit.ports import Quota, Start
 from remit.ports.broker import Notice
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
-from remit.ports.listening import Quota, Start
 from remit.run.environment import RunListener, RunProvisioning
 from remit.run.host import Run
 

@@ -21,7 +21,7 @@ import remit
 from remit.broker import Broker
 from remit.core.secret import Secret
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget
-from remit.ports.listening import Closing, Start
+from remit.ports import Closing, Start
 from remit.run.environment import RunListener
 from remit.run.host import LaunchServer, Run
 from tests.broker.world import OPERATOR, World, details, search, warehouse

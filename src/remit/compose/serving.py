@@ -29,9 +29,9 @@ from remit.errors import RemitError, UnavailableError
 from remit.gateway.server import Channel, Gateway
 from remit.jose.proof import Nonces
 from remit.link.edge import following
+from remit.ports import Start
 from remit.ports.broker import Notice
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
-from remit.ports.listening import Start
 from remit.run import handover
 from remit.run.environment import RunListener
 from remit.run.host import Close, LaunchServer, Run

@@ -16,11 +16,10 @@ from remit.gateway.fronts.path import PathFront, Verifier
 from remit.gateway.pipe import DatabasePipe
 from remit.gateway.plane import DataPlane, Pools, Routes
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
-from remit.ports import Clock, NewId
+from remit.ports import Clock, Closing, NewId, Start
 from remit.ports.broker import BrokerPort, Notice
 from remit.ports.credential import SourceOf
 from remit.ports.kind import Kind
-from remit.ports.listening import Closing, Start
 
 
 @dataclass(slots=True, eq=False)

@@ -30,7 +30,6 @@ MAX_FETCHES = 2  # of documents of clients at once, of a host
 MAX_HOSTS = 32  # at once: the one that takes the longest makes room for the next
 MAX_FAILED = 1_000  # that are remembered
 FAILED = 10.0  # seconds; for so long a document that could not be had is not asked for again
-HTTPS = 443
 
 # Apart from the loop's own: whoever names a host decides how long its name servers take, and no look-up can be ended.
 _LOOKUPS = ThreadPoolExecutor(16, "lookup")
@@ -42,6 +41,7 @@ _SPECIAL = tuple(  # of what is global as such: addresses of protocols, of examp
 )
 _ISATAP = frozenset({0x5EFE, 0x0200_5EFE})  # RFC 5214 §6.1: the interface, before the IPv4 address that it embeds
 
+Transport = Callable[[], httpx.AsyncBaseTransport]
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP addresses
 Fetch = Callable[[str], Awaitable[bytes]]  # URL -> the body of a successful answer, or UnavailableError
 
@@ -84,11 +84,9 @@ class HttpFetch:
         return made
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        """Return a fresh bounded transport."""
         return BoundedTransport(self._trusted, self.limit)
 
     async def __call__(self, url: str) -> bytes:
-        """Return the body of a successful answer, or raise UnavailableError."""
         return await get(self.transport(), url, f"`{url}`", patience=self.patience)
 
 
@@ -124,25 +122,20 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
 @dataclass
 class ClientDocuments:
-    """Fetches the documents of clients from ``hosts``: names, ``*.`` with all names below one, or ``*`` for any.
-
-    With ``private`` they may be in networks of one's own, and plain http on this very host.
-    """
+    """Fetches the documents of clients from ``hosts``: names, ``*.`` with all names below one, or ``*`` for any."""
 
     hosts: frozenset[str]
-    private: bool = False
+    private: bool = False  # whether they may be in networks of one's own, and plain http on this very host
     lookup: Lookup = look_up
     now: Callable[[], float] = monotonic
-    transport: Callable[[], httpx.AsyncBaseTransport] = field(
-        default_factory=lambda: HttpFetch(limit=MAX_CLIENT_DOCUMENT).transport
-    )
+    transport: Transport = field(default_factory=lambda: HttpFetch(limit=MAX_CLIENT_DOCUMENT).transport)
     _running: dict[asyncio.Timeout, str] = field(default_factory=dict)  # with their hosts, the oldest first
     _failed: dict[str, float] = field(default_factory=dict)  # URL -> until when it is not asked again
 
     async def __call__(self, url: str) -> bytes:
         """Return a document, or raise InvalidRequestError, LimitError or UnavailableError."""
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or HTTPS
+        host, port = parts.hostname or "", parts.port or 443
         above = {"*." + host.split(".", count)[-1] for count in range(1, host.count(".") + 1)}
         if not self.hosts & ({host, "*"} | above):
             raise InvalidRequestError("its host is not one whose documents are read here")
@@ -158,13 +151,10 @@ class ClientDocuments:
             async with patience:
                 self._running[patience] = host
                 named = httpx.URL(url)
-                return await get(  # from this address, as `host`: the name in the certificate is still checked
-                    self.transport(),
-                    named.copy_with(host=await self._address(host, port)),
-                    "its URL",
-                    headers={"host": named.netloc.decode("ascii")},
-                    extensions={"sni_hostname": host},
-                )
+                address = named.copy_with(host=await self._address(host, port))
+                # from this address, as `host`: the name in the certificate is still checked
+                headers, extensions = {"host": named.netloc.decode("ascii")}, {"sni_hostname": host}
+                return await get(self.transport(), address, "its URL", headers=headers, extensions=extensions)
         except (UnavailableError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
             now = self.now()
             recent = [(one, until) for one, until in self._failed.items() if now < until]

@@ -12,7 +12,7 @@ import hmac
 import logging
 import secrets
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -25,7 +25,7 @@ from remit.core.grant import OWN_ACR, UNSAID, Subject
 from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError, StepUpError, UnavailableError
-from remit.identity.fetch import PATIENCE
+from remit.identity.fetch import PATIENCE, Transport
 from remit.identity.issuers import Issuer, Metadata
 from remit.jose import jwt
 from remit.jose.jwt import SKEW, Jwt, JwtProfile, find_claim
@@ -50,24 +50,18 @@ _LIMITS = {
 }
 _KNOWN = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})
 
-Transport = Callable[[], httpx.AsyncBaseTransport]
-
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What remit is to an issuer of humans, and what it takes from it.
-
-    ``groups`` names the claim that holds a human's groups. ``acr`` are the values that decide on approvals; empty: any.
-    ``id_jag``: whether its identity assertion grants open tasks.
-    """
+    """What remit is to an issuer of humans, and what it takes from it."""
 
     issuer: Issuer
     client_id: str
     secret: Secret | None = None
     scopes: tuple[str, ...] = ("openid",)
-    groups: str | None = None
-    acr: tuple[str, ...] = ()
-    id_jag: bool = False
+    groups: str | None = None  # the claim that holds a human's groups
+    acr: tuple[str, ...] = ()  # the values that decide on approvals; empty: any
+    id_jag: bool = False  # whether its identity assertion grants open tasks
     name: str = ""
 
 
@@ -169,8 +163,7 @@ class IssuedHumans:
             sid=None if sid is None else f"{at.issuer.url}#{sid}",
         )
         nonce = jwt.text_or_none(claims, "nonce", GrantTokenError)
-        own = at.secret is not None
-        return Human(subject, digest, issued, expires + SKEW, at.client_id, nonce, confidential=own)
+        return Human(subject, digest, issued, expires + SKEW, at.client_id, nonce, confidential=at.secret is not None)
 
 
 def _groups(claims: Mapping[str, object], name: str | None) -> tuple[str, ...]:
@@ -195,7 +188,6 @@ class IssuerLogins:
         self._key = secrets.token_bytes(32)
 
     async def begin(self, login: Login) -> str:
-        """Return the URL to send the browser to."""
         registration, metadata = await self._at(login.issuer)
         if metadata.authorization_endpoint is None or metadata.token_endpoint is None:
             raise UnavailableError(f"nobody can log in with a browser at `{registration.issuer.url}`")
@@ -212,7 +204,6 @@ class IssuerLogins:
         return str(url)
 
     async def finish(self, query: str, came: str, login: Login) -> Human:
-        """Redeem the answer that the browser brought (a query string), and return who logged in."""
         if came != login.back:
             raise GrantTokenError("this login was begun for something else")
         registration, metadata = await self._at(login.issuer)
@@ -240,16 +231,14 @@ class IssuerLogins:
         from authlib.common.errors import AuthlibBaseError
 
         form = {"grant_type": "authorization_code", "code": code, "code_verifier": self._verifier(login)}
-        back = login.back
         try:
-            async with asyncio.timeout(PATIENCE), self._client(registration, metadata, back) as client:
-                answer = await client.fetch_token(metadata.token_endpoint, **form, redirect_uri=back)
+            async with asyncio.timeout(PATIENCE), self._client(registration, metadata, login.back) as client:
+                answer = await client.fetch_token(metadata.token_endpoint, **form, redirect_uri=login.back)
         except AuthlibBaseError as error:
             raise GrantTokenError("the issuer did not redeem what it was shown", help="log in again") from error
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
             raise UnavailableError(f"the issuer `{registration.issuer.url}` cannot be asked") from error
-        token = answer.get("id_token")
-        if not isinstance(token, str) or not token:
+        if not isinstance(token := answer.get("id_token"), str) or not token:
             raise GrantTokenError("the issuer answered without `id_token`")
         return token
 
@@ -279,18 +268,13 @@ class IssuerLogins:
 
 
 def _code(query: str, state: str, metadata: Metadata) -> str:
-    """Return the code of an authorization response (RFC 6749 §4.1.2) of this issuer and to this login (RFC 9207 §2.4).
-
-    Parameters that mean something are there at most once.
-    """
+    """Return the code of an authorization response (RFC 6749 §4.1.2) of this issuer, to this login (RFC 9207 §2.4)."""
     try:
-        pairs = parse_qsl(
-            query, keep_blank_values=True, strict_parsing=True, max_num_fields=MAX_FIELDS, errors="strict"
-        )
+        read = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_FIELDS)
     except ValueError:
-        pairs = []
-    known = [(name, value) for name, value in pairs if name in _KNOWN]
-    answer = dict(known)
+        read = []
+    known = [(name, value) for name, value in read if name in _KNOWN]
+    answer = dict(known)  # each at most once
     if not answer or len(answer) != len(known) or len(query) > MAX_QUERY:
         raise GrantTokenError("the issuer's answer cannot be read")
     if not hmac.compare_digest(answer.get("state", "").encode(), state.encode()):

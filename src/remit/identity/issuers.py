@@ -56,10 +56,7 @@ class _Fetched:
 
 
 def read_metadata(raw: bytes, issuer: str) -> Metadata:
-    """Return the metadata of exactly ``issuer``, or raise InvalidRequestError.
-
-    An issuer that is reached by https names https endpoints alone.
-    """
+    """Return the metadata of exactly ``issuer``, or raise InvalidRequestError."""
     document = read_json(raw, limit=MAX_DOCUMENT)
     if not isinstance(document, Mapping) or document.get("issuer") != issuer:
         raise InvalidRequestError("the document is not this issuer's")

@@ -1,11 +1,11 @@
-"""The seams: what the broker needs from stores, engines and keys. Implementations raise RemitErrors alone."""
+"""The seams: what broker and edges need from stores, engines, keys and listeners. All raise RemitErrors alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from remit.core.audit import Checkpoint, Entry, Event
 from remit.core.scope import Detail
@@ -13,8 +13,14 @@ from remit.core.secret import Secret
 from remit.core.task import Change, Plan, Revocation, Task
 from remit.core.tree import Range
 
+if TYPE_CHECKING:  # commands start without these
+    import asyncio
+    import socket
+
 Clock = Callable[[], datetime]  # aware UTC
 NewId = Callable[[str], str]  # prefix -> prefix_random
+# accepts in the place of the loop, which may do so only on a socket that nobody else holds
+Start = Callable[[Callable[[], "asyncio.Protocol"], "socket.socket"], Awaitable["Closing"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +124,7 @@ class Store(Protocol):
     async def tasks(self, limit: int) -> Sequence[str]:
         """Return the ids of the newest tasks, newest first."""
 
-    async def spent(self, task_id: str) -> Sequence[Spend]:
-        """Return the counters of a task."""
+    async def spent(self, task_id: str) -> Sequence[Spend]: ...
 
     async def resources(self) -> Sequence[Resource]:
         """Return all resources, by name."""
@@ -217,15 +222,13 @@ class Inspectable(Protocol):
 class Closable(Protocol):
     """An engine that holds connections."""
 
-    async def close(self) -> None:
-        """Let go of them."""
+    async def close(self) -> None: ...
 
 
 class Sealer(Protocol):
     """Authenticated encryption at rest, under a key that the database does not hold."""
 
-    def seal(self, plaintext: bytes, associated: bytes) -> bytes:
-        """Encrypt."""
+    def seal(self, plaintext: bytes, associated: bytes) -> bytes: ...
 
     def open(self, sealed: bytes, associated: bytes) -> bytes:
         """Decrypt, or raise IntegrityError."""
@@ -248,8 +251,7 @@ class Signer(Protocol):
     def sign(self, data: bytes) -> bytes:
         """Return a signature in JOSE (raw) form."""
 
-    def public_jwk(self) -> Mapping[str, str]:
-        """Return the public key as a JWK."""
+    def public_jwk(self) -> Mapping[str, str]: ...
 
 
 class Witness(Protocol):
@@ -260,3 +262,18 @@ class Witness(Protocol):
 
     async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
         """Sign and keep a checkpoint durably in place of ``known``; return what is kept now, which may be another."""
+
+
+class Quota(Protocol):
+    """The descriptors that one task may have open."""
+
+    def take(self, count: int = 1) -> bool:
+        """Take ``count`` descriptors, if the task may have them."""
+
+    def give(self, count: int = 1) -> None: ...
+
+
+class Closing(Protocol):
+    """What accepts, and can be told to stop."""
+
+    def close(self) -> None: ...

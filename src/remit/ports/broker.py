@@ -146,8 +146,6 @@ class BrokerPort(Protocol):
     What a principal may not know of is NotFoundError, as if it did not exist.
     """
 
-    # -- tasks and grants ---------------------------------------------------------------------------------------
-
     async def tasks(self, principal: Principal) -> Sequence[TaskHeader]:
         """Return the tasks that a principal may see, oldest first."""
 
@@ -198,21 +196,14 @@ class BrokerPort(Protocol):
     def notices(self) -> AsyncIterator[Notice]:
         """Stream what ends and changes from now on. Asking for the next notice says that this one was acted on."""
 
-    # -- leases -------------------------------------------------------------------------------------------------
-
-    async def lease(self, lease_id: str) -> Lease:
-        """Return a lease."""
+    async def lease(self, lease_id: str) -> Lease: ...
+    async def revoke_lease(self, principal: Principal, lease_id: str) -> Report: ...
 
     async def issue(self, principal: Principal, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
         """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
 
     async def renew(self, principal: Principal, lease_id: str, ttl: timedelta) -> Lease:
         """Extend a lease in place, within its grant and its detail's ttl."""
-
-    async def revoke_lease(self, principal: Principal, lease_id: str) -> Report:
-        """End one lease."""
-
-    # -- approvals ----------------------------------------------------------------------------------------------
 
     async def ask(
         self, principal: Principal, parent_id: str, request: GrantRequest, actor: Workload | None = None
@@ -239,13 +230,10 @@ class BrokerPort(Protocol):
     async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
         """Record that a human approves of the request of this digest; ``page``: its page showed it to them."""
 
-    async def refuse(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
-        """Record that a human refuses it."""
+    async def refuse(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval: ...
 
     async def step_up(self, human: str) -> tuple[str, ...]:
         """Return the ``acr`` values that decide for a human (issuer-qualified)."""
-
-    # -- refresh tokens -----------------------------------------------------------------------------------------
 
     async def refresh_token(self, digest: str) -> RefreshFamily | None:
         """Return the family of a refresh token, spent or not, by its SHA-256."""
@@ -256,30 +244,21 @@ class BrokerPort(Protocol):
     async def rotate_refresh_token(self, presented: Presented, fresh: str) -> Rotated:
         """Spend a refresh token for the next one, whose SHA-256 is ``fresh``."""
 
-    # -- resources ----------------------------------------------------------------------------------------------
-
     async def resources(self) -> Sequence[Resource]:
         """Return all configured resources, by name."""
 
-    async def resource(self, name: str) -> Resource:
-        """Return a configured resource."""
+    async def resource(self, name: str) -> Resource: ...
+    async def target(self, name: str) -> Target: ...
+    async def put_secret(self, operator: Principal, name: str, value: Secret) -> None: ...
 
     async def put_resource(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
         """Add or replace a resource; what no longer fits its bound has ended when this returns."""
-
-    async def put_secret(self, operator: Principal, name: str, value: Secret) -> None:
-        """Replace the static secret of a resource."""
 
     async def check_resource(self, name: str) -> Sequence[Finding]:
         """Look at a resource as it is configured, at its target if leases are made there; change nothing."""
 
     async def delete_resource(self, operator: Principal, name: str) -> None:
         """Remove a resource on which no lease stands, and its secret; what held it has ended when this returns."""
-
-    # -- uses through the gateway -------------------------------------------------------------------------------
-
-    async def target(self, name: str) -> Target:
-        """Return a resource as requests are compiled for it."""
 
     async def credential(self, name: str, version: int) -> Secret | None:
         """Return the static secret of a resource for which a use of this version was permitted; None: it has none."""
@@ -300,16 +279,13 @@ class BrokerPort(Protocol):
     ) -> None:
         """Record a denial; a flood is counted, so that no agent fills the disk."""
 
-    # -- audit, policy, signals ---------------------------------------------------------------------------------
-
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from sequence number ``start``."""
 
     async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
         """Return the nodes of the audit tree that a proof's path names."""
 
-    async def audit_state(self) -> AuditState:
-        """Return how the audit log is."""
+    async def audit_state(self) -> AuditState: ...
 
     async def question(self, grant_id: str) -> Question:
         """Return what a policy is asked about a grant as it stands, live or not."""

@@ -21,14 +21,11 @@ class Injection:
 
 @dataclass(frozen=True, slots=True)
 class UnsignedRequest:
-    """A request as it goes to the upstream, all but its signature: Host, injected fields and the whole body are there.
-
-    Fields that frame the message (``Content-Length``, ``Connection``) are not.
-    """
+    """A request as it goes to the upstream, without signature and framing (``Content-Length``, ``Connection``)."""
 
     method: str
     target: str  # path and query, as on the request line
-    fields: tuple[tuple[str, str], ...] = field(repr=False)  # names as they are written
+    fields: tuple[tuple[str, str], ...] = field(repr=False)  # names as they are written; Host and injected ones too
     body: bytes = field(repr=False)
 
 

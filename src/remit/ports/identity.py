@@ -74,8 +74,7 @@ class Authority(Protocol):
     """The authority of the broker's own trust domain (SPIFFE): what verifies its SVIDs, and what signs them."""
 
     @property
-    def trust_domain(self) -> str:
-        """The name of the trust domain."""
+    def trust_domain(self) -> str: ...
 
     @property
     def sequence(self) -> int:
@@ -110,8 +109,7 @@ class Federation(Protocol):
     def current(self) -> Mapping[str, TrustBundle]:
         """Return those that are good now, by trust domain."""
 
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back when a bundle has changed."""
+    def on_change(self, callback: Callable[[], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +130,8 @@ class Registered:
     @property
     def warning(self) -> str:
         """What a human has to know of a client that no operator set up."""
-        if self.vouched is None:
-            return ""
-        return (
-            f"This program is not one that your operator set up. It calls itself “{self.name}”; "
-            f"all that is known is that {self.vouched} publishes it."
-        )
+        told = f"This program is not one that your operator set up. It calls itself “{self.name}”; "
+        return "" if self.vouched is None else f"{told}all that is known is that {self.vouched} publishes it."
 
 
 class ClientRegistry(Protocol):

@@ -1,12 +1,9 @@
 """A kind of resource: all that is particular to it, as data and a few functions that are called when they are needed.
 
-Rules:
-
-- A kind brings a table of fields and never comparison code: the orders are those of ``core.orders``. What policies see
-  of a detail and its JSON Schema follow from the table.
-- The module that holds a ``Kind`` imports the core, the catalog and these ports alone; its functions import their
-  engine, its driver and what the gateway needs when they are called.
-- Nothing outside a kind's folder and the composition root knows its name.
+It brings a table of fields and never comparison code: the orders are those of ``core.orders``. What policies see of a
+detail and its JSON Schema follow from the table. The module that holds a ``Kind`` imports the core, the catalog and
+these ports alone; its functions import engine, driver and what the gateway needs when they are called. Nothing outside
+a kind's folder and the composition root knows its name.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from remit.core.scope import DetailType
 from remit.core.secret import Secret
-from remit.ports import Clock, Engine, Resource
+from remit.ports import Clock, Engine, Quota, Resource, Start
 from remit.ports.identity import Authority, Federation
 
 if TYPE_CHECKING:  # commands know the kinds too, and start without these
@@ -25,7 +22,6 @@ if TYPE_CHECKING:  # commands know the kinds too, and start without these
 
     from remit.core.principal import Holder
     from remit.ports.broker import BrokerPort, Notice
-    from remit.ports.listening import Quota, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +55,9 @@ class SocketServer(Protocol):
     """Serves the sockets of one kind to runs."""
 
     async def serve(self, sock: socket.socket, holder: Holder, start: Start | None, share: Quota) -> Callable[[], None]:
-        """Serve ``holder`` on a listening unix socket; return what ends that.
+        """Serve ``holder`` on a listening unix socket, connections counted in ``share``; return what ends that."""
 
-        ``start`` accepts in the place of the loop, which may do so only on a socket that nobody else holds.
-        Connections are counted in ``share``.
-        """
-
-    def noticed(self, notice: Notice) -> None:
-        """Take note of what ended and what changed."""
+    def noticed(self, notice: Notice) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,29 +72,23 @@ class SocketContext:
 
 @dataclass(frozen=True, slots=True)
 class SocketAccess:
-    """A run has one unix socket for all resources of the kind, which ``variable`` names as ``unix://PATH``.
-
-    ``server`` makes what serves it, once in a broker; UnavailableError when it lacks an extra: then no run has one.
-    """
+    """A run has one unix socket for all resources of the kind, which ``variable`` names as ``unix://PATH``."""
 
     socket: str
     variable: str
-    server: Callable[[SocketContext], SocketServer]
+    server: Callable[[SocketContext], SocketServer]  # called once; UnavailableError, without an extra: no run has one
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of resource.
-
-    ``check`` raises InvalidRequestError for a resource, or a new secret of it, that could never work.
-    """
+    """A kind of resource."""
 
     name: str
     table: DetailType
     schemes: tuple[str, ...]  # of a destination, by which it is told which kind is meant
     destination: str  # how an operator writes where a resource is
     docs: str  # the page that documents it
-    check: Callable[[Resource, Secret | None, EngineContext], None]
+    check: Callable[[Resource, Secret | None, EngineContext], None]  # InvalidRequestError for what could never work
     access: GatewayAccess | PortAccess | SocketAccess | None = None
     engine: Callable[[Resource, Secret | None, EngineContext], Engine] | None = None
     inspects: bool = False  # checking a resource asks its target (``ports.Inspectable``)

@@ -41,10 +41,9 @@ class Pending(Protocol):
     async def keep(
         self, kind: PendingKind, digest: str, value: bytes, life: timedelta, room: str = "", most: int | None = None
     ) -> None:
-        """Keep a value, in place of any other of this name.
+        """Keep a value, in place of any other of this name; LimitError while its room is full.
 
-        LimitError while its room is full; what is in one takes no place of what is in another. With ``most`` the room
-        is for so many, and the oldest makes way for the newest.
+        Rooms take no place of each other. With ``most`` one is for so many, and the oldest makes way for the newest.
         """
 
     async def kept(self, kind: PendingKind, digest: str) -> bytes | None:
@@ -57,10 +56,9 @@ class Pending(Protocol):
         """Put ``after`` in the place of ``before``, for what is left of its time; False if it is no longer there."""
 
     async def burn(self, proof: Proof, *, stranger: bool = False) -> None:
-        """Let a proof pass once; ReplayError if it was seen before, of whomever.
+        """Let a proof pass once; ReplayError if it was seen before, of whomever; LimitError if there are too many.
 
-        Strangers, who have shown nothing but a key that anybody can make, are counted apart: they keep nobody out but
-        strangers. LimitError when there are too many of a kind to remember.
+        Strangers, who have shown but a key that anybody can make, are counted apart and keep out none but each other.
         """
 
 
@@ -80,17 +78,14 @@ class PendingStore(Generic[T]):
         return name
 
     async def find(self, name: str) -> T | None:
-        """Return the value of this name, if its time is not up."""
         found = await self._pending.kept(self._kind, jose.digest(name))
         return None if found is None else self._decode(found)
 
     async def take(self, name: str) -> T | None:
-        """Return the value of this name, once."""
         found = await self._pending.take(self._kind, jose.digest(name))
         return None if found is None else self._decode(found)
 
     async def swap(self, name: str, before: T, after: T) -> bool:
-        """Change a value; False if it was changed since ``before`` was found."""
         return await self._pending.swap(self._kind, jose.digest(name), self._encode(before), self._encode(after))
 
 

@@ -23,11 +23,10 @@ from remit.core.principal import GrantView, Holder, Human, Operator, Principal
 from remit.core.request import GrantRequest
 from remit.core.task import Posture, Report
 from remit.errors import DeniedError, GrantTokenError, InvalidRequestError, LimitError, RemitError, UnavailableError
-from remit.ports import Resource
+from remit.ports import Quota, Resource, Start
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Humans
 from remit.ports.kind import Kind
-from remit.ports.listening import Quota, Start
 from remit.run import environment, handover
 from remit.run.acceptor import Acceptor, bound
 from remit.run.environment import Places, RunListener, RunProvisioning

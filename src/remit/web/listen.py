@@ -20,7 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from remit.ports.listening import Closing, Quota, Start
+from remit.ports import Closing, Quota, Start
 from remit.web.authentication import ListenerAuth
 from remit.web.tls import Handshakes, presented
 

@@ -3,8 +3,7 @@
 - JWT-SVIDs as client assertions (draft-ietf-oauth-spiffe-client-auth).
 - WITs (draft-ietf-wimse-workload-creds, WIT-SVID), and proofs of their key (WPT).
 - X.509-SVIDs: the certificate that a TLS client presented (X509-SVID §5).
-- OIDC tokens of the platform they run on: Kubernetes, CI, clouds, any issuer (RFC 7523 §3). A rule names an issuer, the
-  audience its tokens must be made for, and what claims must be, exactly. Who matches no rule is nobody.
+- OIDC tokens of platforms (RFC 7523 §3), by rules of issuer, audience and exact claims: who matches none is nobody.
 """
 
 from __future__ import annotations
@@ -45,11 +44,8 @@ MAX_AGE = timedelta(hours=24)  # of a platform's token, whatever it says of its 
 MAX_CHAIN = 8  # certificates that a client may present
 WPT_TYPE = "wpt+jwt"
 
-_JWT_SVID = JwtProfile(
-    types=frozenset({"jwt", "jose", ""}),
-    algorithms=RSA | {"ES256", "ES384", "ES512"},  # JWT-SVID §2.1; no EdDSA
-    error=UnauthenticatedError,
-)
+_ALGORITHMS = RSA | {"ES256", "ES384", "ES512"}  # JWT-SVID §2.1; no EdDSA
+_JWT_SVID = JwtProfile(frozenset({"jwt", "jose", ""}), _ALGORITHMS, error=UnauthenticatedError)
 _JWT_SVID_TYPES = frozenset({None, "JWT", "JOSE"})  # §2.3, case and all
 _WIT = JwtProfile(types=frozenset({"wit+jwt"}), error=UnauthenticatedError)
 _TOKEN = JwtProfile(frozenset({"", "jwt"}))
@@ -64,13 +60,10 @@ Assertion = Callable[[str], Awaitable[Workload]]
 
 @dataclass
 class AttestedWorkloads:
-    """Verifies workloads by what is configured: those of trust domains with names that match a pattern of ``allow``.
+    """Verifies workloads by what is configured: those of trust domains with names that match a pattern of ``allow``."""
 
-    ``platforms`` verify client assertions of other kinds. JWT-SVIDs are for ``issuer`` alone.
-    """
-
-    platforms: Mapping[str, Assertion]
-    issuer: str
+    platforms: Mapping[str, Assertion]  # client assertions of other kinds
+    issuer: str  # JWT-SVIDs are for it alone
     clock: Clock
     bundles: TrustBundles | None = None
     allow: Sequence[str] = ()
@@ -78,7 +71,6 @@ class AttestedWorkloads:
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # key, jti -> when the proof cannot pass any more
 
     async def assertion(self, token: str, kind: str) -> Workload:
-        """Return the workload of a client assertion."""
         if kind == JWT_SPIFFE and self.bundles is not None:
             return await self._jwt_svid(token, self.bundles)
         if kind not in self.platforms:
@@ -86,10 +78,9 @@ class AttestedWorkloads:
         return await self.platforms[kind](token)
 
     async def _jwt_svid(self, text: str, bundles: TrustBundles) -> Workload:
-        """Return the workload of a JWT-SVID.
+        """Return the workload of a JWT-SVID. One with a ``jti`` says that it is unique, so it counts once (``digest``).
 
-        One with a ``jti`` says of itself that it is unique, so it counts once (``digest``). One without may be sent
-        again while it lives: agents of SPIRE keep them and hand the same out for minutes (JWT-SVID §7.1).
+        One without may be sent again while it lives: agents of SPIRE hand the same out for minutes (JWT-SVID §7.1).
         """
         token = jwt.read(text, _JWT_SVID)
         if token.compact.header.get("typ") not in _JWT_SVID_TYPES:
@@ -103,7 +94,6 @@ class AttestedWorkloads:
         return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
 
     async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
-        """Return the workload of a WIT whose key made a WPT for ``target``, once, and over ``token`` if any."""
         jwk, name, expires = await self._wit(wit)
         now = int(self.clock().timestamp())
         proof = read_wpt(wpt, jwk, target, now, wit=wit, token=token)
@@ -119,7 +109,6 @@ class AttestedWorkloads:
         return Workload(name, "wit", expires, jkt=proof.jkt, digest=once, until=datetime.fromtimestamp(over, UTC))
 
     async def named(self, wit: str) -> Workload:
-        """Return the workload of a WIT for whoever has its key (``jkt``): the caller has to see that proven."""
         jwk, name, expires = await self._wit(wit)
         return Workload(name, "wit", expires, jkt=jose.public_key(jwk, UnauthenticatedError).thumbprint)
 
@@ -313,15 +302,14 @@ def _may_sign(_: Policy, __: x509.Certificate, found: x509.KeyUsage) -> None:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadRule:
-    """Whom to let in. ``match``: claim -> the values it may have. ``claims`` are passed on to policies."""
+    """Whom to let in."""
 
     issuer: Issuer
     audience: str
-    match: Mapping[str, tuple[str, ...]]
-    claims: tuple[str, ...] = ()
+    match: Mapping[str, tuple[str, ...]]  # claim -> the values it may have: each must have one
+    claims: tuple[str, ...] = ()  # that are passed on to policies
 
     def matches(self, claims: Mapping[str, object]) -> bool:
-        """Whether every claim of ``match`` has one of its values."""
         return all(claim_text(find_claim(claims, name)) in values for name, values in self.match.items())
 
 

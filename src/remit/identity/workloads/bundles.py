@@ -131,10 +131,7 @@ class TrustBundles:
         self._watching: list[Callable[[], None]] = []
 
     async def of(self, domain: str) -> SpiffeBundle:
-        """Return the bundle of a trust domain.
-
-        UnauthenticatedError when the domain is not configured; UnavailableError when its bundle is not to be had.
-        """
+        """Return the bundle of a trust domain; UnauthenticatedError if that is not configured, or UnavailableError."""
         known = self._configured(domain)
         if not (known.lock.locked() and self._fresh(known)):  # what is good serves while somebody looks
             await self._look(known, known.due)
@@ -155,12 +152,10 @@ class TrustBundles:
         return tuple(der for bundle in self.current().values() for der in bundle.authorities)
 
     def current(self) -> Mapping[str, TrustBundle]:
-        """Return the bundles that are good now, by trust domain."""
         good = {name: self._fresh(known) for name, known in self._domains.items()}
         return {name: TrustBundle(each.authorities, each.jwks) for name, each in good.items() if each}
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back when a bundle has changed."""
         self._watching.append(callback)
 
     def _configured(self, domain: str) -> _TrustDomain:
@@ -212,9 +207,6 @@ async def _newer(known: _TrustDomain) -> SpiffeBundle:
     return found
 
 
-# -- where bundles come from: a file, a bundle endpoint (``https_web``), a Workload API ------------------------------
-
-
 @dataclass
 class FileSource:
     """A bundle in a file that others may replace at any time."""
@@ -224,10 +216,9 @@ class FileSource:
     _last: tuple[bytes, SpiffeBundle] | None = None
 
     async def fetch(self, domain: str) -> SpiffeBundle:
-        """Return what the file holds now; a hint in it is for others, as looking costs nothing here."""
         raw = await asyncio.to_thread(self._read)
         if self._last is None or self._last[0] != raw:
-            self._last = raw, replace(parse(domain, raw), hint=None)
+            self._last = raw, replace(parse(domain, raw), hint=None)  # it is for others: looking costs nothing here
         return self._last[1]
 
     def _read(self) -> bytes:
@@ -247,7 +238,6 @@ class WebSource:
     every = timedelta(minutes=5)
 
     async def fetch(self, domain: str) -> SpiffeBundle:
-        """Return what the endpoint says now. It is not followed elsewhere."""
         try:
             trusted = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
@@ -264,7 +254,6 @@ class ApiSource:
     every = timedelta(seconds=30)
 
     async def fetch(self, domain: str) -> SpiffeBundle:
-        """Return what the agent has for the trust domain now."""
         if find_spec("spiffe") is None:
             raise UnavailableError("the Workload API client is not installed", help="pip install '.[spiffe]'")
         return await asyncio.to_thread(self._fetch, domain)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from remit.core.principal import Holder
 from remit.errors import UnavailableError
 from remit.kinds.spiffe.svids import Known, Pulse, Svids
+from remit.ports import Closing, Quota, Start
 from remit.ports.broker import Notice
 from remit.ports.kind import SocketContext
-from remit.ports.listening import Closing, Quota, Start
 
 if TYPE_CHECKING:
     from grpclib.protocol import H2Protocol
