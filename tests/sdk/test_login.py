@@ -53,12 +53,11 @@ def test_the_code_is_asked_for_with_pkce_at_a_loopback_literal() -> None:
     assert issuer.asked["response_type"] == "code"
 
 
-def test_a_step_up_asks_for_a_login_now_with_this_nonce_and_one_of_these_acrs() -> None:
+def test_a_login_has_a_nonce_of_its_own_and_asks_for_consent_to_be_renewed() -> None:
     issuer = FakeIssuer()
-    tokens = at(issuer).browser(issuer.visit, nonce="the-digest", acr=("gold", "silver"), fresh=True)
-    assert (issuer.asked["nonce"], issuer.asked["acr_values"]) == ("the-digest", "gold silver")
-    assert (issuer.asked["prompt"], issuer.asked["max_age"]) == ("login consent", "0")
-    assert tokens.claims["nonce"] == "the-digest"
+    tokens = at(issuer).browser(issuer.visit)
+    assert tokens.claims["nonce"] == issuer.asked["nonce"]
+    assert issuer.asked["prompt"] == "consent"
 
 
 def test_an_id_token_with_another_nonce_belongs_to_another_login() -> None:

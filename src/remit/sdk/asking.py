@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 from remit.errors import ApprovalError, LapsedError, PendingError
 from remit.sdk import verbs
@@ -24,18 +25,15 @@ class ApprovalRequest:
 
     @property
     def id(self) -> str:
-        """The id of the approval."""
         return str(self.document["approval"])
 
     @property
     def url(self) -> str:
-        """The page where the human decides."""
-        return str(self.document["verification_uri"])
+        return str(self.document["verification_uri"])  # the page where the human decides
 
     @property
     def expires_at(self) -> datetime:
-        """Until when it can be decided on and used."""
-        return datetime.fromisoformat(self.document["expires_at"])
+        return datetime.fromisoformat(self.document["expires_at"])  # to be decided on and used until then
 
 
 def ask_for(
@@ -43,12 +41,9 @@ def ask_for(
 ) -> Flow[ApprovalRequest]:
     """Ask the task's human for a child of a grant that exceeds it; names are expanded as in ``delegate``."""
     body = {"parent": parent, **verbs.grant_request(expand(grants, known), bounds, label)}
-
-    def call(request: Json) -> ApiCall:
-        return ApiCall("POST", PATH, body=request)
-
     if bound_to is None:
-        return ApprovalRequest((yield from ask(call(body))))
+        return ApprovalRequest((yield from ask(ApiCall("POST", PATH, body=body))))
+    call = partial(ApiCall, "POST", PATH, None)  # takes the body
     answer = yield from ask_proven(call, body, bound_to.key, f"{bound_to.issuer}{PATH}")
     return ApprovalRequest(decoded(answer), bound_to)
 

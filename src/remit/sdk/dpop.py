@@ -60,7 +60,6 @@ class DPoPKey:
         return f"DPoPKey({self.thumbprint()})"
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied."""
         raise TypeError("a key is not serialisable")
 
 

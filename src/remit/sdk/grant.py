@@ -99,28 +99,24 @@ class GrantProof:
     def sync_auth_flow(self, request: Any) -> Steps:
         """Sign a request of a blocking client; only answers to requests of our own are read."""
         steps = self.steps(request)
-        try:
+        with suppress(StopIteration):
             step = next(steps)
             while True:
                 response = yield step
                 if step is not request:
                     response.read()
                 step = steps.send(response)
-        except StopIteration:
-            return
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Sign a request of an async client; only answers to requests of our own are read."""
         steps = self.steps(request)
-        try:
+        with suppress(StopIteration):
             step = next(steps)
             while True:
                 response = yield step
                 if step is not request:
                     await response.aread()
                 step = steps.send(response)
-        except StopIteration:
-            return
 
 
 def auth_of(library: Any, proof: GrantProof) -> Any:
@@ -220,7 +216,6 @@ class Credential:
         return self.values[name]
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied."""
         raise TypeError("a credential is not serialisable")
 
 

@@ -48,7 +48,6 @@ SCOPES = ("openid",)
 PATIENCE = 300.0  # seconds for a human in a browser
 INTERVAL = 5.0  # seconds between polls, RFC 8628 §3.2
 AWAY = "try again; where it keeps on, `remit doctor` looks at the issuers that are configured"
-WITHOUT = {"device_authorization_endpoint": "log in without --device: by a browser on this machine"}
 AGAIN = "log in again with `remit login`"
 
 HOST = "127.0.0.1"  # a literal: `localhost` may be somebody else's, RFC 8252 §8.3
@@ -94,10 +93,8 @@ def chosen_client(known: Sequence[Mapping[str, Any]], issuer: str | None, client
     names = ", ".join(f"`{one['client_id']}` at {one['issuer']}" for one in found or known)
     if found:
         apart = {"--issuer": "issuer", "--client-id": "client_id"}
-        options = [option for option, name in apart.items() if len({one[name] for one in found}) > 1]
-        raise InvalidRequestError(
-            f"the broker knows several clients: {names}", help=f"choose with {' and '.join(options)}"
-        )
+        options = " and ".join(option for option, name in apart.items() if len({one[name] for one in found}) > 1)
+        raise InvalidRequestError(f"the broker knows several clients: {names}", help=f"choose with {options}")
     if None not in {issuer, client_id}:
         return named
     raise NotFoundError(
@@ -202,16 +199,10 @@ class OpenIDClient:
         """Let go of the connection."""
         self._http.close()
 
-    def browser(
-        self, visit: Callable[[str], None], *, nonce: str | None = None, acr: Sequence[str] = (), fresh: bool = False
-    ) -> TokenSet:
-        """Let ``visit`` show a human the issuer's page, and take the answer at a loopback port.
-
-        ``fresh`` asks for a login now, whoever is logged in already; ``acr`` for how, any of these.
-        """
-        nonce, verifier = nonce or secrets.token_urlsafe(32), secrets.token_urlsafe(48)
+    def browser(self, visit: Callable[[str], None]) -> TokenSet:
+        """Let ``visit`` show a human the issuer's page, and take the answer at a loopback port."""
+        nonce, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         scopes, endpoint = self._scopes(), self._endpoint("authorization_endpoint")
-        prompts = [*(["login"] if fresh else []), *(["consent"] if OFFLINE in scopes else [])]
         with Loopback(secrets.token_urlsafe(32)) as loopback:
             query = {
                 "response_type": "code",
@@ -222,9 +213,7 @@ class OpenIDClient:
                 "nonce": nonce,
                 "code_challenge": base64url(hashlib.sha256(verifier.encode()).digest()),
                 "code_challenge_method": "S256",
-                **({"prompt": " ".join(prompts)} if prompts else {}),  # offline_access asks for consent, Core §11
-                **({"max_age": "0"} if fresh else {}),
-                **({"acr_values": " ".join(acr)} if acr else {}),
+                **({"prompt": "consent"} if OFFLINE in scopes else {}),  # OpenID Connect Core §11
             }
             visit(_with_query(endpoint, query))
             answer = loopback.wait(PATIENCE)
@@ -286,7 +275,8 @@ class OpenIDClient:
     def _endpoint(self, name: str) -> str:
         found = self._metadata.get(name)
         if not isinstance(found, str):
-            raise UnavailableError(f"the issuer has no `{name}`", help=WITHOUT.get(name))
+            other = "log in without --device: by a browser on this machine" if name.startswith("device_") else None
+            raise UnavailableError(f"the issuer has no `{name}`", help=other)
         check_url(found)
         return found
 

@@ -18,6 +18,7 @@ from remit.errors import DeniedError, GrantTokenError, RemitError, Unauthenticat
 from remit.sdk.login import AGAIN, ClientRegistration, OpenIDClient, Pause, TokenSet, claims_of
 from remit.sdk.place import state
 
+ANEW = f"`remit logout`, then {AGAIN}"
 WAITS = (0.0, 1.0, 1.0)  # seconds before each try to get an ID token that is not spent
 
 Connect = Callable[[ClientRegistration], OpenIDClient]
@@ -70,13 +71,12 @@ class SessionFile:
         with os.fdopen(descriptor, "rb") as file:
             about = os.fstat(file.fileno())
             if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077 or not stat.S_ISREG(about.st_mode):
-                raise DeniedError("others have had access to the session file", help=f"`remit logout`, then {AGAIN}")
+                raise DeniedError("others have had access to the session file", help=ANEW)
             try:
                 kept = json.load(file)
                 return LoginSession(**{**kept, "scopes": tuple(kept["scopes"])})
             except (ValueError, TypeError, KeyError) as error:
-                again = f"`remit logout`, then {AGAIN}"
-                raise UnavailableError("the session file is damaged", help=again) from error
+                raise UnavailableError("the session file is damaged", help=ANEW) from error
 
     def need(self) -> LoginSession:
         """Return the login, or raise UnauthenticatedError."""
