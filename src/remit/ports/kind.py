@@ -1,7 +1,7 @@
 """A kind of resource: all that is particular to it, as data and a few functions that are called when they are needed.
 
 It brings a table of fields and never comparison code: the orders are those of ``core.orders``. What policies see of a
-detail and its JSON Schema follow from the table. The module that holds a ``Kind`` imports the core, the catalog and
+detail and its JSON Schema follow from the table. The module that holds a ``Kind`` imports the core, errors, catalog and
 these ports alone; its functions import engine, driver and what the gateway needs when they are called. Nothing outside
 a kind's folder and the composition root knows its name.
 """
