@@ -280,7 +280,6 @@ class HttpExchange:
         self._settle(error)
 
     def on_writable(self, *, writable: bool) -> None:
-        """Hold the client's body while the upstream takes no more."""
         self._full = not writable
         (self._downstream.release if writable else self._downstream.hold)()
 

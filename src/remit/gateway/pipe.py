@@ -44,7 +44,6 @@ class PipeEnd(asyncio.Protocol):
             self.other.transport.write(data)
 
     def join(self, other: PipeEnd) -> None:
-        """Pass on to ``other`` from now on, first what came before."""
         self.other = other
         if self._early and other.transport is not None:
             other.transport.write(self._early)
