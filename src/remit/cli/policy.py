@@ -14,10 +14,10 @@ from remit.cli import options, sdk
 from remit.cli.options import argument, option
 from remit.cli.render import UNCOVERED, Table, answer, waiting
 from remit.core.orders import json_text
+from remit.core.policy import Problem
 from remit.errors import InvalidRequestError, NotFoundError, RemitError
 
 if TYPE_CHECKING:
-    from remit.core.policy import Problem
     from remit.policies.cases import Result
     from remit.policies.sets import CedarPolicies
 
@@ -251,8 +251,6 @@ def reload(json: options.Json = False) -> None:
 
 
 def _problems(answer: Mapping[str, Any]) -> Iterator[str]:
-    from remit.core.policy import Problem
-
     return (str(Problem(**problem)) for problem in answer["problems"])
 
 

@@ -11,6 +11,7 @@ import typer
 from remit.cli import options, sdk
 from remit.cli.options import argument, option
 from remit.cli.render import Table, answer, detail_lines, safe, said, waiting
+from remit.core.scope import check_name
 from remit.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ def add(
       remit resource add warehouse postgresql://remit@db.example:5432/sales --secret \\
           --setting 'tls="verify-full"' -b actions=select,tables=sales.revenue
     """
-    from remit.core.scope import check_name
-
     check_name(name)
     kind = _kind(destination)
     settings: dict[str, Any] = {}

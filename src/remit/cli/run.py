@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,8 +15,6 @@ from remit.cli.login import AsOwner, session_token
 from remit.cli.options import argument, option
 from remit.cli.render import safe
 
-if TYPE_CHECKING:
-    from remit.config.settings import Places
 RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
 
 
@@ -80,6 +78,11 @@ def run(
         writable = mode == "rw" and bool(path)
         binds.append(Bind(PurePosixPath(path if writable else text), writable))
     channel = os.environ.get("REMIT_SOCKET") if own else None
+    apart: list[Path] = []
+    if not channel:  # what of remit may be elsewhere, by the configuration or by a link
+        settings = options.settings()
+        apart += [where.config, *(where.state / name for name in ("kek", "remit.db", "session"))]
+        apart += filter(None, (settings.keys.kek, settings.audit.witness, settings.policies))
     spec = LaunchSpec(
         command=tuple(command),
         socket=Path(channel).with_name("launch.sock") if channel else where.launch,
@@ -89,7 +92,7 @@ def run(
         binds=tuple(binds),
         env=tuple(env or ()),
         hidden=() if channel else (where.state, where.runtime, where.config.parent),
-        apart=() if channel else _apart(where),
+        apart=tuple(apart),
         host_net=net == "host",
         unsandboxed=unsandboxed,
         quiet=quiet,
@@ -116,10 +119,3 @@ def _launch_request(
         return {"open": {"purpose": purpose, **asked, **of_human}}
     details = expand(wishes, sdk.verbs.details_of(sdk.ask(sdk.verbs.find(grant)), grant))
     return {"delegate": {"parent": grant, **sdk.verbs.grant_request(details, request.bounds, label)}}
-
-
-def _apart(where: Places) -> tuple[Path, ...]:
-    """Return the files of remit that may be elsewhere, by the configuration or by a link."""
-    settings = options.settings()
-    configured = filter(None, (settings.keys.kek, settings.audit.witness, settings.policies))
-    return (where.config, *(where.state / name for name in ("kek", "remit.db", "session")), *configured)

@@ -48,8 +48,7 @@ def open_(
       remit open "draft the CFO summary" -r search -r warehouse:tables=sales.revenue --ttl 15m
       remit open "triage" -r github:actions=GET --depth 1 --fan-out 3 --json
     """
-    details = request.details
-    opened = sdk.ask(sdk.verbs.open_task(purpose, details, request.bounds, id_token=session_token(as_owner)))
+    opened = sdk.ask(sdk.verbs.open_task(purpose, request.details, request.bounds, id_token=session_token(as_owner)))
     granted(opened, json, *detail_lines(opened.details), f"use it: remit run --grant {opened.grant} -- COMMAND")
 
 
