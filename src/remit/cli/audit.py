@@ -7,16 +7,18 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from remit.cli import options, sdk
 from remit.cli.options import argument, option
 from remit.cli.render import answer, pause, progress, said
-from remit.core import audit, tree
 from remit.core.orders import json_text
 from remit.errors import IntegrityError, InvalidRequestError, NotFoundError
+
+if TYPE_CHECKING:
+    from remit.core.audit import Checkpoint
 
 app = options.group("audit", "The audit log, and proofs from it.")
 
@@ -87,6 +89,8 @@ def verify(
       remit audit checkpoint > kept.checkpoint && remit audit key > kept.vkey
       remit audit verify log.jsonl -c kept.checkpoint --key "$(cat kept.vkey)"
     """
+    from remit.core import audit
+
     texts = [_text(path) for path in checkpoint or ()]
     texts += [sdk.ask(sdk.verbs.checkpoint())] if log is None else []
     keys = _keys(key)
@@ -99,13 +103,13 @@ def verify(
     total = None if log else max(note.size for note in notes)
     broker = (audit.Entry(int(item["seq"]), json_text(item).encode("ascii")) for item in islice(_entries(0), total))
     entries = audit.read_log(_text(log)) if log else broker
-    log_tree = audit.verify(progress(entries, total, "verifying"), notes)
+    tree = audit.verify(progress(entries, total, "verifying"), notes)
     signed = max((note.size for note in notes), default=-1) if keys else -1
-    shown = {"entries": log_tree.size, "root": log_tree.root().hex(), "checkpoints": len(notes)}
-    shown |= {"signed": signed == log_tree.size, "signed_entries": max(signed, 0), "verified": signed == log_tree.size}
+    shown = {"entries": tree.size, "root": tree.root().hex(), "checkpoints": len(notes)}
+    shown |= {"signed": signed == tree.size, "signed_entries": max(signed, 0), "verified": signed == tree.size}
     custody = "as given" if key else "of the broker's own state" if keys else "none"
     answer(json, shown, {**shown, "keys": custody})
-    if signed == log_tree.size or self_consistent:
+    if signed == tree.size or self_consistent:
         return
     if notes and not keys:
         why, help_ = "no signature was checked", "pass --key with one you got from elsewhere (`remit audit key`)"
@@ -113,7 +117,7 @@ def verify(
         why = f"a signed checkpoint covers the first {max(signed, 0)} only" if notes else "there is no checkpoint"
         help_ = "pass --checkpoint with a newer one (`remit audit checkpoint`)"
     raise IntegrityError(
-        f"the log's {log_tree.size} entries are consistent with themselves only: {why}",
+        f"the log's {tree.size} entries are consistent with themselves only: {why}",
         help=f"{help_}, or --self-consistent to accept that",
     )
 
@@ -155,7 +159,9 @@ def _keys(given: Sequence[str] | None) -> list[str]:
         return []
 
 
-def _checkpoint(text: str, keys: Sequence[str]) -> audit.Checkpoint:
+def _checkpoint(text: str, keys: Sequence[str]) -> Checkpoint:
+    from remit.core import audit
+
     known = [audit.read_verifier_key(item) for item in keys]
     if not known:
         return audit.read_unsigned(text)
@@ -183,6 +189,7 @@ def prove(
       remit audit prove 17 --json > proof.json
     """
     from remit import jose
+    from remit.core import tree
 
     text = sdk.ask(sdk.verbs.checkpoint())
     keys = _keys(key)

@@ -51,14 +51,12 @@ def answer(as_json: bool, document: object, *parts: str | Mapping[str, object] |
 
 
 def lines(values: Mapping[str, object]) -> None:
-    """Print names and values, one a line."""
     width = max((len(name) for name in values), default=0)
     for name, value in values.items():
         sys.stdout.write(f"{name:<{width}}  {safe(value)}\n")
 
 
 def said(text: str) -> None:
-    """Print one sentence."""
     sys.stdout.write(f"{safe(text)}\n")
 
 
@@ -113,7 +111,6 @@ def safe(value: object) -> str:
 
 
 def left(expires_at: str, now: datetime) -> str:
-    """Return how much time is left until an instant."""
     seconds = int((datetime.fromisoformat(expires_at) - now).total_seconds())
     if seconds <= 0:
         return "expired"
@@ -148,7 +145,6 @@ def waiting(about: str) -> Iterator[None]:
 
 
 def pause(seconds: float = 1.0) -> None:
-    """Wait before looking again."""
     time.sleep(seconds)
 
 
