@@ -94,14 +94,14 @@ MUTANTS = [
     ),
     Mutant(
         "links lead out of the directory",
-        "policies/files.py",
+        "policies/sets.py",
         "        if not real.is_relative_to(root):",
         "        if not real.exists():",
         FILES,
     ),
     Mutant(
         "everybody may write policies",
-        "policies/files.py",
+        "policies/sets.py",
         "    if found.st_mode & stat.S_IWOTH:",
         "    if found.st_mode < 0:",
         FILES,

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from remit.policies import cases, files, sets
+from remit.policies import cases, sets
 from remit.policies.cases import Case
 
 HOME = Path(__file__).parents[2] / "examples" / "policies"
-TEXTS, PROBLEMS = files.read(HOME)
+TEXTS, PROBLEMS = sets.read_directory(HOME)
 FOUND, WRONG = sets.read(TEXTS)
 CASES = cases.read((HOME / "cases.test.toml").read_text("utf-8"))
 NAMES = [policy.id for policy in FOUND.policies] if FOUND else []

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from remit.policies import files
+from remit.policies import sets
 
 
 def problem(directory: Path) -> str:
-    texts, problems = files.read(directory)
+    texts, problems = sets.read_directory(directory)
     [found] = problems
     assert found.file not in texts
     return str(found)
@@ -31,7 +31,7 @@ def test_cedar_files_are_read_by_name_and_nothing_else_is(home: Path) -> None:
     (home / "a.test.toml").write_text("not a policy")
     (home / "below").mkdir()
     (home / "below" / "c.cedar").write_text("not looked into")
-    assert files.read(home) == ({"a.cedar": "first é", "b.cedar": "second"}, ())
+    assert sets.read_directory(home) == ({"a.cedar": "first é", "b.cedar": "second"}, ())
 
 
 def test_a_directory_that_is_not_there_is_a_problem(home: Path) -> None:
@@ -56,7 +56,7 @@ def test_what_a_group_can_write_is_not_believed_unless_the_group_is_roots(home: 
     (home / "a.cedar").chmod(0o664)
     home.chmod(0o775)
     if os.getegid() == 0:
-        assert files.read(home) == ({"a.cedar": "text"}, ())
+        assert sets.read_directory(home) == ({"a.cedar": "text"}, ())
         os.chown(home / "a.cedar", -1, 4711)
         assert problem(home) == "a.cedar: the file can be written by its group: chmod g-w"
         os.chown(home, -1, 4711)
@@ -77,7 +77,7 @@ def test_what_somebody_else_owns_is_not_believed(home: Path) -> None:
 def test_a_link_is_followed_inside_the_directory_alone(home: Path) -> None:
     (home / "real").write_text("inside")
     (home / "a.cedar").symlink_to("real")
-    assert files.read(home) == ({"a.cedar": "inside"}, ())
+    assert sets.read_directory(home) == ({"a.cedar": "inside"}, ())
     (home.parent / "far").write_text("outside")
     (home / "b.cedar").symlink_to("../far")
     assert problem(home) == "b.cedar: this is a link out of the directory"
@@ -86,7 +86,7 @@ def test_a_link_is_followed_inside_the_directory_alone(home: Path) -> None:
 def test_the_directory_itself_may_be_a_link(home: Path) -> None:
     (home / "a.cedar").write_text("text")
     (home.parent / "current").symlink_to(home)
-    assert files.read(home.parent / "current") == ({"a.cedar": "text"}, ())
+    assert sets.read_directory(home.parent / "current") == ({"a.cedar": "text"}, ())
 
 
 def test_a_link_to_nothing_and_links_in_a_circle_are_problems(home: Path) -> None:
@@ -110,22 +110,22 @@ def test_every_file_with_a_problem_is_named(home: Path) -> None:
     (home / "a.cedar").write_bytes(b"\xff")
     (home / "b.cedar").write_text("good")
     (home / "c.cedar").write_bytes(b"\xff")
-    texts, problems = files.read(home)
+    texts, problems = sets.read_directory(home)
     assert [item.file for item in problems] == ["a.cedar", "c.cedar"]
     assert texts == {"b.cedar": "good"}
 
 
 def test_sizes_are_bounded(home: Path) -> None:
-    (home / "a.cedar").write_bytes(b" " * (files.MAX_FILE + 1))
+    (home / "a.cedar").write_bytes(b" " * (sets.MAX_FILE + 1))
     assert problem(home) == "a.cedar: the file has more than 262144 bytes"
-    (home / "a.cedar").write_bytes(b" " * files.MAX_FILE)
-    assert files.read(home)[1] == ()
+    (home / "a.cedar").write_bytes(b" " * sets.MAX_FILE)
+    assert sets.read_directory(home)[1] == ()
     for number in range(16):
-        (home / f"{number}.cedar").write_bytes(b" " * files.MAX_FILE)
+        (home / f"{number}.cedar").write_bytes(b" " * sets.MAX_FILE)
     assert problem(home) == "the files have more than 4194304 bytes together"
 
 
 def test_the_number_of_files_is_bounded(home: Path) -> None:
-    for number in range(files.MAX_FILES + 1):
+    for number in range(sets.MAX_FILES + 1):
         (home / f"{number}.cedar").touch()
     assert problem(home) == "there are more than 1000 files"

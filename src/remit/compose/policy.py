@@ -16,7 +16,7 @@ from remit.core.policy import Decision, Policy, Problem, Question
 from remit.core.principal import Principal
 from remit.errors import IntegrityError, NotFoundError, UnavailableError
 from remit.keys.file import read_regular, sync_directory, write_new
-from remit.policies import files, sets, trace
+from remit.policies import sets, trace
 from remit.policies.sets import CedarPolicies
 from remit.ports import Sealer
 
@@ -30,7 +30,7 @@ _LOG = logging.getLogger("remit.policy")
 
 def load(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
     """Read a directory of policies: the set, or else all that is wrong with it."""
-    texts, problems = files.read(directory)
+    texts, problems = sets.read_directory(directory)
     if problems:
         return None, problems
     return sets.read(texts)

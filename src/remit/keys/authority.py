@@ -94,7 +94,6 @@ class FileAuthority:
         return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
 
     def published(self) -> list[PublishedKey]:
-        """Describe the keys that verify JWT-SVIDs, the signing one first."""
         told = zip(self._jwts, self._signing_first, strict=True)
         return [PublishedKey(jwt.kid, jwt.alg, signing=jwt is self.signer, until=each.until) for jwt, each in told]
 

@@ -34,7 +34,6 @@ class FileSigner:
     """A private key in memory: ES256, Ed25519, or RS256 for federation alone, where nothing else is common to all."""
 
     def __init__(self, key: object) -> None:
-        """Sign with ``key``, or raise IntegrityError for a kind that remit does not use."""
         self._key: JoseKey
         match key:
             case ec.EllipticCurvePrivateKey() if isinstance(key.curve, ec.SECP256R1):
@@ -113,11 +112,10 @@ class FileKeyring:
         self._take()
 
     def public_jwks(self) -> list[Mapping[str, str]]:
-        """Return the public keys to verify with, the signing one first."""
+        """Return the keys to verify with, the signing one first."""
         return [self.signer.public_jwk(), *(key.jwk for key in self._valid().values())]
 
     def published(self) -> list[PublishedKey]:
-        """Describe the keys to verify with, the signing one first."""
         left = self._valid().values()
         retired = [PublishedKey(key.jwk["kid"], key.jwk["alg"], signing=False, until=key.until) for key in left]
         return [PublishedKey(self.signer.kid, self.signer.alg), *retired]
@@ -151,7 +149,6 @@ class FileKeyring:
         self._take()
 
     def prune(self) -> None:
-        """Stop publishing what nothing needs any more."""
         if len(self._valid()) < len(self._retired):
             self._take()
 

@@ -22,18 +22,14 @@ _VARIABLES = frozenset({"principal", "resource", "context"})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one policy came to on one detail: permits | forbids | failed | does not apply.
-
-    ``because`` is what kept it from applying (``context.attested is false``), or why it failed. ``attributes`` are
-    those that the policy looks at, with what they were.
-    """
+    """What one policy came to on one detail."""
 
     policy: str
     place: str
     effect: str
-    outcome: str
-    because: str
-    attributes: Mapping[str, object]
+    outcome: str  # permits | forbids | failed | does not apply
+    because: str  # what kept it from applying (``context.attested is false``), or why it failed
+    attributes: Mapping[str, object]  # those that the policy looks at, with what they were
 
 
 def traced(policies: CedarPolicies, question: Question) -> list[list[Step]]:
@@ -60,7 +56,7 @@ class _Try:
         }
 
     def step(self, written: Written, verdict: PolicyVerdict) -> Step:
-        """Say what a policy came to, and why if it did not apply."""
+        """Say what a policy came to, and why."""
         if written.id in verdict.failed:
             outcome, because = "failed", verdict.failed[written.id]
         else:
@@ -70,7 +66,7 @@ class _Try:
         return Step(written.id, place, written.effect, outcome, because, self._attributes(written.node))
 
     def _missing(self, node: Any) -> str:
-        """Return what keeps a policy from applying, the first thing; nothing when it applies."""
+        """Return the first thing that keeps a policy from applying; nothing when it applies."""
         scope = self._cedar.pst.ScopeAny()
         bare = replace(
             node, effect="permit", principal=scope, action=scope, resource=scope, clauses=(), annotations={}, id="part"
@@ -142,7 +138,6 @@ def _names(node: Any) -> Iterator[str]:
 
 
 def _path(node: Any) -> str | None:
-    """Return an expression as a dotted name, if it is one."""
     match type(node).__name__:
         case "Var":
             return str(node.name) if node.name in _VARIABLES else None
