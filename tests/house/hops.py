@@ -3,13 +3,14 @@
 The way's own files are those with a function that waits on the stack where the request has its effect (``marks``:
 the commit, what goes upstream, what goes to the client): they carry the request there. A hop is a call from one of them
 into another file of src/remit, counted once for a pair of files, as a reader opens a file once. What a leaf calls in
-its turn is no hop: it has returned before the request goes on.
+its turn is no hop: it has returned before the request goes on. Nor is a property, which reads as a field.
 
 ``python -m tests.house.hops`` writes both ways into ARCHITECTURE.md; a test compares them.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FrameType
 
@@ -36,7 +38,7 @@ _INSIDE = f"{SOURCE}/"
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """The first call from ``caller``, a file, into another; ``callee`` is file, line and function there."""
+    """A call from ``caller``, a file, into another: the first, or the one by which the request goes to its effect."""
 
     caller: str
     file: str
@@ -50,10 +52,11 @@ class Hop:
 
 @dataclass(slots=True)
 class Trace:
-    """What was called while a request was followed: the first call of each pair of files, and the way's own files."""
+    """What was called while a request was followed: one call for each pair of files, and the way's own files."""
 
     calls: dict[tuple[str, str], Hop] = field(default_factory=dict)
     own: set[str] = field(default_factory=set)
+    carrying: set[tuple[str, str]] = field(default_factory=set)  # pairs whose call was on the stack at an effect
 
     @property
     def hops(self) -> list[Hop]:
@@ -66,12 +69,23 @@ def _file(code: CodeType) -> str | None:
     return name.removeprefix(_INSIDE) if name.startswith(_INSIDE) else None
 
 
-def _files_above(frame: FrameType | None) -> Iterator[str]:
+def _is_property(frame: FrameType) -> bool:
+    found: object = frame.f_globals
+    for name in frame.f_code.co_qualname.split("."):
+        found = found.get(name) if isinstance(found, dict) else getattr(found, name, None)
+    return isinstance(found, property)
+
+
+def _above(frame: FrameType | None) -> Iterator[tuple[str, FrameType]]:
     while frame is not None:
         here = _file(frame.f_code)
         if here is not None:
-            yield here
+            yield here, frame
         frame = frame.f_back
+
+
+def _hop(caller: str, here: str, code: CodeType) -> Hop:
+    return Hop(caller, here, code.co_firstlineno, code.co_qualname)
 
 
 @contextmanager
@@ -85,12 +99,16 @@ def followed(marks: Collection[str]) -> Iterator[Trace]:
         if event != "call" or here is None or frame in entered:
             return
         entered.add(frame)
-        above = next(_files_above(frame.f_back), None)
+        above = next(_above(frame.f_back), None)
+        if above is not None and above[0] != here and not _is_property(frame):
+            trace.calls.setdefault((above[0], here), _hop(above[0], here, frame.f_code))
         if frame.f_code.co_qualname in marks:
-            trace.own.update(_files_above(frame.f_back))
-        if above not in {None, here}:
-            hop = Hop(str(above), here, frame.f_code.co_firstlineno, frame.f_code.co_qualname)
-            trace.calls.setdefault((hop.caller, here), hop)
+            stack = list(_above(frame))
+            trace.own.update(file for file, _ in stack[1:])
+            for (callee, called), (caller, _) in pairwise(stack):
+                if caller != callee and (caller, callee) not in trace.carrying:
+                    trace.carrying.add((caller, callee))
+                    trace.calls[caller, callee] = _hop(caller, callee, called.f_code)
 
     sys.setprofile(profile)
     try:
@@ -146,6 +164,20 @@ def written(page: str, title: str) -> list[str]:
     """Return the hops that a page lists under a title."""
     block = page.partition(f"{title}\n")[2].partition("```\n")[2].partition("```")[0]
     return block.splitlines()
+
+
+def tables(page: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the rows that say what decides on a way, with the files and functions that each names."""
+    rows = []
+    for line in page.partition("## The ways\n")[2].partition("\n## ")[0].splitlines():
+        what, _, where = line.removeprefix("| ").partition(" | ")
+        named, file = list[tuple[str, str]](), ""
+        for name in re.findall(r"`([^`]+)`", where) if line.startswith("| ") else []:
+            file = name if name.endswith(".py") else file
+            named.append((file, "" if name == file else name))
+        if named:
+            rows.append((what, named))
+    return rows
 
 
 def rewritten(page: str, title: str, trace: Trace) -> str:
