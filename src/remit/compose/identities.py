@@ -60,13 +60,12 @@ def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Tru
         for one in settings.workloads
     )
     humans = IssuedHumans(registrations, settings.issuer, clock) if registrations else None
-    # any is enough where none are configured
     acr: Mapping[str, tuple[str, ...]] = {one.issuer: one.acr for one in settings.humans}
     return TrustedIssuers(
         humans=humans,
         logins=IssuerLogins(humans, web.transport) if humans and humans.deciding else None,
         platforms=OidcWorkloads(rules, clock) if rules else None,
-        step_up=lambda sub: acr.get(sub.partition("#")[0], ()),
+        step_up=lambda sub: acr.get(sub.partition("#")[0], ()),  # any is enough where none are configured
         sources=_sources(registrations, settings.issuer),
         issuers=issuers,
     )

@@ -24,6 +24,7 @@ PURPOSE = b"policies"  # what the last good set is sealed for
 MAX_KEPT = 64 * 1024 * 1024  # bytes
 CONFIGURE = "set `policy.directory` in the configuration, and start the broker anew: it reads that when it starts"
 NONE = "none"  # the version of what denies everything
+UNREADABLE = Decision(allowed=False, reasons=("the policies cannot be read, so nothing is allowed",), version=NONE)
 
 _LOG = logging.getLogger("remit.policy")
 
@@ -34,12 +35,6 @@ def load(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
     if problems:
         return None, problems
     return sets.read(texts)
-
-
-def nothing(question: Question) -> Decision:
-    """Deny everything: what holds while the policies that were configured cannot be read."""
-    del question
-    return Decision(allowed=False, reasons=("the policies cannot be read, so nothing is allowed",), version=NONE)
 
 
 class LastGoodPolicies:
@@ -113,7 +108,7 @@ class PolicyDirectory:
     def decide(self) -> Policy:
         if self.directory is None:
             return policy.within_bounds
-        return self.current or nothing
+        return self.current or (lambda _: UNREADABLE)
 
     def shown(self) -> Mapping[str, object]:
         found, failing = (self.current.policies, self.current.failing) if self.current else ((), {})

@@ -288,10 +288,7 @@ def bind_tcp(address: Address, setting: str) -> socket.socket:
 
 
 def harden() -> None:
-    """Keep other processes of this user out of our memory, and what we make private, whatever the umask was.
-
-    And take all the descriptors that we may have.
-    """
+    """Keep others out of our memory and of what we make, whatever the umask was; take all descriptors we may have."""
     os.umask(0o077)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -307,12 +304,9 @@ def stopping() -> asyncio.Event:
 
 
 def reloading(app: Application) -> asyncio.Task[None]:
-    """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it.
-
-    Where none are configured, SIGHUP goes on ending the process whose terminal is gone.
-    """
+    """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it."""
     asked = asyncio.Event()
-    if app.policies.directory is not None:
+    if app.policies.directory is not None:  # else SIGHUP goes on ending the process whose terminal is gone
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
 
     async def reload() -> None:

@@ -8,7 +8,6 @@ import socket
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from remit.broker import Broker
@@ -59,7 +58,7 @@ class Application:
     async def checkpoint(self) -> Checkpoint:
         """Sign the head of the log as it is now."""
         size, root = await self.broker.root()
-        return _signed(self.origin, self.notes, size, root)
+        return audit.checkpoint(self.origin, size, root, self.notes.signer)
 
 
 def build(settings: Settings) -> Application:
@@ -86,6 +85,10 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
     witness = FileWitness(settings.audit.witness, origin, ()) if settings.audit.witness else None
     publish(where.state, origin, notes, witness)
     spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
+
+    def signed(size: int, root: bytes) -> Checkpoint:
+        return audit.checkpoint(origin, size, root, notes.signer)
+
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
     known = identities.trusted(settings, clock)
     broker = Broker(
@@ -96,7 +99,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
         clock=clock,
         elapsed=elapsed,
         new_id=new_id,
-        witness=None if witness is None else WitnessThread(witness, partial(_signed, origin, notes)),
+        witness=None if witness is None else WitnessThread(witness, signed),
         decide=policies.decide,
         step_up=known.step_up,
         trust_domain=settings.identity.trust_domain,
@@ -144,10 +147,6 @@ def publish(state: Path, origin: str, notes: FileKeyring, witness: FileWitness |
     private.make_file(path)
     keys = (audit.verifier_key(origin, public) for public in publics)
     path.write_text("".join(f"{key}\n" for key in keys), "ascii")
-
-
-def _signed(origin: str, notes: FileKeyring, size: int, root: bytes) -> Checkpoint:
-    return audit.checkpoint(origin, size, root, notes.signer)
 
 
 def local_subject() -> Subject:
