@@ -49,6 +49,17 @@ def trusted(path: Sequence[str], current: str) -> list[str]:
     return [entry for entry in path if entry.startswith("/") and (os.path.realpath(entry) != here or entry in ours)]
 
 
+def _named(command: object, arguments: Sequence[str]) -> str:
+    """Return the longest command that the arguments begin with; not every misuse says to which it belongs."""
+    words = ["remit"]
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command; return its exit code."""
     import typer  # after the path is safe
@@ -69,6 +80,6 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not isinstance(error, wrong):
             raise
-        misused(error)
+        misused(error, _named(typer.main.get_command(app), arguments))
         return MISUSE
     return code if isinstance(code, int) else 0

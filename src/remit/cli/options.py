@@ -90,7 +90,6 @@ class GrantOptions:
 
     @property
     def details(self) -> list[str | Detail]:
-        """Return what is asked for by --resource and --grant-detail, in that order."""
         return wishes(self.resource, self.grant_detail)
 
     @property

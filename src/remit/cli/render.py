@@ -205,7 +205,7 @@ def warn(text: str, remedy: str) -> None:
     _complaint("help", remedy)
 
 
-def misused(error: Exception) -> None:
+def misused(error: Exception, command: str) -> None:
     """Print what is wrong with a command line, and whose help says more."""
     text = str(getattr(error, "format_message", lambda: str(error))()).strip()
     if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
@@ -213,8 +213,7 @@ def misused(error: Exception) -> None:
         return
     text = text.removeprefix("Invalid value: ")
     _complaint("error", (text[:1].lower() + text[1:]).rstrip(".") or "this needs a command")
-    context = getattr(error, "ctx", None)
-    _complaint("help", f"`{context.command_path if context else 'remit'} --help`")
+    _complaint("help", f"`{command} --help`")
 
 
 def _complaint(kind: str, text: str) -> None:
