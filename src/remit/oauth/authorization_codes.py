@@ -64,7 +64,6 @@ class ConsentFlows:
         self._requests = AuthorizationRequests(deps, self._consent)
 
     def grant_types(self) -> Mapping[str, GrantType]:
-        """Return the grant types for the token endpoint."""
         if not self._served:
             return {}
         return {
@@ -77,8 +76,7 @@ class ConsentFlows:
     def routes(self) -> tuple[Route, ...]:
         return (*self._consent.routes(), *(self._requests.routes() if self._served else ()))
 
-    def metadata(self) -> Mapping[str, object]:
-        """Return what server metadata says of them (RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4)."""
+    def metadata(self) -> Mapping[str, object]:  # RFC 8414, 8628 §4, 9126 §5, 9207 §3, CIBA §4
         if not self._served:
             return {}
         issuer = self._verifier.issuer
@@ -97,8 +95,6 @@ class ConsentFlows:
             "request_uri_parameter_supported": False,
             "client_id_metadata_document_supported": self._clients.documents,
         }
-
-    # -- redeeming ----------------------------------------------------------------------------------------------
 
     async def code(self, client: OAuthClient) -> Response:
         """Redeem an authorization code (RFC 6749 §4.1.3, RFC 7636 §4.6)."""

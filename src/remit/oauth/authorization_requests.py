@@ -71,10 +71,9 @@ _HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platfo
 
 
 class _Shown(Struct, frozen=True):
-    """What a user code stands for, and when wrong ones were entered for it.
+    """What a user code stands for, and when wrong ones were entered for it: counted at this request alone.
 
-    Guesses at one request are counted at that request alone (RFC 8628 §5.1): if they were counted together, anybody
-    could keep everybody's right codes from being taken.
+    If all guesses were counted together, anybody could keep everybody's right codes from being taken (RFC 8628 §5.1).
     """
 
     approval: str
@@ -119,7 +118,7 @@ class AuthorizationRequests:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
         binding = await token_requests.proven(client, self._verifier)
         registered = replace(registered, proven=client.workload is not None)
-        pushed = await self._pushed_request(form, registered, back, binding)
+        pushed = await self._draft(form, registered, back, binding)
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = await self._pushed.keep(pushed, PUSHED_LIFE, room=room, most=most)
         content = {"request_uri": f"{PUSHED}{name}", "expires_in": int(PUSHED_LIFE.total_seconds())}
@@ -139,7 +138,7 @@ class AuthorizationRequests:
                 raise InvalidRequestError(refused[1])
             if refused is not None:
                 return pages.away(back.refusal(*refused))
-            return self._consent.draft(await self._pushed_request(query, registered, back, token_requests.keyed(query)))
+            return self._consent.draft(await self._draft(query, registered, back, token_requests.keyed(query)))
         except RemitError as error:
             if registered.vouched is not None:
                 raise
@@ -170,9 +169,7 @@ class AuthorizationRequests:
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
         return client, RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 
-    async def _pushed_request(
-        self, form: Form, client: Registered, back: RedirectTarget, binding: Binding
-    ) -> PushedRequest:
+    async def _draft(self, form: Form, client: Registered, back: RedirectTarget, binding: Binding) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
         audience = token_requests.audience(form, self._verifier)

@@ -25,6 +25,7 @@ from remit.core.legible import is_legible
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Principal, Workload
 from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError, UnavailableError, UsedError
 from remit.jose.strict import read_json
+from remit.ports import Clock
 from remit.ports.identity import ClientRegistry, Registered, Workloads
 from remit.web import wire
 from remit.web.authentication import SocketAuth, certificates_of, listener_of, url_of
@@ -49,21 +50,16 @@ _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+:/[^/]")  # RFC
 
 @dataclass(frozen=True, slots=True)
 class OAuthClient:
-    """An OAuth client and its request. ``id`` is empty for one that names itself nothing.
+    """An OAuth client and its request."""
 
-    ``workload`` is set when it was attested. ``principal`` is who acts: the listener's, or the workload; None for a
-    public client, which proves nothing. ``proofs`` are its ``DPoP`` headers, to be made for ``url``; ``certificates``
-    are those of its TLS handshake; ``local``: it came by a unix socket.
-    """
-
-    id: str = ""
-    workload: Workload | None = None
-    principal: Principal | None = None
+    id: str = ""  # empty for one that names itself nothing
+    workload: Workload | None = None  # set when it was attested
+    principal: Principal | None = None  # who acts: the listener's, or the workload; None for a public client
     form: Form = field(default_factory=dict, repr=False)
-    url: str = ""
-    proofs: Sequence[str] = ()
-    certificates: Sequence[bytes] = ()
-    local: bool = False
+    url: str = ""  # what ``proofs`` are to be made for
+    proofs: Sequence[str] = ()  # its ``DPoP`` headers
+    certificates: Sequence[bytes] = ()  # of its TLS handshake
+    local: bool = False  # whether it came by a unix socket
 
     def check_named(self) -> None:
         """Raise UnauthenticatedError for a client that calls itself by a workload's name and proves nothing."""
@@ -94,10 +90,9 @@ class Clients:
         return authenticate
 
     async def authenticate(self, request: Request, form: Form) -> OAuthClient:
-        """Return the client of a request; a refusal is in the audit.
+        """Return the client of a request, which authenticates in one way at most; a refusal is in the audit.
 
-        UnauthenticatedError, or InvalidRequestError for a client that authenticates in more than one way. A client that
-        proves nothing is public: its name is its own affair, and worth nothing as a proof.
+        A client that proves nothing is public: its name is its own affair, and worth nothing as a proof.
         """
         return await self._verifier.authenticate(self._authenticate(request, form))
 
@@ -108,11 +103,8 @@ class Clients:
         if named and not _ID.fullmatch(named):
             raise InvalidRequestError("`client_id` must be a URI or a name")
         holder = listener.holder if isinstance(listener, SocketAuth) else None
-        url, proofs, certificates = (
-            url_of(request, self._verifier.issuer),
-            headers.getlist("dpop"),
-            certificates_of(request),
-        )
+        url, certificates = url_of(request, self._verifier.issuer), certificates_of(request)
+        proofs = headers.getlist("dpop")
         client = OAuthClient(named, None, holder, form, url, proofs, certificates, holder is not None)
         shown = {
             "assertion": form.keys() & {"client_assertion", "client_assertion_type"},
@@ -157,22 +149,17 @@ class Clients:
 class Registry:
     """The clients that are known, and those that can be got to know."""
 
-    def __init__(
-        self, known: Sequence[Registered] = (), fetch: Fetch | None = None, now: Callable[[], datetime] | None = None
-    ) -> None:
+    def __init__(self, known: Sequence[Registered] = (), fetch: Fetch | None = None, now: Clock | None = None) -> None:
         self._known = {client.client_id: client for client in known}
         self._fetch, self._now = fetch, now
         self._read: dict[str, tuple[datetime, Registered]] = {}
 
     @property
     def documents(self) -> bool:
-        """Whether clients may name themselves by a document (``client_id_metadata_document_supported``)."""
         return self._fetch is not None
 
     async def get(self, client_id: str) -> Registered:
-        """Return a client, or raise UnauthenticatedError; LimitError when too many documents are asked for at once."""
-        found = self._known.get(client_id)
-        if found is not None:
+        if (found := self._known.get(client_id)) is not None:
             return found
         if self._fetch is None or self._now is None or not client_id.startswith(("https://", "http://")):
             raise UnauthenticatedError("this client is not known here")
@@ -192,7 +179,6 @@ class Registry:
         return client
 
     def named(self, client_id: str) -> Registered | None:
-        """Return a client that an operator set up; None: it is no client's id."""
         return self._known.get(client_id)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit import jose
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
@@ -57,7 +58,6 @@ class TokenEndpoint:
         self._known = _CLIENT.union(*(one.fields for one in grant_types.values()))
 
     async def authenticate(self, request: Request) -> OAuthClient:
-        """Return the client of a token request."""
         form = await wire.form(request, self._known, TARGETS)
         grant_type = self._grant_types.get(wire.text(form, "grant_type"))
         if grant_type is None:
@@ -65,12 +65,11 @@ class TokenEndpoint:
         return await self._clients.authenticate(request, wire.meant(form, _CLIENT | grant_type.fields))
 
     async def token(self, _: Request, client: OAuthClient) -> Response:
-        """Answer a token request by its grant type."""
         return await self._grant_types[client.form["grant_type"]].handler(client)
 
 
 class Exchange:
-    """The handlers of the grant types that take no human who decides; each is there when somebody can be believed."""
+    """The handlers of the grant types that take no human who decides; each is there when it can succeed."""
 
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
@@ -78,7 +77,6 @@ class Exchange:
         self._asserted = deps.identity.humans if deps.identity.id_jag else None
 
     def grant_types(self) -> Mapping[str, GrantType]:
-        """Return the grant types for the token endpoint: those that can succeed."""
         found = {EXCHANGE: GrantType(OPENING | _DELEGATING | _ACTOR, self.exchange)}
         if self._asserted is not None:
             found[JWT_BEARER] = GrantType(OPENING | {"assertion"}, self.assertion)
@@ -129,7 +127,7 @@ class Exchange:
         wire.only(form, _OPENING)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
-        wanted = token_requests.opening(client, await token_requests.child_key(form, self._verifier) or UNBOUND)
+        wanted = token_requests.opening(client, await token_requests.child_key(form, self._verifier))
         audience = token_requests.audience(form, self._verifier)
         return self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
 
@@ -141,9 +139,9 @@ class Exchange:
             check_right(client.principal, Right.OPERATE)
         audience, until = token_requests.audience(form, self._verifier), None
         bound = await token_requests.child_key(form, self._verifier, stranger=not here)
-        if bound is None and not (here and client.workload is None and not client.proofs):
+        if bound is UNBOUND and not (here and client.workload is None and not client.proofs):
             bound, until = await self._tokens.binding(client)
-        wanted = token_requests.opening(client, bound or UNBOUND)
+        wanted = token_requests.opening(client, bound)
         human = await self._verifier.authenticate(humans.id_token(wire.text(form, "subject_token")))
         grant = await self._broker.open(human, wanted)
         return self._tokens.answer(grant, audience=audience, until=until)
@@ -160,8 +158,8 @@ class Exchange:
         # under a run, a child without a run of its own is as well kept as its parent
         posture = (await self._broker.find(parent, caller)).grant.posture
         bound = await token_requests.child_key(form, self._verifier)
-        wanted, approval = await self._requested(client, bound or UNBOUND)
-        posture = posture if bound is None else Posture()
+        wanted, approval = await self._requested(client, bound)
+        posture = posture if bound is UNBOUND else Posture()
         grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
         return self._tokens.answer(grant, audience=audience)
 
@@ -174,12 +172,12 @@ class Exchange:
             return self._tokens.answer(grant, par_hash=claims.par_hash, audience=audience, until=until)
         try:
             bound = await token_requests.child_key(form, self._verifier, form["subject_token"])
-            if bound is None:
+            if bound is UNBOUND:
                 raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
             actor = await self._actor(client, bound)
             wanted, approval = await self._requested(client, attested(bound, actor))
             grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
-            return self._tokens.answer(grant, parent_token=form["subject_token"], audience=audience)
+            return self._tokens.answer(grant, par_hash=jose.digest(form["subject_token"]), audience=audience)
         except (SplicedError, UnauthenticatedError) as error:
             await self._verifier.refused(claims, error)
             raise
@@ -205,8 +203,6 @@ class Exchange:
         except NotFoundError:
             raise GrantTokenError("there is no such approval") from None
         return token_requests.read(client.form, binding, approvals.shown(approval.request)), approval
-
-    # -- on the word of others ----------------------------------------------------------------------------------
 
     async def assertion(self, client: OAuthClient) -> Response:
         """Open a task for the human of an ID-JAG that was made for this very client.
@@ -247,9 +243,8 @@ async def _asserted(humans: Humans, client: OAuthClient, binding: Binding) -> Hu
     if human.jkt not in {None, binding.jkt}:
         raise WrongKeyError("the assertion is bound to another key than the proof's")
     if human.jkt is None and client.workload is None:
-        raise UnauthenticatedError(
-            "the client has to prove who it is, or the assertion to be bound to its key (`cnf.jkt`)"
-        )
+        told = "the client has to prove who it is, or the assertion to be bound to its key (`cnf.jkt`)"
+        raise UnauthenticatedError(told)
     return human
 
 

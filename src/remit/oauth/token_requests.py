@@ -45,10 +45,7 @@ _OTHER_KEY = "`dpop_jkt` must be the thumbprint of the key that the proof is by"
 
 
 def read(form: Form, binding: Binding = UNBOUND, otherwise: Mapping[str, object] | None = None) -> GrantRequest:
-    """Read a grant request from a form, whose fields are text or JSON; ``otherwise`` holds for those it lacks.
-
-    One that a token follows is bound, and no larger than a token can name.
-    """
+    """Read a grant request from a form, whose fields are text or JSON; ``otherwise`` holds for those it lacks."""
     given: dict[str, object] = {}
     for name in requests.FIELDS & form.keys():
         given[name] = form[name]
@@ -58,7 +55,7 @@ def read(form: Form, binding: Binding = UNBOUND, otherwise: Mapping[str, object]
             with suppress(InvalidRequestError):  # the reader says what it must be
                 given[name] = read_json(form[name])
     found = requests.read({**(otherwise or {}), **given}, binding)
-    if binding.thumbprint is not None:
+    if binding.thumbprint is not None:  # a token follows, which has to name it all
         tokens.check_size(found.scope)
     return found
 
@@ -70,26 +67,21 @@ def of_human(form: Form, binding: Binding) -> GrantRequest:
     return found
 
 
-def opening(
-    client: OAuthClient, binding: Binding = UNBOUND, otherwise: Mapping[str, object] | None = None
-) -> GrantRequest:
+def opening(client: OAuthClient, binding: Binding, otherwise: Mapping[str, object] | None = None) -> GrantRequest:
     """Return the request for a root grant that a client makes: in its own name, if it proved one."""
     client.check_named()
     return read(client.form, attested(binding, client.workload), otherwise)
 
 
 async def proven(client: OAuthClient, verifier: Verifier) -> Binding:
-    """Return what a client's request is to be bound to: its workload, and the key that it names or proves.
-
-    A human then approves of the key too (RFC 9449 §10.1).
-    """
+    """Return what a client's request is to be bound to: its workload, and the key that it names or proves."""
     binding = keyed(client.form)
     if client.proofs:
         proof = verifier.read(client.proofs, "POST", client.url, None)
         await verifier.pending.burn(proof, stranger=True)
         if binding.jkt not in {None, proof.jkt}:
             raise InvalidRequestError(_OTHER_KEY)
-        binding = replace(binding, jkt=proof.jkt)
+        binding = replace(binding, jkt=proof.jkt)  # a human then approves of the key too (RFC 9449 §10.1)
     return attested(binding, client.workload)
 
 
@@ -101,15 +93,13 @@ def keyed(form: Form) -> Binding:
     return Binding(jkt=jkt)
 
 
-async def child_key(
-    form: Form, verifier: Verifier, token: str | None = None, *, stranger: bool = False
-) -> Binding | None:
-    """Return the binding of a new grant to the key that ``req_cnf`` names and proves, if it does.
+async def child_key(form: Form, verifier: Verifier, token: str | None = None, *, stranger: bool = False) -> Binding:
+    """Return the binding of a new grant to the key that ``req_cnf`` names and proves; UNBOUND if it names none.
 
     ``token`` is the parent's; a ``stranger`` shows nothing else that is known here.
     """
     if "req_cnf" not in form and "req_cnf_proof" not in form:
-        return None
+        return UNBOUND
     cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
     endpoint = f"{verifier.issuer}/oauth/token"
     return Binding(jkt=await verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
@@ -153,7 +143,6 @@ class TokenIssuer:
         self,
         view: GrantView,
         *,
-        parent_token: str | None = None,
         par_hash: str | None = None,
         audience: str | None = None,
         until: datetime | None = None,
@@ -161,10 +150,9 @@ class TokenIssuer:
     ) -> Response:
         """Return the answer for a grant: with a token if the grant is bound, and with ``more`` members.
 
-        ``parent_token`` was exchanged for a child; ``par_hash`` is the digest of the one that was when the grant was
-        made. ``audience`` None is the broker. ``until`` is the end of the certificate that the grant is bound to.
+        ``par_hash`` is the digest of the parent's token that was exchanged when the grant was made. ``audience`` None
+        is the broker. ``until`` is the end of the certificate that the grant is bound to.
         """
-        par_hash = par_hash if parent_token is None else jose.digest(parent_token)
         now, grant, scope = self._verifier.clock(), view.grant, scopes.text(view.grant.scope)
         expires_in = int((grant.expires_at - now).total_seconds())
         content: dict[str, object] = {"task": view.task, "grant": grant.id, "expires_in": expires_in}

@@ -26,7 +26,7 @@ ALGORITHMS = jose.CHALLENGE.split()
 ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
 
 LIST = token.STATUS
-AGGREGATION = "/oauth/status"
+AGGREGATION = "/oauth/status"  # the list of lists, §9.3
 VALID, INVALID = 0, 1
 TYPE = "statuslist+jwt"
 MEDIA = "application/statuslist+jwt"
@@ -43,7 +43,6 @@ class WellKnown:
         self._certified = "spiffe_x509" in deps.identity.methods  # RFC 8705 §3.3: then a token may be a Bearer's
 
     async def server(self, _request: Request) -> Response:
-        """Return the authorization server metadata: what works here, and nothing else."""
         issuer, methods = self._verifier.issuer, ["none", *self._identity.methods]
         return wire.answer(
             {
@@ -66,7 +65,6 @@ class WellKnown:
         )
 
     async def resource(self, _request: Request) -> Response:
-        """Return the metadata of the API as a protected resource."""
         issuer = self._verifier.issuer
         return wire.answer(
             {
@@ -82,18 +80,12 @@ class WellKnown:
         )
 
     async def jwks(self, _request: Request) -> Response:
-        """Return the keys that tokens are signed with."""
         return wire.answer({"keys": self._verifier.keys.jwks})
 
     async def identity(self, _request: Request) -> Response:
         """Return the issuers of humans with remit's public client there, and those whose humans can decide here."""
-        return wire.answer(
-            {
-                "issuer": self._verifier.issuer,
-                "humans": [dict(one) for one in self._identity.native],
-                "deciding": list(self._identity.issuers),
-            }
-        )
+        humans, deciding = [dict(one) for one in self._identity.native], list(self._identity.issuers)
+        return wire.answer({"issuer": self._verifier.issuer, "humans": humans, "deciding": deciding})
 
     async def problem(self, request: Request) -> Response:
         """Explain a problem type to people: what its ``type`` URL leads to."""
@@ -113,7 +105,6 @@ class StatusList:
         self._made_for: tuple[int, str] | None = None  # in which second, and by which key
 
     def routes(self) -> tuple[Route, ...]:
-        """Return the routes: the list, and the list of lists (§9.3)."""
         return (Route("GET", LIST, self.token), Route("GET", AGGREGATION, self.lists))
 
     async def token(self, request: Request) -> Response:
@@ -124,11 +115,9 @@ class StatusList:
         return Response(await self.current(), headers=wire.HEADERS, media_type=MEDIA)
 
     async def lists(self, _request: Request) -> Response:
-        """Return where all status lists are."""
         return wire.answer({"status_lists": [self._verifier.issuer + LIST]})
 
     async def current(self) -> str:
-        """Return the status list token as of now."""
         signer = self._verifier.keys.signer
         made_for = (self._verifier.now(), signer.kid)
         found = await self._broker.status_places(self._ends if self._made_for == made_for else None)
@@ -149,10 +138,5 @@ def live(places: Iterable[int], size: int) -> bytes:
 
 def claims(uri: str, packed: bytes, now: int) -> Mapping[str, object]:
     """Return the claims of a status list token (§5.1); ``now`` is in seconds since the epoch."""
-    return {
-        "sub": uri,
-        "iat": now,
-        "exp": now + TTL,
-        "ttl": TTL,
-        "status_list": {"bits": 1, "lst": jose.encode(zlib.compress(packed, QUICK))},
-    }
+    listed = {"bits": 1, "lst": jose.encode(zlib.compress(packed, QUICK))}
+    return {"sub": uri, "iat": now, "exp": now + TTL, "ttl": TTL, "status_list": listed}
