@@ -90,7 +90,6 @@ class Approvals:
         return found
 
     async def seen(self, principal: Principal) -> list[ApprovalView]:
-        """Return what a principal may know of, oldest first: an agent, what was asked for its own subtree."""
         self._forget(self._tasks.now())
         found = []
         for item in sorted(self._kept.values(), key=lambda item: item.asked_at):
@@ -117,17 +116,15 @@ class Approvals:
             except GrantEndedError:  # what was asked under a grant has lapsed with it
                 state = "lapsed"
         request, line = approvals.request_of(item), task.lineage(item.grant)
-        held = line[0].scope
         if isinstance(principal, Holder):  # as far up as it may see
             line = line[: [grant.id for grant in line].index(principal.grant) + 1]
-        covers = scopes.covering(request.scope, held)
+        covers = scopes.covering(request.scope, line[0].scope)
         wide = tuple(detail for detail, index in zip(request.scope, covers, strict=True) if index is None)
-        exceeds = task.beyond(item.grant, request, now)
-        asking = Asking(task.head, item.grant, tuple(map(ancestor, reversed(line))), held, exceeds, wide)
+        lineage, exceeds = tuple(map(ancestor, reversed(line))), task.beyond(item.grant, request, now)
+        asking = Asking(task.head, item.grant, lineage, line[0].scope, exceeds, wide)
         return ApprovalView(item, state, asking)
 
     async def wait(self, approval_id: str, seconds: float) -> Approval:
-        """Return an approval once it was decided on or has lapsed, but after ``seconds`` at the latest."""
         item = self.get(approval_id)
         left = (item.expires_at - self._tasks.now()).total_seconds()
         if item.verdict is Verdict.PENDING and left > 0:

@@ -41,7 +41,6 @@ from remit.ports.kind import EngineContext, Kind
 
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
 PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
-NARROWED = "a bound was narrowed"
 
 
 class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
@@ -71,14 +70,13 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self._registry = ResourceRegistry(tasks, sealer, kinds, context)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry, bounded)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
-        self._families, self._kept_until = {}, {}
+        self._families = {}
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
 
     async def start(self) -> None:
-        """Load, and decide anew on what was loaded."""
         await self.load()
         await self.settle()
 
@@ -233,7 +231,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         await self._narrowed(name)
 
     async def _narrowed(self, name: str) -> None:
-        ended = await self.policy.redecide(NARROWED, name)
+        ended = await self.policy.redecide("a bound was narrowed", name)
         await self._tasks.notices.acted_on()
         if ended:
             await self.checkpoints.covered()
@@ -297,7 +295,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         return port.AuditState(await self._store.size(), self._tasks.rolled_back, self.checkpoints.trouble)
 
     async def root(self, size: int | None = None) -> tuple[int, bytes]:
-        """Return size and root of the audit tree, or of its first ``size`` entries."""
         return await self._store.root(size)
 
     async def note(self, operator: Principal, name: str, decision: str, **more: str) -> None:

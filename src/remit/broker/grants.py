@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from remit.broker.approvals import Approvals
-from remit.broker.policy import PolicyEnforcement
+from remit.broker.policy import PolicyEnforcement, because
 from remit.broker.sessions import LoginRevocations
 from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
@@ -221,19 +221,10 @@ class GrantVerbs:
     ) -> tuple[Change, Event]:
         """Return a new grant with the version of the policy that allowed it compiled in, and the receipt of the hop."""
         [grant] = change.grants
-        event = self.policy.allowed(
-            name,
-            parent,
-            grant.scope,
-            decision,
-            grant=grant.id,
-            agent=grant.agent,
-            attested=grant.attested,
-            approval=grant.approval,
-            key=grant.binding.jkt or grant.binding.x5t,
-            posture=_posture(grant.posture),
-            **more,
-        )
+        known = {"grant": grant.id, "agent": grant.agent, "attested": grant.attested, "approval": grant.approval}
+        shown = {"key": grant.binding.jkt or grant.binding.x5t, "posture": _posture(grant.posture)}
+        digest, why = scopes.digest(grant.scope), because(decision)
+        event = self._tasks.event(name, "allow", parent, detail_s256=digest, **why, **known, **shown, **more)
         return replace(change, grants=(replace(grant, policy=decision.version),)), event
 
     async def _denied(

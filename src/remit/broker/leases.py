@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from remit.broker.checkpoints import Checkpoints
-from remit.broker.policy import PolicyEnforcement
+from remit.broker.policy import PolicyEnforcement, because
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import REVOKE_WINDOW, LeaseRevoker
 from remit.broker.tasks import TaskCache
@@ -54,9 +54,7 @@ class LeaseVerbs:
             ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
             plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW, agent=grant.agent)
             lease = Lease(lease_id, grant_id, plan, LeaseState.PLANNED, ends, key=key)
-            event = self.policy.allowed(
-                "lease.issue", grant_id, (detail,), decision, resource=detail.resource, action=lease_id
-            )
+            event = self._revoker.lease_event("lease.issue", "allow", lease, **because(decision))
             await self._tasks.step(self._tasks.task(task.head.id).plan(lease, now), event)
         except RemitError as error:
             await self._tasks.denied("lease.issue", grant_id, error, resource=detail.resource)
@@ -104,9 +102,7 @@ class LeaseVerbs:
         except PolicyError as error:
             await self._tasks.denied("lease.renew", lease.grant, error, resource=detail.resource)
             raise
-        event = self.policy.allowed(
-            "lease.renew", lease.grant, (detail,), decision, resource=detail.resource, action=lease_id
-        )
+        event = self._revoker.lease_event("lease.renew", "allow", lease, **because(decision))
         task = await self._tasks.step(self._tasks.task(task.head.id).extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
         await self._revoker.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)

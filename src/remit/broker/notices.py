@@ -37,7 +37,6 @@ class Notices:
             feed.waiting.set()
 
     def listen(self) -> AsyncIterator[Notice]:
-        """Stream what is told from now on. Asking for the next notice says that this one was acted on."""
         feed = _Feed()
         self._feeds.append(feed)
         return self._stream(feed)
@@ -59,9 +58,8 @@ class Notices:
 
     async def acted_on(self) -> None:
         """Wait until every edge has acted on what it was told, but no longer than a quarter of a second."""
-        late = [feed for feed in self._feeds if not feed.idle.is_set()]
-        if late:
-            waiting = [asyncio.ensure_future(feed.idle.wait()) for feed in late]
+        waiting = [asyncio.ensure_future(feed.idle.wait()) for feed in self._feeds if not feed.idle.is_set()]
+        if waiting:
             _, left = await asyncio.wait(waiting, timeout=WAIT)
             for task in left:  # an edge that hangs must not gather one for every end
                 task.cancel()

@@ -102,11 +102,6 @@ class PolicyEnforcement:
         error.version, error.inside = full.version, full
         raise error
 
-    def allowed(self, name: str, grant_id: str | None, scope: Scope, decision: Decision, **more: object) -> Event:
-        """Describe what a decision allowed under a grant: the digest of the details, and which policy allows it why."""
-        known = {"policy": decision.version, "cause": "; ".join(decision.reasons)}
-        return self._tasks.event(name, "allow", grant_id, detail_s256=scopes.digest(scope), **known, **more)
-
     async def reload(self, operator: Principal, decide: Policy, version: str) -> int:
         """Decide by another policy from now on; what it does not allow has ended when this answers, with how much.
 
@@ -205,16 +200,10 @@ class PolicyEnforcement:
                 await asyncio.sleep(0)
 
     async def _end(self, task: Task, over: Sequence[_Over], cause: str) -> None:
-        events = [
-            self._tasks.event(
-                "task.close" if each.grant.id == task.head.root else "grant.revoke",
-                "done",
-                each.grant.id,
-                cause=_cause(cause, each.decision),
-                policy=each.decision.version,
-            )
-            for each in over
-        ]
+        events = list[Event]()
+        for each in over:
+            name = "task.close" if each.grant.id == task.head.root else "grant.revoke"
+            events.append(self._tasks.event(name, "done", each.grant.id, **because(each.decision, cause)))
         if over:
             await self._tasks.end(task.id, events, grants=[each.grant.id for each in over])
 
@@ -225,15 +214,13 @@ class PolicyEnforcement:
         asked = ((i, self.question(task.head, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
         over = [(lease, decision) for lease, question in asked if not (decision := self.decide(question)).allowed]
         if over:
-            events = [
-                self._revoker.lease_event(
-                    "lease.revoke", "done", lease, cause=_cause(cause, decision), policy=decision.version
-                )
-                for lease, decision in over
-            ]
+            told = ((lease, because(decision, cause)) for lease, decision in over)
+            events = [self._revoker.lease_event("lease.revoke", "done", lease, **more) for lease, more in told]
             await self._tasks.end(task_id, events, leases=[lease.id for lease, _ in over])
         return len(over)
 
 
-def _cause(cause: str, decision: Decision) -> str:
-    return f"{cause}: {'; '.join(decision.reasons)}"
+def because(decision: Decision, cause: str | None = None) -> dict[str, str]:
+    """Return what an event tells of a decision: by which policy it is, and why, with the cause that it was made for."""
+    reasons = "; ".join(decision.reasons)
+    return {"policy": decision.version, "cause": reasons if cause is None else f"{cause}: {reasons}"}

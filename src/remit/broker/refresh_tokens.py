@@ -31,8 +31,7 @@ class RefreshTokenVerbs:
     _tasks: TaskCache
     _revoker: LeaseRevoker
     _new_id: NewId
-    _families: dict[str, RefreshFamily]  # by the digest of every token that is known
-    _kept_until: dict[str, datetime]  # by the id of the family
+    _families: dict[str, tuple[RefreshFamily, datetime]]  # by the digest of every token that is known; kept until when
 
     async def _load_families(self) -> None:
         for record in await self._tasks.store.records(KIND):
@@ -40,16 +39,15 @@ class RefreshTokenVerbs:
                 family = msgspec.json.decode(record.body, type=RefreshFamily)
             except msgspec.MsgspecError as error:
                 raise IntegrityError("a family of refresh tokens that was kept cannot be read") from error
-            self._keep_family(family, record.until)
+            self._families |= dict.fromkeys(family.known, (family, record.until))
 
     async def refresh_token(self, digest: str) -> RefreshFamily | None:
-        return self._families.get(digest)
+        return self._families[digest][0] if digest in self._families else None
 
     async def issue_refresh_token(self, grant_id: str, client: str, digest: str, audience: str | None = None) -> None:
         grant, now = self._tasks.live(grant_id).grant, self._tasks.now()
-        current = [family for token, family in self._families.items() if token == family.current]
-        for over in [family for family in current if self._kept_until[family.id] < now]:
-            self._forget_family(over)
+        for token in [token for token, (_, until) in self._families.items() if until < now]:
+            del self._families[token]
         family = RefreshFamily(self._new_id("rfc"), grant_id, client, audience, digest)
         await self._put_family(family, grant.expires_at + KEPT)
 
@@ -60,9 +58,9 @@ class RefreshTokenVerbs:
         another key. UsedError for one that was spent: then the grant has ended, as nobody can say which of two has
         stolen it.
         """
-        family = self._families.get(presented.digest)
-        if family is None:
+        if presented.digest not in self._families:
             raise GrantTokenError("the refresh token is not known, or was forgotten")
+        family, until = self._families[presented.digest]
         try:
             self._tasks.serving()
             self._check_presented(family, presented)
@@ -74,7 +72,7 @@ class RefreshTokenVerbs:
             await self._tasks.denied("token.refresh", family.grant, error, key=presented.jkt or presented.x5t)
             raise
         rotated = family.rotate(fresh)
-        await self._put_family(rotated, self._kept_until[family.id], family)
+        await self._put_family(rotated, until, family)
         self._tasks.check(family.grant)  # it may have ended while this was committed
         return Rotated(self._tasks.view(family.grant), rotated)
 
@@ -94,23 +92,14 @@ class RefreshTokenVerbs:
 
     async def _put_family(self, family: RefreshFamily, until: datetime, before: RefreshFamily | None = None) -> None:
         """Make a family count at once, so that of two at the same time one is the second; then make it durable."""
-        self._keep_family(family, until)
+        self._families |= dict.fromkeys(family.known, (family, until))
         event = self._tasks.event("token.refresh" if before else "token.begin", "allow", family.grant)
         record = Record(KIND, family.id, family.rev, msgspec.json.encode(family), until)
         try:
             await self._tasks.store.commit((PutRecord(record),), (event,))
         except BaseException:
-            self._forget_family(family)
+            for token in family.known:
+                self._families.pop(token, None)
             if before is not None:
-                self._keep_family(before, until)
+                self._families |= dict.fromkeys(before.known, (before, until))
             raise
-
-    def _keep_family(self, family: RefreshFamily, until: datetime) -> None:
-        self._kept_until[family.id] = until
-        for digest in family.known:
-            self._families[digest] = family
-
-    def _forget_family(self, family: RefreshFamily) -> None:
-        self._kept_until.pop(family.id, None)
-        for digest in family.known:
-            self._families.pop(digest, None)

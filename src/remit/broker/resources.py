@@ -126,7 +126,6 @@ class ResourceRegistry:
         await self._drop(name)
 
     async def delete(self, operator: Principal, name: str) -> None:
-        """Remove a resource on which no lease stands, and its secret."""
         self.resource(name)
         self._check_unleased(name)
         await self._store.commit((DeleteResource(name),), (self._event("resource.delete", operator, name),))
@@ -151,7 +150,6 @@ class ResourceRegistry:
         self._kinds[resource.kind].check(resource, value, self._context)
 
     async def findings(self, name: str) -> Sequence[Finding]:
-        """Check a resource as it is configured, at its target too if its kind has an engine; change nothing."""
         resource = self.resource(name)
         self._check(resource)
         return await self._refused(resource, await self.secret(name) if resource.secret else None)

@@ -184,7 +184,6 @@ class TaskCache:
         raise LimitError("there are too many grants for the status list")
 
     def places(self) -> list[int]:
-        """Return the places of all grants that are live now."""
         now = self.now()
         found = ((at, self._live.get(grant_id)) for at, grant_id in self._places.items())
         return [at for at, live in found if live is not None and not live.ended and now < live.expires_at]
