@@ -83,11 +83,10 @@ class GrantVerbs:
         return self._tasks.view(root_id)
 
     def _subject(self, opener: Opener) -> Subject:
-        match opener:
-            case Operator() | Human():
-                return opener.subject
-            case Workload():
-                return Subject(opener.id, WORKLOAD)
+        if isinstance(opener, Operator | Human):
+            return opener.subject
+        if isinstance(opener, Workload):
+            return Subject(opener.id, WORKLOAD)
         if opener.verb != OPEN:
             raise NotFoundError
         return self._approvals.ready(opener)

@@ -52,11 +52,9 @@ class RefreshTokenVerbs:
         await self._put_family(family, grant.expires_at + KEPT)
 
     async def rotate_refresh_token(self, presented: Presented, fresh: str) -> Rotated:
-        """GrantTokenError for a token that is not known or was given to another client.
+        """GrantTokenError for one unknown, or another client's; UnauthenticatedError, WrongKeyError: by who shows it.
 
-        UnauthenticatedError for one of an attested workload that did not prove its name again, WrongKeyError for
-        another key. UsedError for one that was spent: then the grant has ended, as nobody can say which of two has
-        stolen it.
+        UsedError for one that was spent: then the grant has ended, as nobody can say which of two has stolen it.
         """
         if presented.digest not in self._families:
             raise GrantTokenError("the refresh token is not known, or was forgotten")

@@ -109,13 +109,10 @@ class ResourceRegistry:
             raise InvalidRequestError("the destination changes, so the secret must be given again with it")
         else:
             resource, secret = replace(resource, secret=old.secret), await self.secret(name)
-        refused = await self._refused(resource, secret)
-        if refused:
-            hints = [f.name for f in refused if f.acceptable]
-            raise ConflictError(
-                "; ".join(f"{finding.name}: {finding.text}" for finding in refused),
-                help=f"fix it, or accept by name: {', '.join(hints)}" if hints else "fix it at the target",
-            )
+        if refused := await self._refused(resource, secret):
+            names = ", ".join(finding.name for finding in refused if finding.acceptable)
+            hint = f"fix it, or accept by name: {names}" if names else "fix it at the target"
+            raise ConflictError("; ".join(f"{finding.name}: {finding.text}" for finding in refused), help=hint)
         writes: list[Write] = [PutResource(resource)]
         events = [self._event("resource.put", operator, name, scopes.digest(resource.bound))]
         if value is not None:
