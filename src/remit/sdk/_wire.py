@@ -65,8 +65,6 @@ class AwaitableContext(AsyncExitStack, Generic[N]):
 
 
 def awaitable_context(function: Callable[P, Coroutine[Any, Any, N]]) -> Callable[P, AwaitableContext[N]]:
-    """Let a call of a coroutine function be entered, too."""
-
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> AwaitableContext[N]:
         return AwaitableContext(partial(function, *args, **kwargs))
@@ -75,7 +73,6 @@ def awaitable_context(function: Callable[P, Coroutine[Any, Any, N]]) -> Callable
 
 
 def request_of(http: httpx.Client | httpx.AsyncClient, call: ApiCall) -> httpx.Request:
-    """Build the HTTP request of a call."""
     try:
         return http.build_request(
             call.method, call.path, params=call.query or None, headers=call.headers, data=call.form, json=call.body
@@ -85,7 +82,6 @@ def request_of(http: httpx.Client | httpx.AsyncClient, call: ApiCall) -> httpx.R
 
 
 def unreachable(error: httpx.TransportError) -> UnavailableError:
-    """Say what a failed connection means."""
     if isinstance(error, httpx.ConnectError):
         return UnavailableError("no broker answers", help=NO_BROKER)
     what = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "hung up"
@@ -124,7 +120,6 @@ def decoded(answer: httpx.Response) -> Json:
 
 
 def check(answer: httpx.Response) -> None:
-    """Raise the error that an answer carries, if it is one."""
     if answer.status_code >= httpx.codes.BAD_REQUEST:
         raise error_of(answer)
 
@@ -176,10 +171,8 @@ def _objects(value: object) -> tuple[Mapping[str, object], ...]:
 
 
 def encoded(value: object) -> str:
-    """Return compact JSON, as a form field carries it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def quoted(text: str) -> str:
-    """Return one segment of a path."""
     return quote(text, safe="")

@@ -102,11 +102,9 @@ class SessionFile:
         """Keep other processes from using the refresh token meanwhile: a token that rotates is good once."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._path.with_name("session.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with os.fdopen(descriptor, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(descriptor)
 
     def id_token(self, connect: Connect, pause: Pause) -> str:
         """Return a new ID token of the issuer, or that of the login itself if it gives no refresh tokens: once.

@@ -189,8 +189,7 @@ def task(task_id: str) -> Flow[Json]:
     found: Json = yield from ask(ApiCall("GET", path))
     while "next" in found:
         more: Json = yield from ask(ApiCall("GET", f"{path}?after={quoted(found.pop('next'))}"))
-        grants, leases = [*found["grants"], *more["grants"]], [*found["leases"], *more["leases"]]
-        found = {**more, "grants": grants, "leases": leases}
+        found = {**more, **{nodes: [*found[nodes], *more[nodes]] for nodes in ("grants", "leases")}}
     return found
 
 

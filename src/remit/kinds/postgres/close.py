@@ -98,13 +98,12 @@ async def close(connections: Connections, wanted: Sequence[str], waited: Waited)
 
 async def _empty(connections: Connections, wanted: Sequence[str], waited: Waited) -> frozenset[str]:
     """Put out the sessions of roles, and roll back what they prepared; return those that may have a session."""
-    async with connections.session() as connection:
-        left = await _find(connection, wanted)
+    left = await _find(connections, wanted)
     inside = await _put_out(connections, left, waited)
     roles = {role.name: role for role in left}
-    async with connections.session() as connection:
-        prepared = await connection.fetch(_PREPARED, list(roles))
-    for row in prepared:  # by two-phase commit: it holds locks, and nobody else may finish it
+    for row in await connections.fetch(
+        _PREPARED, list(roles)
+    ):  # by two-phase commit: it holds locks, and nobody else may finish it
         connection = await connections.connect(row["database"])
         try:
             await connection.execute(_adopt(roles[row["role"]]))
@@ -133,9 +132,8 @@ async def extend(connections: Connections, name: str, expires_at: datetime) -> N
 
 async def clean(connections: Connections, wanted: Sequence[str]) -> frozenset[str]:
     """Drop the roles ``wanted`` that cannot log in any more; return those that are gone."""
-    async with connections.session() as connection:
-        found = [role for role in await _find(connection, wanted) if not role.open]
-        held = await connection.fetch(_HELD, [role.oid for role in found])
+    found = [role for role in await _find(connections, wanted) if not role.open]
+    held = await connections.fetch(_HELD, [role.oid for role in found])
     owners = {row["oid"] for row in held}
     free = [role for role in found if role.oid not in owners]
     drop = partial(_transact, connections, _drop)
@@ -148,25 +146,22 @@ async def clean(connections: Connections, wanted: Sequence[str]) -> frozenset[st
             drops = [f"{_adopt(role)}; {_as(role.creator, [f'DROP OWNED BY {quoted(role.name)}'])}" for role in owning]
             await _run_in(connections, database, drops)
     await _halving(drop, [role for role in found if role.oid in owners])
-    async with connections.session() as connection:
-        left = {role.name for role in await _find(connection, wanted)}
-    return frozenset(wanted) - left
+    return frozenset(wanted) - {role.name for role in await _find(connections, wanted)}
 
 
 async def disown(connections: Connections, roles: Sequence[str]) -> None:
     """Drop what roles of the login's own hold in other databases, so that they can be dropped next time."""
     if not roles:
         return
-    async with connections.session() as connection:
-        found = await connection.fetch("SELECT oid FROM pg_roles WHERE rolname = ANY ($1)", roles)
-        held = await connection.fetch(_HELD, [row["oid"] for row in found])
+    found = await connections.fetch("SELECT oid FROM pg_roles WHERE rolname = ANY ($1)", roles)
+    held = await connections.fetch(_HELD, [row["oid"] for row in found])
     for home in sorted({row["database"] for row in held}):
         with suppress(EngineError):
             await _run_in(connections, home, [f"DROP OWNED BY {quoted(role)}" for role in roles])
 
 
-async def _find(connection: Connection, wanted: Collection[str]) -> list[Role]:
-    rows = await connection.fetch(_FIND, list(wanted))
+async def _find(source: Connection | Connections, wanted: Collection[str]) -> list[Role]:
+    rows = await source.fetch(_FIND, list(wanted))
     return [Role(r["oid"], r["rolname"], r["rolcanlogin"], r["creator"] or "", tuple(r["bundles"])) for r in rows]
 
 
@@ -183,9 +178,7 @@ async def _shut(connections: Connections, wanted: Sequence[str], waited: Waited)
             raise
         async with _kept_out(connections, wanted):
             with suppress(EngineError):  # one of them may be holding its row, and shutting needs it
-                async with connections.session() as connection:
-                    roles = await _find(connection, wanted)
-                await _halving(partial(_transact, connections, _leave), roles)
+                await _halving(partial(_transact, connections, _leave), await _find(connections, wanted))
             resisting = await _halving(shut, wanted)
             for _ in range(RESISTANCE):
                 if not resisting:
@@ -303,13 +296,11 @@ async def _put_out(connections: Connections, roles: Sequence[Role], waited: Wait
     end = loop.time() + WAIT_SECONDS
     while True:
         if any(waited.get(role.name, True) for role in roles):
-            async with connections.session() as connection:
-                starting = frozenset(tuple(row) for row in await connection.fetch(_STARTING))
+            starting = frozenset(tuple(row) for row in await connections.fetch(_STARTING))
             for role in roles:  # those of the first look after it was shut, as far as they are still there
                 waited[role.name] = waited.get(role.name, starting) & starting
-        async with connections.session() as connection:  # anew each time: a long wait keeps nobody else waiting
-            oids = [role.oid for role in roles]
-            inside = {row["oid"] for row in await connection.fetch(_TERMINATE, oids)}
+        # a session anew each time: a long wait keeps nobody else waiting
+        inside = {row["oid"] for row in await connections.fetch(_TERMINATE, [role.oid for role in roles])}
         left = frozenset(role.name for role in roles if role.oid in inside or waited.get(role.name))
         if not left or loop.time() >= end:
             return left

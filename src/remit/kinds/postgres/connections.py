@@ -175,6 +175,12 @@ class Connections:
                 held.terminate()
             self._free.put_nowait(keep)
 
+    async def fetch(self, query: str, *values: object) -> Sequence[Record]:
+        """Return the rows of one query, on a connection of the pool."""
+        async with self.session() as connection:
+            rows: Sequence[Record] = await connection.fetch(query, *values)
+            return rows
+
     @staticmethod
     def survives(connection: Connection | None, error: BaseException) -> bool:
         """Whether a connection can be used after ``error``: the server may have no place for a new one."""

@@ -16,8 +16,8 @@ import ssl
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from remit.core import spiffe
 from remit.core.scope import Detail
@@ -113,12 +113,8 @@ class SpiffeEngine:
 
     def _certificate(self, agent: str, lease_id: str, end: datetime) -> Mapping[str, str | Secret]:
         key = ec.generate_private_key(ec.SECP256R1())
-        public = key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return {
             "certificate": _pem(self._authority.certify(agent, public, serial(lease_id), end)),
             "key": Secret(private.decode()),
