@@ -263,7 +263,7 @@ MUTANTS = [
     Mutant(
         "bad policies leave everything to the owner",
         "compose/policy.py",
-        "        return self.current or nothing",
+        "        return self.current or (lambda _: UNREADABLE)",
         "        return self.current or policy.within_bounds",
         COMPOSED,
     ),
