@@ -222,8 +222,8 @@ class GrantVerbs:
         [grant] = change.grants
         known = {"grant": grant.id, "agent": grant.agent, "attested": grant.attested, "approval": grant.approval}
         shown = {"key": grant.binding.jkt or grant.binding.x5t, "posture": _posture(grant.posture)}
-        digest, why = scopes.digest(grant.scope), because(decision)
-        event = self._tasks.event(name, "allow", parent, detail_s256=digest, **why, **known, **shown, **more)
+        why = because(decision, scope=grant.scope)
+        event = self._tasks.event(name, "allow", parent, **why, **known, **shown, **more)
         return replace(change, grants=(replace(grant, policy=decision.version),)), event
 
     async def _denied(

@@ -220,7 +220,8 @@ class PolicyEnforcement:
         return len(over)
 
 
-def because(decision: Decision, cause: str | None = None) -> dict[str, str]:
-    """Return what an event tells of a decision: by which policy it is, and why, with the cause that it was made for."""
+def because(decision: Decision, cause: str | None = None, scope: Scope | None = None) -> dict[str, str]:
+    """Return what an event tells of a decision: by which policy, why, with the cause that it was made for; on what."""
     reasons = "; ".join(decision.reasons)
-    return {"policy": decision.version, "cause": reasons if cause is None else f"{cause}: {reasons}"}
+    told = {} if scope is None else {"detail_s256": scopes.digest(scope)}
+    return {"policy": decision.version, "cause": reasons if cause is None else f"{cause}: {reasons}", **told}

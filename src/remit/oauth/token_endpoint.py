@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit import jose
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
@@ -177,7 +176,7 @@ class Exchange:
             actor = await self._actor(client, bound)
             wanted, approval = await self._requested(client, attested(bound, actor))
             grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
-            return self._tokens.answer(grant, par_hash=jose.digest(form["subject_token"]), audience=audience)
+            return self._tokens.answer(grant, exchanged=form["subject_token"], audience=audience)
         except (SplicedError, UnauthenticatedError) as error:
             await self._verifier.refused(claims, error)
             raise

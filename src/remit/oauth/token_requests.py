@@ -144,14 +144,15 @@ class TokenIssuer:
         view: GrantView,
         *,
         par_hash: str | None = None,
+        exchanged: str | None = None,
         audience: str | None = None,
         until: datetime | None = None,
         **more: object,
     ) -> Response:
         """Return the answer for a grant: with a token if the grant is bound, and with ``more`` members.
 
-        ``par_hash`` is the digest of the parent's token that was exchanged when the grant was made. ``audience`` None
-        is the broker. ``until`` is the end of the certificate that the grant is bound to.
+        ``exchanged`` is the parent's token that the grant was made for, ``par_hash`` its digest, where that is known
+        already. ``audience`` None is the broker. ``until`` is the end of the certificate that the grant is bound to.
         """
         now, grant, scope = self._verifier.clock(), view.grant, scopes.text(view.grant.scope)
         expires_in = int((grant.expires_at - now).total_seconds())
@@ -159,6 +160,7 @@ class TokenIssuer:
         if grant.binding.x5t is not None and until is None:
             raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
         if grant.binding.thumbprint is not None:
+            par_hash = par_hash if exchanged is None else jose.digest(exchanged)
             params = TokenParams(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
             claims, signer = tokens.claims(view, params), self._verifier.keys.signer
             content |= {
