@@ -22,7 +22,7 @@ DOMAIN = b".gw.test"
 class HostFront:
     """Takes `NAME.gw.test` for the resource NAME, and the path for that at the upstream."""
 
-    channel: str | None
+    bound_grant: str | None
 
     def check(self, fields: Fields) -> None:
         if not (fields.get(b"host") or b"").endswith(DOMAIN):

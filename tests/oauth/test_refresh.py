@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from remit import jose
-from remit.oauth.token_requests import RefreshGrant, TokenIssuer
+from remit.oauth.token_requests import RefreshTokenGrantType, TokenIssuer
 from tests.attacks.forge import parts
 from tests.oauth.consent_driver import Issuer
 from tests.oauth.plane import Agent, Form, Plane, later, play
@@ -33,7 +33,7 @@ def staged(directory: Path, scene: Any) -> None:
 async def begun(plane: Plane, agent: Agent, client: str = APP, audience: str | None = None, **proving: str) -> str:
     """Open a task for ``agent`` and hand out the first refresh token."""
     await opened(plane, agent, f"id-token-of-alice-{agent.signer.kid}", **proving)
-    refreshes = RefreshGrant(plane.deps, TokenIssuer(plane.verifier, plane.deps.new_id))
+    refreshes = RefreshTokenGrantType(plane.deps, TokenIssuer(plane.verifier, plane.deps.new_id))
     return await refreshes.begin(agent.grant, client, audience)
 
 

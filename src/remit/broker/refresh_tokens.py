@@ -1,4 +1,8 @@
-"""Refresh tokens: each works once, by the key its grant is bound to; a second use ends the grant and all below it."""
+"""Refresh tokens: each works once, by the key its grant is bound to.
+
+A second use by the same client with that key ends the grant and all below it, as one of the two is a thief's; a copy
+shown without the key is refused and changes nothing (RFC 9700 §4.14.2).
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Who acts: the owner of the state, a human, a workload, or the holder of a grant.
 
-A principal is proven once: by the listener of a unix socket, or by ``identity/`` from what a request shows.
+A principal is proven once: by the listener of a unix socket, by ``web/verifier.py`` from a token and its key, or by
+``identity/`` from what an issuer or a trust domain signed.
 """
 
 from __future__ import annotations

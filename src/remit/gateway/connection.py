@@ -24,7 +24,7 @@ class ClientConnections:
     def admit(self, client: ClientConnection) -> bool:
         """Take note of a connection; return False if its listener has too many, and all of them in use."""
         listener = client.listener
-        most = MAX_CLIENTS if listener.front.channel is not None else MAX_CALLERS
+        most = MAX_CLIENTS if listener.front.bound_grant is not None else MAX_CALLERS
         if len(listener.clients) >= most or not listener.quota.take():
             idle = next((other for other in listener.clients if other.idle), None)
             if idle is None:
@@ -50,7 +50,7 @@ class ClientConnections:
 
     def end(self, grants: frozenset[str] | None = None) -> None:
         """Close the connections of channels that have ended, or all."""
-        for client in [one for one in self.all if grants is None or one.listener.front.channel in grants]:
+        for client in [one for one in self.all if grants is None or one.listener.front.bound_grant in grants]:
             client.end(RevokedError())
 
 
@@ -118,7 +118,7 @@ class ClientConnection(Downstream):
             self._begin(self._buffer[:end], self._buffer[end + 4 :])
         except RemitError as error:
             self._buffer = b""  # refuse what is no request, and go on with nothing that follows it
-            request, channel = self.plane.new_request(), self.listener.front.channel
+            request, channel = self.plane.new_request(), self.listener.front.bound_grant
             self.refuse(error, request, head=False, keep=False)
             self._linger()
             if channel is not None:

@@ -108,7 +108,7 @@ class GatewayListener:
     def __init__(self, plane: DataPlane, front: Front, placeholders: Mapping[str, str], quota: TaskQuota) -> None:
         self.plane = plane
         self.front = front
-        self.placeholders = Placeholders(placeholders, proven=front.channel is None)
+        self.placeholders = Placeholders(placeholders, proven=front.bound_grant is None)
         self.quota = quota
         self.clients: dict[Downstream, None] = {}  # the longest there first
         self._known: BoundedCache[bytes, ParsedHeaders] = BoundedCache()

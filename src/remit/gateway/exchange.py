@@ -99,7 +99,7 @@ class HttpExchange:
         """Return whose request it is, its channel's, the one it proves or one inside either by name, and what for."""
         front, headers = self._downstream.listener.front, self._headers
         # who it was, whatever becomes of it
-        self.grant = own = front.channel or await front.principal(self.method, self._raw, headers.fields)
+        self.grant = own = front.bound_grant or await front.principal(self.method, self._raw, headers.fields)
         if len(self._raw) + len(headers.block) // 4 > canon.SHORT:
             await self._plane.turns.wait((await self._plane.broker.grant(own)).task)
         self._target = target = front.target(self._raw, headers.fields)
@@ -144,7 +144,7 @@ class HttpExchange:
         if error is not None:
             self._failed(error)
         if isinstance(error, LeakError):
-            self._plane.routes.leaked(self.grant, self._downstream.listener.front.channel, permit.access.resource)
+            self._plane.routes.leaked(self.grant, self._downstream.listener.front.bound_grant, permit.access.resource)
         decision = "done" if error is None else "failed"
         self._plane.recorder.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 

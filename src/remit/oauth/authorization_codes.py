@@ -34,7 +34,7 @@ from remit.errors import (
 from remit.oauth import token_requests
 from remit.oauth.authorization_requests import AuthorizationRequests
 from remit.oauth.clients import TARGETS, GrantType, OAuthClient, Registry
-from remit.oauth.token_requests import RefreshGrant, TokenIssuer
+from remit.oauth.token_requests import RefreshTokenGrantType, TokenIssuer
 from remit.ports.pending import INTERVAL, AuthorizationCode, PendingKind, PendingStore, Poll
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
@@ -60,7 +60,7 @@ class ConsentFlows:
         self._codes = PendingStore(deps.verifier.pending, PendingKind.CODE, AuthorizationCode)
         self._polls = PendingStore(deps.verifier.pending, PendingKind.POLL, Poll)
         self._delegations = PendingStore(deps.verifier.pending, PendingKind.DELEGATION, Poll)
-        self._refresh, self._consent = RefreshGrant(deps, tokens), ConsentPage(deps)
+        self._refresh, self._consent = RefreshTokenGrantType(deps, tokens), ConsentPage(deps)
         self._requests = AuthorizationRequests(deps, self._consent)
 
     def grant_types(self) -> Mapping[str, GrantType]:

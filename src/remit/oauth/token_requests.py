@@ -172,8 +172,8 @@ class TokenIssuer:
         return wire.answer({**content, **more}, authorization_details=scope)
 
 
-class RefreshGrant:
-    """The handler of the grant type, and what hands out the first token of a chain."""
+class RefreshTokenGrantType:
+    """The handler of the grant type ``refresh_token``, and what hands out the first token of a family."""
 
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens

@@ -1,4 +1,4 @@
-"""Tasks, grants and leases as context managers. Written here; ``make generate`` makes the blocking ``client`` of it.
+"""Tasks, grants and leases as context managers; ``make generate`` makes the blocking ``client.py`` of ``aio.py``.
 
 Example::
 

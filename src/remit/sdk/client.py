@@ -1,5 +1,5 @@
 # Made from aio.py by `make generate`: change that.
-"""Tasks, grants and leases as context managers. Written here; ``make generate`` makes the blocking ``client`` of it.
+"""Tasks, grants and leases as context managers; ``make generate`` makes the blocking ``client.py`` of ``aio.py``.
 
 Example::
 

@@ -9,12 +9,12 @@ from remit.gateway.framing import Fields
 
 
 class Front(Protocol):
-    """The front of one listening socket. ``channel``: the grant that all its requests are made under, if it is bound.
+    """The front of one listening socket. ``bound_grant``: the one of all its requests, if it is bound.
 
     What it returns is all that the gateway goes by; it reads heads alone, and never a body.
     """
 
-    channel: str | None
+    bound_grant: str | None
 
     def check(self, fields: Fields) -> None:
         """Raise for a header section that is not addressed to this listener. Asked once for equal sections."""

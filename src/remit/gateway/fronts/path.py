@@ -26,7 +26,7 @@ _TARGET = re.compile(
 class PathFront:
     """A front for a channel, or for callers that each prove a grant to ``verify``. ``hosts`` are its own names."""
 
-    channel: str | None
+    bound_grant: str | None
     _hosts: frozenset[bytes]
     _verify: Verifier | None = None
 
