@@ -118,7 +118,6 @@ class PolicyEnforcement:
         await self._tasks.store.commit((), (event,))
 
     async def sweep(self) -> None:
-        """Do what is due at the targets, and end what a policy does not allow if that failed before."""
         await self._revoker.sweep()
         if self._due is not None and not self._one.locked():
             await self.redecide(self._due)

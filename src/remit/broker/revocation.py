@@ -160,10 +160,7 @@ class LeaseRevoker:
             raise EngineError from error
 
     async def sweep(self) -> None:
-        """End what is over, in all tasks; then do what is due at the targets, one at a time at each of them.
-
-        Returns when what it began is done. Others may sweep meanwhile: what waits for a target holds up no other.
-        """
+        """End what is over in all tasks, then do what is due, one task at a time at each target."""
         now = self._tasks.now()
         self._tasks.expire(now)
         due = self._tasks.due(now)
@@ -174,7 +171,7 @@ class LeaseRevoker:
                 self._hand_on(task_id)
         if failures:
             _LOG.warning("what ended in %d tasks could not be recorded: %s", len(failures), failures[0])
-        idle = [resource for resource in self._waiting if resource not in self._busy]
+        idle = [resource for resource in self._waiting if resource not in self._busy]  # others may sweep meanwhile
         await gather_limited(self._work, idle)
 
     async def _finish(self, task_id: str) -> str | None:
