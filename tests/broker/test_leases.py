@@ -153,7 +153,7 @@ def test_abandoning_reaches_the_target_when_the_store_fails_too(world: World) ->
             raise UnavailableError
 
         async def cut() -> None:
-            world.store.commit = refuse  # type: ignore[method-assign,assignment]
+            world.store.commit = refuse  # type: ignore[method-assign,assignment]  # it fails
 
         world.target.during_issue = cut
         with pytest.raises(UnavailableError):

@@ -25,7 +25,7 @@ def test_a_failed_commit_that_gives_takes_the_head_back_to_the_store(world: Worl
         async def refuse(*_: object) -> None:
             raise UnavailableError
 
-        world.store.commit = refuse  # type: ignore[method-assign,assignment]
+        world.store.commit = refuse  # type: ignore[method-assign,assignment]  # it fails
 
         with pytest.raises(UnavailableError):
             await broker.delegate(OPERATOR, root.id, child(TABLE))
@@ -43,7 +43,7 @@ def test_a_task_that_could_not_be_opened_does_not_exist(world: World) -> None:
         async def refuse(*_: object) -> None:
             raise UnavailableError
 
-        world.store.commit = refuse  # type: ignore[method-assign,assignment]
+        world.store.commit = refuse  # type: ignore[method-assign,assignment]  # it fails
         with pytest.raises(UnavailableError):
             await world.opened(broker)
         assert list(broker._tasks) == []
