@@ -209,7 +209,7 @@ def test_a_turn_that_was_not_made_durable_leaves_the_old_token_good() -> None:
     run(scene())
 
 
-def test_a_chain_that_was_not_made_durable_is_none() -> None:
+def test_a_family_that_was_not_made_durable_is_none() -> None:
     async def scene() -> None:
         store = Failing()
         world = World(store=store)
@@ -246,7 +246,7 @@ def test_a_kept_chain_that_cannot_be_read_stops_the_broker() -> None:
     run(scene())
 
 
-def test_a_chain_remembers_a_hundred_spent_tokens_and_the_one_that_counts() -> None:
+def test_a_family_remembers_a_hundred_spent_tokens_and_the_one_that_counts() -> None:
     family = RefreshFamily("rfc_1", "grt_1", "app", None, "0")
     for number in range(1, 151):
         family = family.rotate(str(number))
@@ -254,7 +254,21 @@ def test_a_chain_remembers_a_hundred_spent_tokens_and_the_one_that_counts() -> N
     assert family.known == tuple(str(number) for number in range(50, 151))
 
 
-def test_a_chain_whose_grant_is_long_over_is_worth_nothing() -> None:
+def test_a_broker_remembers_no_more_of_a_family_than_its_record_does() -> None:
+    async def scene() -> None:
+        world = World()
+        broker, grant = await begun(world, "0")
+        for number in range(1, MAX_SPENT + 3):
+            await broker.rotate_refresh_token(shown(str(number - 1)), jose.digest(str(number)))
+        assert len(broker._families) == MAX_SPENT + 1
+        await refusal(broker, shown("1"), GrantTokenError)
+        await broker.grant(grant.id)
+        await refusal(broker, shown("2"), UsedError)
+
+    run(scene())
+
+
+def test_a_family_whose_grant_is_long_over_is_worth_nothing() -> None:
     async def scene() -> None:
         world = World()
         family = RefreshFamily("rfc_1", "grt_gone", "app", None, jose.digest("first"))
@@ -267,7 +281,7 @@ def test_a_chain_whose_grant_is_long_over_is_worth_nothing() -> None:
     run(scene())
 
 
-def test_a_chain_that_is_still_needed_is_not_forgotten_when_another_begins() -> None:
+def test_a_family_that_is_still_needed_is_not_forgotten_when_another_begins() -> None:
     async def scene() -> None:
         world = World()
         broker, _ = await begun(world)

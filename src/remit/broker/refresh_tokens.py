@@ -56,8 +56,10 @@ class RefreshTokenVerbs:
         await self._put_family(family, grant.expires_at + KEPT)
 
     async def rotate_refresh_token(self, presented: Presented, fresh: str) -> Rotated:
-        """GrantTokenError for one unknown, or another client's; UnauthenticatedError, WrongKeyError: by who shows it.
+        """GrantTokenError for one that is unknown, or another client's.
 
+        UnauthenticatedError where the workload that it was given to has not proven its name, WrongKeyError for another
+        key: neither ends the grant.
         UsedError for one that was spent: then the grant has ended, as nobody can say which of two has stolen it.
         """
         if presented.digest not in self._families:
@@ -105,3 +107,5 @@ class RefreshTokenVerbs:
             if before is not None:
                 self._families |= dict.fromkeys(before.known, (before, until))
             raise
+        for token in () if before is None else set(before.known) - set(family.known):
+            self._families.pop(token, None)

@@ -1,4 +1,4 @@
-"""One node of the authority tree: how a request becomes a grant that is no wider than its parent. Pure."""
+"""One node of the authority tree: how a request becomes a grant no wider than its parent, but for what was approved."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Grant:
         return scopes.size(self.scope) + sum(map(len, self.delegates)) + len(self.agent) + len(self.label)
 
     def child(self, grant_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
-        """Return a new grant, no wider than this one and ending no later, or raise AttenuationError."""
+        """Return a new grant, ending no later and no wider but for what was approved, or raise AttenuationError."""
         requests.check(request)
         if self.level + 1 + request.bounds.depth > MAX_DEPTH:
             raise InvalidRequestError(f"no grant may be more than {MAX_DEPTH} hops from the human")

@@ -3,7 +3,7 @@
 Rules kept here, and nowhere else (the cycle of a lease is told in ``docs/explanation/lease-cycle.md``):
 
 - A change is a pure step ``Task -> Change``; ``Task.apply`` takes it. Time and ids are arguments.
-- A child grant is covered by its parent, ends no later, and has fewer hops left.
+- A child grant ends no later than its parent; it is covered and has fewer hops left unless a human approved more.
 - A lease ends no later than its grant, and starts only under a grant whose whole lineage is live.
 - ``revoked`` has no way out, for grants and for leases.
 - A lease that was never confirmed is not ``revoked`` before its ``issue_by``: an issue may still be in flight.
@@ -79,7 +79,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One piece of work opened for a human, with all the authority in it."""
+    """One piece of work opened for a human, or by a workload for itself, with all the authority in it."""
 
     head: TaskHeader
     grants: Mapping[str, Grant] = field(default_factory=dict)
@@ -111,7 +111,10 @@ class Task:
         return tuple(line)
 
     def check_acting(self, grant_id: str, own: str) -> None:
-        """Raise unless the holder of ``own`` may act under ``grant_id``: it, or one inside its process or run."""
+        """Raise unless the holder of ``own`` may act under ``grant_id``.
+
+        That is ``own``, or one below it where none from there up to ``own`` is bound to a key or attested.
+        """
         line = self.lineage(grant_id)
         ids = [grant.id for grant in line]
         if own not in ids:  # what is not below it is unknown to it
