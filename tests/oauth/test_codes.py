@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from remit import jose
 from remit.compose.app import build
-from remit.errors import NotFoundError
+from remit.errors import LimitError, NotFoundError
+from remit.ports.pending import AuthorizationCode, PendingStore
 from remit.web.authentication import TokenAuth
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE
@@ -94,6 +95,31 @@ def test_a_code_used_twice_ends_what_it_opened(tmp_path: Path) -> None:
             (one.event, one.action, one.code) for one in await app.made.world.events() if one.grant == told["grant"]
         ]
         assert ("resource.use", "redeem", "used") in said
+
+    scene(tmp_path, played)
+
+
+@pytest.mark.parametrize("failing", ["swap", "find"])
+def test_what_a_code_opened_ends_when_its_use_fails_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    async def played(app: App) -> None:
+        code, store = await app.code(), PendingStore[AuthorizationCode]
+        inner = getattr(store, failing)
+
+        async def full(kept: PendingStore[AuthorizationCode], name: str, *args: AuthorizationCode) -> object:
+            if any(event.event == "task.open" for event in await app.made.world.events()):
+                raise LimitError("too many requests wait at once", retry_after=60)
+            return await inner(kept, name, *args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(PendingStore, failing, full)
+            assert (await app.redeem(code)).status_code == 429
+        events = await app.made.world.events()
+        opened = {event.grant for event in events if event.event == "task.open"}
+        assert opened
+        assert {event.grant for event in events if event.event == "grant.revoke"} == opened
+        assert (await app.redeem(code)).json()["error"] == "invalid_grant"
 
     scene(tmp_path, played)
 

@@ -26,6 +26,7 @@ from remit.errors import (
     GrantTokenError,
     LapsedError,
     NotFoundError,
+    RemitError,
     SlowDownError,
     TargetError,
     UsedError,
@@ -46,7 +47,7 @@ REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 CIBA = "urn:openid:params:grant-type:ciba"
 
-REDEEM = Access("remit", "redeem")  # what the audit calls a second use of a code
+REDEEM = Access("remit", "redeem")  # what the audit calls a use of a code that ends what it opened
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
@@ -105,11 +106,14 @@ class ConsentFlows:
         audience = self._audience(client.form, found.audience)
         grant = await self._open(found.approval, binding, client)
         opened = structs.replace(found, opened=grant.holder)
-        alone = await self._codes.swap(code, found, opened)
-        token = await self._refresh.begin(grant.id, client.id, audience) if alone else None
-        if not alone or await self._codes.find(code) != opened:  # used again while the first use was being answered
-            await self._end(grant.holder)
-            raise UsedError("the code was used twice, so what it opened has ended")
+        try:  # whatever fails from here on, nobody has what was opened
+            alone = await self._codes.swap(code, found, opened)
+            token = await self._refresh.begin(grant.id, client.id, audience) if alone else None
+            if not alone or await self._codes.find(code) != opened:  # used again while the first use was being answered
+                raise UsedError("the code was used twice, so what it opened has ended")
+        except RemitError as error:
+            await self._end(grant.holder, error)
+            raise
         return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
     async def device(self, client: OAuthClient) -> Response:
@@ -136,16 +140,16 @@ class ConsentFlows:
                 break  # else another use came between
         if used.used > 1:
             if used.opened is not None:
-                await self._end(used.opened)
+                await self._end(used.opened, UsedError())
             raise UsedError("the code was used before, so what it opened has ended")
         if self._verifier.clock() >= used.until:
             raise GrantTokenError("the code is not known, or its time is up")
         return used
 
-    async def _end(self, opened: Holder) -> None:
-        """Revoke what a code opened that somebody uses a second time (RFC 6749 §10.5)."""
+    async def _end(self, opened: Holder, error: RemitError) -> None:
+        """Revoke what a code opened: it was used a second time (RFC 6749 §10.5), or its first use failed half-way."""
         with suppress(NotFoundError):  # long over
-            await self._broker.deny(opened.grant, REDEEM, UsedError())
+            await self._broker.deny(opened.grant, REDEEM, error)
             await self._broker.revoke(opened, opened.grant)
 
     async def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
