@@ -43,7 +43,8 @@ class LeaseVerbs:
         try:
             grant = task.usable(grant_id, detail, now)
             engine = await self._registry.engine(detail.resource, detail.type)
-            superseded = [i for i in task.leases.values() if key and (i.grant, i.key) == (grant_id, key) and i.standing]
+            under_key = task.leases.values() if key else ()  # a task has many, and few of them a key
+            superseded = [i for i in under_key if (i.grant, i.key) == (grant_id, key) and i.standing]
             for old in superseded:
                 event = self._revoker.lease_event("lease.revoke", "done", old, cause="superseded")
                 await self._tasks.end(task.head.id, [event], leases=[old.id])
