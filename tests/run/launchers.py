@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from remit.run.handover import Message
 from tests.run.rig import House, opening
 
 CLOSED = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
+NUMBERS = itertools.count()  # of sockets, so that no name is used twice
 SANDBOX = {"posture": {"isolation": "namespace"}, "folder": "/run/remit"}
 
 
@@ -46,7 +48,7 @@ class Launcher:
             return socket.create_server(("127.0.0.1", 0))
         kind = socket.SOCK_SEQPACKET if listener["name"] == "launch" else socket.SOCK_STREAM
         sock = socket.socket(socket.AF_UNIX, kind)
-        sock.bind(str(self.folder / f"{len(self.bound)}-{id(self)}"))
+        sock.bind(str(self.folder / str(next(NUMBERS))))
         sock.listen()
         return sock
 
