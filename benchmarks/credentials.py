@@ -21,6 +21,7 @@ DATABASE = "bench"
 ROUNDS = 3
 SECONDS = 4.0
 THOUSAND = 1_000
+TASKS = 4  # at least: a task has at most 2,000 leases
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def _issue(name: str, clients: int) -> Figure:
     mine, theirs, count = [], [], 0
     with both() as (house, bao, _):
         for _ in range(ROUNDS):
-            tasks = ours.opened(house, clients)
+            tasks = ours.opened(house, max(clients, TASKS))
             load = with_cpu(house.process.pid, closed_loop(house.control, clients, SECONDS, ours.issuing(tasks)))
             ours.closed(house, tasks)
             _without_errors(name, load.errors)

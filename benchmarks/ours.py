@@ -8,6 +8,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,14 @@ def closed(house: House, tasks: list[verbs.TokenResponse]) -> None:
 
 
 def issuing(tasks: list[verbs.TokenResponse]) -> Step:
-    """Return a step that issues one credential, client by client in a task of its own."""
+    """Return a step that issues one credential, in the tasks by turns."""
     bodies = [json.dumps({"grant": task.grant, "detail": DETAIL}).encode() for task in tasks]
+    turns = cycle(zip(tasks, bodies, strict=True))
     headers = {"Content-Type": "application/json"}
 
-    async def step(client: Client, number: int) -> bool:
-        path = f"/v1/tasks/{tasks[number % len(tasks)].task}/leases"
-        status, _ = await client.request("POST", path, bodies[number % len(tasks)], headers)
+    async def step(client: Client, _: int) -> bool:
+        task, body = next(turns)
+        status, _body = await client.request("POST", f"/v1/tasks/{task.task}/leases", body, headers)
         return status // 100 == 2
 
     return step
