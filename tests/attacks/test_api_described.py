@@ -39,7 +39,7 @@ ANSWERS: list[Any] = [
 ]
 
 SCHEMA = schemathesis.openapi.from_dict(SPEC)
-OPERATIONS: dict[str, Any] = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}  # type: ignore[union-attr]
+OPERATIONS: dict[str, Any] = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}  # type: ignore[union-attr]  # ours
 DRAWN = settings(
     max_examples=max(CASES // (3 * len(OPERATIONS)), 1),
     deadline=None,

@@ -114,7 +114,7 @@ def mutated(dice: random.Random, raw: dict[str, object]) -> dict[str, object]:
     kept = {key: value for key, value in raw.items() if dice.random() < 0.7}
     near = {**other, **kept}
     if dice.random() < 0.5:
-        near["paths"] = [path.replace("**", dice.choice(["a", "*", "a/**"])) for path in raw["paths"]]  # type: ignore[attr-defined]
+        near["paths"] = [path.replace("**", dice.choice(["a", "*", "a/**"])) for path in raw["paths"]]  # type: ignore[attr-defined]  # JSON
     return near
 
 

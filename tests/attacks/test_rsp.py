@@ -18,7 +18,7 @@ from tests.gateway.rig import PLACEHOLDER, SECRET, Rig, play, rig
 from tests.support.upstream import CODERS, SPECIALS, Upstream
 
 HEADER_FORMS = (
-    "error cookie etag www-authenticate link location refresh reason early-hints trailer".split()  # noqa: SIM905
+    "error cookie etag www-authenticate link location refresh reason early-hints trailer".split()  # noqa: SIM905 - read as a line
 )
 COMPRESSED = [form for form in SPECIALS if form.startswith(("gzip", "zlib", "deflate", "br", "zstd", "plain-mis"))]
 STREAMED = ["chunks", "sse", "sse-pieces", "until-close"]

@@ -59,7 +59,7 @@ COMMANDS = dict(sorted(_commands()))
 def test_every_command_and_each_of_its_options_is_on_the_page(name: str) -> None:
     found = re.search(rf"^## {re.escape(name)}\n(.*?)(?=^## |\Z)", _page("cli.md"), re.MULTILINE | re.DOTALL)
     assert found is not None
-    options = [o for p in COMMANDS[name].params for o in (*p.opts, *p.secondary_opts)]  # type: ignore[attr-defined]
+    options = [o for p in COMMANDS[name].params for o in (*p.opts, *p.secondary_opts)]  # type: ignore[attr-defined]  # click
     assert [o for o in options if o.startswith("--") and o != "--help" and f"`{o}`" not in found.group(1)] == []
 
 

@@ -57,7 +57,7 @@ def test_a_secret_that_comes_byte_by_byte_is_found(form: str) -> None:
 
 @settings(max_examples=400)
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=10), st.booleans())
-def test_what_holds_no_secret_gets_out_unchanged(data: bytes, cuts: list[int], lines: bool) -> None:  # noqa: FBT001
+def test_what_holds_no_secret_gets_out_unchanged(data: bytes, cuts: list[int], lines: bool) -> None:  # noqa: FBT001 - drawn
     if PATTERNS.hit(data):
         return
     try:

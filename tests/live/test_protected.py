@@ -155,7 +155,7 @@ def test_a_hidden_folder_that_is_not_there_yet_cannot_be_made_by_a_run(runs: Hou
 
 @pytest.mark.attack("LAU-07")
 @pytest.mark.parametrize("writable", [True, False])
-def test_a_key_or_witness_in_what_a_run_sees_is_refused(runs: House, writable: bool) -> None:  # noqa: FBT001
+def test_a_key_or_witness_in_what_a_run_sees_is_refused(runs: House, writable: bool) -> None:  # noqa: FBT001 - a parameter of the case
     apart = [str(runs.folder / "keys/witness")]
     (runs.folder / "keys").mkdir()
     done = runs.run(["true"], apart=apart, binds=[[str(runs.folder / "keys"), writable]])

@@ -365,7 +365,7 @@ class Tree(RuleBasedStateMachine):
     def refuse(self, verb: object) -> None:
         """Assert that a verb is refused."""
         try:
-            self.runner.run(verb)  # type: ignore[arg-type]
+            self.runner.run(verb)  # type: ignore[arg-type]  # any awaitable
         except RemitError:
             return
         raise AssertionError("was not refused")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -64,7 +65,7 @@ def bearer(path: Path | None, shortest: int = 1) -> Mapping[str, str]:
 
 
 @dataclass
-class EventDelivery:
+class EventDelivery(ABC):
     """Rounds to one endpoint of somebody else: regularly while it works, ever later while it does not."""
 
     done: ClassVar[str]  # with events, in the log's words
@@ -88,8 +89,9 @@ class EventDelivery:
         else:
             self.failures, self.due = 0, self.clock() + PERIOD
 
+    @abstractmethod
     async def _deliver(self) -> None:
-        raise NotImplementedError
+        """Deliver what there is, or raise a RemitError."""
 
     async def _post(self, headers: Mapping[str, str], **body: Any) -> httpx.Response:
         shown = {**headers, "accept": "application/json", **bearer(self.token)}
