@@ -76,9 +76,9 @@ def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
 def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
         app = wiring.build(configured(tmp_path))
-        assert "workload" in Edges(app).sockets
+        assert "workload" in Edges(app).edge.sockets
         monkeypatch.setitem(sys.modules, "spiffe", None)  # as if it were not installed
-        assert Edges(app).sockets == {}
+        assert Edges(app).edge.sockets == {}
         await app.broker.stop()
 
     asyncio.run(scene())

@@ -155,14 +155,14 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
             operator: Operator = edges.application.operator
             resource = Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {})
             await edges.application.broker.put_resource(operator, resource, Secret("k"))
-            edges.gateway.quota.free = FEW
+            edges.edge.gateway.quota.free = FEW
             with ExitStack() as stack:
                 greedy = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", DEEP)
                 other = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "2", DEEP)
                 runs = await asyncio.to_thread(launch_until_refused, stack, greedy, tmp_path)
                 assert 0 < runs < 64
                 await asyncio.to_thread(open_connections, stack, greedy[1][:2])
-                assert edges.gateway.quota.free >= FEW // 2 - 1
+                assert edges.edge.gateway.quota.free >= FEW // 2 - 1
                 base = f"http://127.0.0.1:{other[1][0].getsockname()[1]}"
                 async with httpx.AsyncClient() as web:
                     answers = [(await web.get(f"{base}/other/v1/x")).status_code for _ in range(20)]
@@ -170,7 +170,7 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
                 transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "2" / "channel"))
                 async with httpx.AsyncClient(transport=transport, base_url="http://remit") as channel:
                     assert (await channel.get("/v1/self")).json()["grant"] == other[0]
-            await until(lambda: not edges.launches.busy and edges.gateway.quota.free == FEW)
+            await until(lambda: not edges.edge.launches.busy and edges.edge.gateway.quota.free == FEW)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scene())

@@ -15,7 +15,9 @@ from msgspec import structs
 
 from remit.broker import Broker
 from remit.broker.ends import UnrecordedEnd
-from remit.compose.serving import Edges, _overlapping, bind_tcp, served, stopping, until_stopped
+from remit.compose.listeners import bind_tcp, stopping
+from remit.compose.rounds import overlaps
+from remit.compose.serving import Edges, served, until_stopped
 from remit.config import settings
 from remit.config.sections import AuditSection, ListenSection
 from remit.errors import UnavailableError
@@ -196,7 +198,7 @@ def test_a_sweep_that_waits_for_a_target_does_not_keep_the_next_from_beginning()
                 done.set()
 
         done = asyncio.Event()
-        ticking = asyncio.create_task(_overlapping(0, sweep))
+        ticking = asyncio.create_task(overlaps(0, sweep))
         await asyncio.wait_for(done.wait(), 10)
         ticking.cancel()
         await asyncio.gather(ticking, return_exceptions=True)

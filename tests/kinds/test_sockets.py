@@ -63,17 +63,17 @@ def edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 def test_a_run_reaches_what_the_kind_serves(edges: Callable[..., Edges]) -> None:
     async def scene() -> None:
         built = edges(Agentbox)
-        server = built.sockets["agentbox"]
+        server = built.edge.sockets["agentbox"]
         assert isinstance(server, Agentbox)
         assert server.lent.broker is built.application.broker
         run = Run(HOLDER, RunProvisioning((LISTENER,), {}), {"gateway": 1, "agentbox": str(LISTENER.path)})
         with socket.socket(socket.AF_UNIX) as sock:
-            close = await built.serve_run(run, LISTENER, sock, None)
+            close = await built.edge.serve_run(run, LISTENER, sock, None)
             assert server.served == [HOLDER]
             close()
             assert sock.fileno() == -1
         notice = Notice(grants=frozenset({"grt_1"}))
-        built.noticed(notice)
+        built.edge.noticed(notice)
         assert server.noticed_of == [notice]
         await built.application.broker.stop()
 
@@ -86,7 +86,7 @@ def test_without_the_extra_that_it_needs_a_kind_has_no_socket(edges: Callable[..
 
     async def scene() -> None:
         built = edges(missing)
-        assert "agentbox" not in built.sockets
+        assert "agentbox" not in built.edge.sockets
         await built.application.broker.stop()
 
     asyncio.run(scene())
@@ -95,7 +95,7 @@ def test_without_the_extra_that_it_needs_a_kind_has_no_socket(edges: Callable[..
 def test_no_kind_takes_the_socket_of_another(edges: Callable[..., Edges]) -> None:
     async def scene() -> None:
         built = edges(Agentbox, "workload")
-        assert not isinstance(built.sockets["workload"], Agentbox)
+        assert not isinstance(built.edge.sockets["workload"], Agentbox)
         await built.application.broker.stop()
 
     asyncio.run(scene())

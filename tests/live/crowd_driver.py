@@ -16,7 +16,8 @@ from pathlib import Path
 import uvloop
 
 from remit.compose import kinds
-from remit.compose.serving import harden, served
+from remit.compose.listeners import harden
+from remit.compose.serving import served
 from remit.config import settings
 from remit.core import scope
 from remit.core.principal import Holder
@@ -43,7 +44,7 @@ async def serve(state: str) -> None:
         ).grant
         task = house.broker._tasks.task_of(grant.id).id
         gateway = socket.create_server(("127.0.0.1", 0))
-        await edges.gateway.listen(gateway, Channel(grant.id, {}))
+        await edges.edge.gateway.listen(gateway, Channel(grant.id, {}))
         channel = socket.create_server(("127.0.0.1", 0))
         kept = await edges.control(channel, SocketAuth(Holder(task, grant.id)))
         ports = [gateway.getsockname()[1], channel.getsockname()[1]]

@@ -6,10 +6,11 @@ push without being named here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from remit.broker import Broker
+from remit.compose.rounds import Round
 from remit.config.sections import SignalTable
 from remit.config.settings import Settings
 from remit.identity.fetch import Fetch, HttpFetch
@@ -22,8 +23,6 @@ from remit.sessions.transmitter import EventStream, StreamReceiver, Transmitter
 WELL_KNOWN = "/.well-known/ssf-configuration"
 SHOWN = 32  # characters at least of a token that somebody shows to us: hex of 128 random bits
 BATCH = 16  # events pushed before the next are read
-
-Round = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

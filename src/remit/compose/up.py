@@ -16,7 +16,8 @@ from pathlib import Path
 import uvloop
 
 from remit.compose import probe
-from remit.compose.serving import harden, reloading, served, stopping, until_stopped
+from remit.compose.listeners import harden, stopping
+from remit.compose.serving import reloading, served, until_stopped
 from remit.config.settings import Settings, load
 from remit.ports import Clock
 from remit.stores import private

@@ -1,0 +1,65 @@
+"""Sockets that listen, and what a process is before it serves on them."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import socket
+from pathlib import Path
+
+from remit.config.values import Address
+from remit.errors import UnavailableError
+from remit.run import handover
+
+BACKLOG = 128
+PR_SET_DUMPABLE = 4  # prctl(2)
+
+
+def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """Return a listening socket at ``path``, mode 0600; a stale one is replaced, as the state's lock is ours."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, kind)
+    before = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+    except OSError as error:
+        sock.close()
+        raise UnavailableError(f"the socket `{path.name}` cannot be made", help="is its path too long?") from error
+    finally:
+        os.umask(before)
+    if kind == socket.SOCK_STREAM:  # the other kind is for hand-overs
+        handover.refuse_descriptors(sock)
+    sock.listen(BACKLOG)
+    return sock
+
+
+def bind_tcp(address: Address, setting: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        helps = f'set `{setting}` to another address, or to "off"'
+        raise UnavailableError(f"{address} is in use", help=helps) from error
+    sock.listen(BACKLOG)
+    return sock
+
+
+def harden() -> None:
+    """Keep others out of our memory and of what we make, whatever the umask was; take all descriptors we may have."""
+    os.umask(0o077)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def stopping() -> asyncio.Event:
+    """Return what SIGTERM and SIGINT set from now on, in place of killing this process."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
