@@ -20,7 +20,8 @@ from remit.kinds import spiffe
 from remit.ports import Quota, Start
 from remit.ports.broker import Notice
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
-from remit.run.environment import RunListener, RunProvisioning
+from remit.ports.runs import RunListener
+from remit.run.environment import RunProvisioning
 from remit.run.host import Run
 
 HOLDER = Holder("task_1", "grt_1")

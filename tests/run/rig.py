@@ -22,7 +22,7 @@ from remit.broker import Broker
 from remit.core.secret import Secret
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget
 from remit.ports import Closing, Start
-from remit.run.environment import RunListener
+from remit.ports.runs import RunListener
 from remit.run.host import LaunchServer, Run
 from tests.broker.world import OPERATOR, World, details, search, warehouse
 from tests.support.kinds import simulated

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from remit.errors import InvalidRequestError
+from remit.ports.runs import RunListener
 from remit.run.acceptor import _places
-from remit.run.environment import RunListener
 
 GATEWAY = RunListener("gateway", port=0)
 

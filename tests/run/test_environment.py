@@ -9,7 +9,8 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Scope
 from remit.core.task import Grant, open_task
 from remit.ports import Resource
-from remit.run.environment import RunListener, RunProvisioning, provision, variables
+from remit.ports.runs import RunListener
+from remit.run.environment import RunProvisioning, provision, variables
 from tests.broker.world import OPERATOR, START, details, search, warehouse
 from tests.support.kinds import simulated
 

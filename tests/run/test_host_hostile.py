@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from remit.ports.runs import NESTED
 from remit.run import handover, host
 from remit.run.acceptor import Acceptor
 from tests.broker.world import OPERATOR
@@ -196,7 +197,7 @@ def test_runs_are_nested_only_so_deep(runs: House) -> None:
     with launcher(runs) as outer, ExitStack() as stack:
         granted, _ = outer.launch(opening())
         last = outer
-        for _ in range(host.NESTED - 1):
+        for _ in range(NESTED - 1):
             last = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
             last.launch({"grant": granted["grant"]})
         deeper = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))

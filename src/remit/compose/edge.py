@@ -16,7 +16,7 @@ from remit.ports import Clock, Start
 from remit.ports.broker import Notice
 from remit.ports.identity import Federation
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
-from remit.run.environment import RunListener
+from remit.ports.runs import RunListener
 from remit.run.host import Close, LaunchServer, Run
 from remit.web import listen
 from remit.web.authentication import SocketAuth

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from remit.errors import InvalidRequestError, RemitError
+from remit.ports.runs import Places, RunListener
 from remit.run import handover
-from remit.run.environment import Places, RunListener
 from remit.run.handover import Message
 
 Deliver = Callable[[socket.socket], None]

@@ -12,35 +12,12 @@ from dataclasses import dataclass
 from remit.core.task import Grant
 from remit.ports import Resource
 from remit.ports.kind import GatewayAccess, Kind, PortAccess, SocketAccess
+from remit.ports.runs import Places, RunListener
 
 GATEWAY_PORT = 8471
 PLACEHOLDER_BYTES = 32
 
 Kinds = Mapping[str, Kind]
-Places = Mapping[str, int | str]  # listener name -> port or path, as bound
-
-
-@dataclass(frozen=True, slots=True)
-class RunListener:
-    """One listener of a run: a TCP ``port`` on 127.0.0.1 (0: any free one), or a unix socket at ``path``."""
-
-    name: str  # gateway | channel | launch | <kind>:<resource> | the name of a kind's socket
-    port: int | None = None
-    path: str | None = None
-
-    @property
-    def kind(self) -> str:
-        return self.name.partition(":")[0]
-
-    @property
-    def resource(self) -> str:
-        """The resource behind a port of its own; empty for other listeners."""
-        return self.name.partition(":")[2]
-
-    def wire(self) -> dict[str, object]:
-        """As the hand-over names it."""
-        place = {"path": self.path} if self.port is None else {"port": self.port}
-        return {"name": self.name, **place}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,20 +27,17 @@ from remit.ports import Quota, Resource, Start
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Humans
 from remit.ports.kind import Kind
+from remit.ports.runs import NESTED, RUNS, RUNS_INSIDE, RUNS_OF_A_TASK, Places, RunListener
 from remit.run import environment, handover
 from remit.run.acceptor import Acceptor, bound
-from remit.run.environment import Places, RunListener, RunProvisioning
+from remit.run.environment import RunProvisioning
 from remit.run.handover import Message
 
 Close = Callable[[], None]  # stop accepting on a listener, and cut its connections
 
-RUNS = 1_024  # at a time, on one broker
-RUNS_INSIDE = RUNS // 2  # at a time, launched inside runs: the rest is for the operator's
-RUNS_OF_A_TASK = 64  # at a time, launched inside its runs, through whichever socket
 TALK = 3  # descriptors of a conversation: the connection, and two of its thread
 AGAIN = 0.5  # seconds until what a run was given is ended, where its task cannot be read
 LAST = 5.0  # seconds for the last threads to end
-NESTED = 8  # runs, one inside the other
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)

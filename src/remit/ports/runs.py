@@ -1,0 +1,122 @@
+"""Runs as they cross between processes: begun at the authority, then handed over to the one edge that serves the task.
+
+Who begins a run gets a ticket for that edge's hand-over socket. Whoever redeems it serves the run, until it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from remit.core.principal import Holder, Operator
+from remit.core.request import GrantRequest
+from remit.core.secret import Secret
+from remit.core.task import Report
+
+TICKET_LIFE = timedelta(seconds=30)
+RUNS = 1_024  # at a time, on one broker
+RUNS_INSIDE = RUNS // 2  # at a time, launched inside runs: the rest is for the operator's
+RUNS_OF_A_TASK = 64  # at a time, launched inside its runs
+NESTED = 8  # runs, one inside the other
+
+Places = Mapping[str, int | str]  # listener name -> port or path, as bound
+
+
+@dataclass(frozen=True, slots=True)
+class RunListener:
+    """One listener of a run: a TCP ``port`` on 127.0.0.1 (0: any free one), or a unix socket at ``path``."""
+
+    name: str  # gateway | channel | launch | <kind>:<resource> | the name of a kind's socket
+    port: int | None = None
+    path: str | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def resource(self) -> str:
+        """The resource behind a port of its own; empty for other listeners."""
+        return self.name.partition(":")[2]
+
+    def wire(self) -> dict[str, object]:
+        """As a launcher is told of it."""
+        place = {"path": self.path} if self.port is None else {"port": self.port}
+        return {"name": self.name, **place}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedForRun:
+    """A task that is opened for a run and closed with it: by the human of an ID token, else by the operator."""
+
+    request: GrantRequest
+    id_token: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DelegatedToRun:
+    """A child that is made for a run and revoked with it; None: of the grant that the caller itself holds."""
+
+    request: GrantRequest
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldByRun:
+    """A grant that exists and outlasts the run."""
+
+    grant: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """A request for a run: the authority it shall have, how it is isolated, and the folder of its sockets."""
+
+    authority: OpenedForRun | DelegatedToRun | HeldByRun
+    isolation: str  # one of ``core.grant.ISOLATION``
+    folder: str  # as the run sees it
+
+
+@dataclass(frozen=True, slots=True)
+class RunOffer:
+    """What a launcher is told: what to bind, and where to hand it over with the ticket, once, in ``TICKET_LIFE``."""
+
+    run: str
+    task: str
+    grant: str
+    ends: datetime
+    listeners: tuple[RunListener, ...]
+    ticket: Secret
+    handover: str  # the path of the socket, as the launcher sees it
+
+
+@dataclass(frozen=True, slots=True)
+class RedeemedRun:
+    """A run as its edge serves it: whom it stands for, its listeners, and a placeholder for each key, by resource."""
+
+    run: str
+    holder: Holder
+    listeners: tuple[RunListener, ...]
+    placeholders: Mapping[str, str]
+    within: str | None  # the run inside which it is handed over; None: the operator hands it over
+
+
+class RunPort(Protocol):
+    """Runs as edges know them, and the operator's socket. Every method raises a RemitError or has done what it says."""
+
+    async def begin_run(self, caller: Operator | Holder, launch: LaunchRequest, within: str | None = None) -> RunOffer:
+        """Make what a run needs; it ends again unless the ticket is redeemed in time.
+
+        ``within``: the run on whose channel a holder asks.
+        """
+
+    async def redeem_run(self, ticket: Secret) -> RedeemedRun:
+        """Begin to serve a run, as the edge that the ticket is for. GrantTokenError, whatever is wrong with it."""
+
+    async def run_ready(self, run_id: str, places: Places) -> Mapping[str, str]:
+        """Say where the listeners of a run are bound; return the variables of its environment."""
+
+    async def end_run(self, run_id: str) -> Report:
+        """End a run that this edge redeemed, the runs inside it, and what was made for it."""
