@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from remit.compose import kinds, wiring
+from remit.compose.authority import AuthorityRole
 from remit.compose.serving import Edges
 from remit.config import settings
 from remit.core import scope
@@ -76,9 +77,9 @@ def test_a_resource_of_another_trust_domain_is_refused(tmp_path: Path) -> None:
 def test_without_the_extra_runs_have_no_workload_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene() -> None:
         app = wiring.build(configured(tmp_path))
-        assert "workload" in Edges(app).edge.sockets
+        assert "workload" in Edges(AuthorityRole(app)).edge.sockets
         monkeypatch.setitem(sys.modules, "spiffe", None)  # as if it were not installed
-        assert Edges(app).edge.sockets == {}
+        assert Edges(AuthorityRole(app)).edge.sockets == {}
         await app.broker.stop()
 
     asyncio.run(scene())

@@ -44,8 +44,8 @@ async def published(client: httpx.AsyncClient) -> list[str]:
 async def a_token(edges: Edges, client: httpx.AsyncClient, agent: Agent) -> str:
     """Open a task with a token for ``agent``."""
     await opened(client)
-    url = f"{edges.verifier.issuer}/oauth/token"
-    proof = agent.proof("POST", url, edges.application.clock(), edges.verifier.nonce())
+    url = f"{edges.authority.verifier.issuer}/oauth/token"
+    proof = agent.proof("POST", url, edges.application.clock(), edges.authority.verifier.nonce())
     form = {
         "grant_type": EXCHANGE,
         "subject_token_type": "urn:remit:peer",
@@ -75,10 +75,10 @@ def test_a_rotation_is_seen_at_once_by_all_who_sign_verify_and_publish(tmp_path:
         (first,) = await published(client)
         answer = (await client.post("/v1/keys/token/rotate")).json()
         assert await published(client) == [answer["signing"], first]
-        assert claims_of(edges.verifier, old).grant
+        assert claims_of(edges.authority.verifier, old).grant
         new = await a_token(edges, client, Agent())
-        assert edges.verifier.keys.signer.kid == answer["signing"]
-        assert claims_of(edges.verifier, new).grant
+        assert edges.authority.verifier.keys.signer.kid == answer["signing"]
+        assert claims_of(edges.authority.verifier, new).grant
         assert await events(client) == [
             ("key.rotate", "allow", "token", first),
             ("key.rotate", "done", "token", answer["signing"]),
@@ -94,10 +94,10 @@ def test_a_revoked_key_takes_its_tokens_with_it_at_once(tmp_path: Path) -> None:
         answer = (await client.post(f"/v1/keys/token/{first}/revoke")).json()
         assert await published(client) == [answer["signing"]]
         with pytest.raises(TokenError):
-            claims_of(edges.verifier, old)
+            claims_of(edges.authority.verifier, old)
         with pytest.raises(TokenError):
-            claims_of(edges.verifier, old, expired=True)
-        assert claims_of(edges.verifier, await a_token(edges, client, Agent())).grant
+            claims_of(edges.authority.verifier, old, expired=True)
+        assert claims_of(edges.authority.verifier, await a_token(edges, client, Agent())).grant
         assert (await events(client))[-1] == ("key.revoke", "done", "token", answer["signing"])
 
     serving(configured(tmp_path), body)
@@ -124,7 +124,7 @@ def test_what_nothing_needs_any_more_is_published_no_longer(tmp_path: Path) -> N
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         answer = (await client.post("/v1/keys/token/rotate")).json()
         edges.application.tokens._clock = lambda: edges.application.clock() + OVERLAP
-        await edges.rings.prune()
+        await edges.authority.rings.prune()
         assert await published(client) == [answer["signing"]]
 
     serving(configured(tmp_path), body)
@@ -153,7 +153,7 @@ def test_the_keys_of_events_turn_and_those_that_retired_verify_until_they_are_re
         kids = [first]
         for _ in range(2):
             kids.insert(0, (await client.post("/v1/keys/events/rotate")).json()["signing"])
-            await edges.rings.prune()
+            await edges.authority.rings.prune()
             assert await verify() == kids
         assert [key["alg"] for key in await told(client, "events")] == ["RS256"] * 3
         answer = (await client.post(f"/v1/keys/events/{kids[0]}/revoke")).json()
@@ -279,7 +279,7 @@ def test_the_gateway_is_the_one_other_audience_of_tokens(tmp_path: Path) -> None
         del client
         gateway = edges.application.settings.gateway
         assert gateway is not None
-        assert edges.verifier.gateway == f"http://127.0.0.1:{gateway[1]}"
+        assert edges.authority.verifier.gateway == f"http://127.0.0.1:{gateway[1]}"
 
     serving(configured(tmp_path), body)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from remit.compose import serving
+from remit.compose import authority
 from remit.compose.wiring import Application
 from remit.core.audit import Event
 from remit.core.policy import Problem
@@ -189,7 +189,7 @@ def test_sighup_reloads_and_goes_on_listening_after_a_bad_set(
     async def body(app: Application) -> None:
         await resources(app)
         mail = await opened(app, MAIL)
-        listening = serving.reloading(app)
+        listening = authority.reloading(app)
         for text, decision in ((BAD, "failed"), (NO_MAIL, "done")):
             deployment.write(text)
             before = len(await events(app, "policy.reload"))
@@ -209,7 +209,7 @@ def test_sighup_reloads_and_goes_on_listening_after_a_bad_set(
 
 def test_where_no_policies_are_configured_sighup_means_what_it_meant(deployment: Deployment) -> None:
     async def body(app: Application) -> None:
-        listening = serving.reloading(app)
+        listening = authority.reloading(app)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
         listening.cancel()
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from msgspec import structs
 
-from remit.compose import serving as edges_of
+from remit.compose import authority as authority_of
 from remit.compose import wiring
 from remit.compose.serving import Edges
 from remit.compose.wiring import Application
@@ -122,7 +122,7 @@ def nothing_there(path: Path) -> None:
 def test_whatever_lies_in_the_second_place_neither_stops_a_broker_nor_a_revoke(
     tmp_path: Path, second: Path, put: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edges_of, "WITNESS", 3_600.0)  # a round under way would write over what is laid there
+    monkeypatch.setattr(authority_of, "WITNESS", 3_600.0)  # a round under way would write over what is laid there
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         made = await opened_over_http(client)
@@ -160,7 +160,7 @@ async def closing(client: httpx.AsyncClient, task: str) -> dict[str, object]:
 
 
 def test_a_place_that_comes_back_confirms_again(tmp_path: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edges_of, "WITNESS", 3_600.0)
+    monkeypatch.setattr(authority_of, "WITNESS", 3_600.0)
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         made = await opened_over_http(client)

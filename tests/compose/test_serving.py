@@ -15,9 +15,10 @@ from msgspec import structs
 
 from remit.broker import Broker
 from remit.broker.ends import UnrecordedEnd
+from remit.compose.authority import until_stopped
 from remit.compose.listeners import bind_tcp, stopping
 from remit.compose.rounds import overlaps
-from remit.compose.serving import Edges, served, until_stopped
+from remit.compose.serving import Edges, served
 from remit.config import settings
 from remit.config.sections import AuditSection, ListenSection
 from remit.errors import UnavailableError
@@ -109,9 +110,9 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_an_idle_broker_stops_and_a_busy_one_does_not(tmp_path: Path) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
-        await asyncio.wait_for(until_stopped(edges, stopping(), idle=0.0), 5)
+        await asyncio.wait_for(until_stopped(edges.busy, stopping(), idle=0.0), 5)
         await opened(client)
-        waiting = asyncio.create_task(until_stopped(edges, stopping(), idle=0.0))
+        waiting = asyncio.create_task(until_stopped(edges.busy, stopping(), idle=0.0))
         done, _ = await asyncio.wait({waiting}, timeout=1.2)
         assert not done
         os.kill(os.getpid(), 15)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from remit.compose import kinds, wiring
+from remit.compose.authority import AuthorityRole
 from remit.compose.serving import Edges
 from remit.config import settings
 from remit.core import scope
@@ -54,7 +55,8 @@ def edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         kind = replace(spiffe.KIND, name="agentbox", access=SocketAccess(name, "AGENTBOX", server))
         monkeypatch.setitem(kinds.BUILT_IN, kind.name, kind)
         (tmp_path / "s").mkdir(mode=0o700)
-        return Edges(wiring.build(settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})))
+        made = settings.read(settings.places({"REMIT_STATE_DIR": str(tmp_path / "s")}), {})
+        return Edges(AuthorityRole(wiring.build(made)))
 
     yield build
     scope._TYPES.clear()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from remit.compose import app as control
 from remit.compose import kinds
 from remit.compose.listeners import harden
 from remit.compose.serving import served
@@ -24,6 +25,7 @@ from remit.core.principal import Holder
 from remit.core.request import Bounds, GrantRequest
 from remit.gateway.server import Channel
 from remit.ports import Resource
+from remit.web import listen
 from remit.web.authentication import SocketAuth
 
 DESCRIPTORS = 512
@@ -46,7 +48,8 @@ async def serve(state: str) -> None:
         gateway = socket.create_server(("127.0.0.1", 0))
         await edges.edge.gateway.listen(gateway, Channel(grant.id, {}))
         channel = socket.create_server(("127.0.0.1", 0))
-        kept = await edges.control(channel, SocketAuth(Holder(task, grant.id)))
+        app = control.build(edges.authority.deps)
+        kept = await listen.serve(app, channel, SocketAuth(Holder(task, grant.id)))
         ports = [gateway.getsockname()[1], channel.getsockname()[1]]
         sys.stdout.write(json.dumps([str(made.places.control), task, grant.id, *ports]) + "\n")
         sys.stdout.flush()

@@ -75,7 +75,7 @@ class Deployment:
             "ttl": "600",
             "authorization_details": json.dumps(details),
         }
-        proof = key.proof("POST", f"{self.issuer}/oauth/token", self.edges.verifier.nonce())
+        proof = key.proof("POST", f"{self.issuer}/oauth/token", self.edges.authority.verifier.nonce())
         return await self.web.post("/oauth/token", data=form, headers={"dpop": proof})
 
     async def working(self, id_token: str) -> Work:
@@ -94,7 +94,7 @@ class Deployment:
 
     async def call(self, work: Work, path: str, body: Mapping[str, object]) -> httpx.Response:
         """Call the API as the holder of a grant."""
-        nonce = self.edges.verifier.nonce()
+        nonce = self.edges.authority.verifier.nonce()
         proof = work.key.proof("POST", f"{self.issuer}{path}", nonce, work.key.token)
         headers = {"authorization": f"DPoP {work.key.token}", "dpop": proof}
         return await self.web.post(path, json=body, headers=headers)
@@ -104,7 +104,7 @@ class Deployment:
         address = self.edges.application.settings.gateway
         assert address is not None
         url = f"http://{address[0]}:{address[1]}/search/v1/items"
-        proof = work.key.proof("GET", url, self.edges.verifier.nonce(), work.key.token)
+        proof = work.key.proof("GET", url, self.edges.authority.verifier.nonce(), work.key.token)
         async with httpx.AsyncClient(trust_env=False) as client:
             headers = {"authorization": f"DPoP {work.key.token}", "dpop": proof}
             return (await client.get(url, headers=headers)).status_code

@@ -124,7 +124,7 @@ class Fleet:
 
     async def child(self, client: httpx.AsyncClient, parent: Key, child: Key, **more: str) -> httpx.Response:
         """Delegate from the holder of ``parent`` to that of ``child``."""
-        nonce = self.edges.verifier.nonce()
+        nonce = self.edges.authority.verifier.nonce()
         form = {
             "grant_type": EXCHANGE,
             "subject_token": parent.token,

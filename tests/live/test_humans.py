@@ -114,7 +114,7 @@ def opening(found: Deployment, *details: object, **form: str) -> dict[str, str]:
 
 async def ask(found: Deployment, key: Key, **form: str) -> httpx.Response:
     """Post to the token endpoint with a proof of a key."""
-    proof = key.proof("POST", f"{found.issuer}/oauth/token", found.edges.verifier.nonce())
+    proof = key.proof("POST", f"{found.issuer}/oauth/token", found.edges.authority.verifier.nonce())
     return await found.web.post("/oauth/token", data=form, headers={"dpop": proof})
 
 

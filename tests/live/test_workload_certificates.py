@@ -35,7 +35,7 @@ async def opened(fleet: Fleet, svid: Svid) -> tuple[httpx.AsyncClient, str]:
 
 
 def delegation(fleet: Fleet, token: str, child: Key) -> dict[str, str]:
-    nonce = fleet.edges.verifier.nonce()
+    nonce = fleet.edges.authority.verifier.nonce()
     return {
         "grant_type": EXCHANGE,
         "subject_token": token,
@@ -77,7 +77,7 @@ def test_a_token_of_a_certificate_is_no_dpop_token_and_the_other_way_round(tmp_p
         client, token = await opened(fleet, fleet.domain.svid())
         key, url = Key(), f"{fleet.issuer}/v1/self"
         for scheme, proofs in (("DPoP", True), ("Bearer", True), ("DPoP", False)):
-            proof = key.proof("GET", url, fleet.edges.verifier.nonce(), token)
+            proof = key.proof("GET", url, fleet.edges.authority.verifier.nonce(), token)
             headers = {"authorization": f"{scheme} {token}", **({"dpop": proof} if proofs else {})}
             assert (await client.get("/v1/self", headers=headers)).status_code == 401
         assert (await client.get("/v1/self", headers={"authorization": f"bearer {token}"})).status_code == 200

@@ -155,7 +155,7 @@ def test_a_certificate_with_a_proof_of_a_key_gives_a_token_that_outlives_it(tmp_
         token = answer.json()["access_token"]
         assert claims_of(token)["cnf"] == {"jkt": jose.public_key(key.jwk).thumbprint}
         assert await shown(client, token) == 401  # not as a bearer's, though the certificate is the same
-        url, nonce = f"{fleet.issuer}/v1/self", fleet.edges.verifier.nonce()
+        url, nonce = f"{fleet.issuer}/v1/self", fleet.edges.authority.verifier.nonce()
         headers = {"authorization": f"DPoP {token}", "dpop": key.proof("GET", url, nonce, token)}
         assert (await (await fleet.plain()).get("/v1/self", headers=headers)).status_code == 200
 
@@ -187,7 +187,7 @@ def test_a_workload_identity_token_comes_with_a_proof_of_its_key(tmp_path: Path)
 
         async def asked(by: Key, dpop: Key) -> httpx.Response:
             proof = {"aud": fleet.endpoint, "exp": at + 120, "wth": jose.digest(wit)}
-            nonce = fleet.edges.verifier.nonce()
+            nonce = fleet.edges.authority.verifier.nonce()
             headers = {"workload-identity-token": wit, "workload-proof-token": by.signed("wpt+jwt", proof)}
             headers |= {"dpop": dpop.proof("POST", fleet.endpoint, nonce)}
             return await client.post("/oauth/token", data=opening(**CREDENTIALS), headers=headers)

@@ -16,8 +16,9 @@ from pathlib import Path
 import uvloop
 
 from remit.compose import probe
+from remit.compose.authority import reloading, until_stopped
 from remit.compose.listeners import harden, stopping
-from remit.compose.serving import reloading, served, until_stopped
+from remit.compose.serving import served
 from remit.config.settings import Settings, load
 from remit.ports import Clock
 from remit.stores import private
@@ -51,7 +52,7 @@ async def serve(
         hup = reloading(edges.application)
         ready()
         telling = asyncio.create_task(told(edges.application.clock))
-        await until_stopped(edges, stop, idle)
+        await until_stopped(edges.busy, stop, idle)
         hup.cancel()
         telling.cancel()
 

@@ -1,0 +1,140 @@
+"""The authority: state, keys, policy, budgets, the sweep; and the control plane of its operator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+
+import remit.compose.app as control
+from remit.broker.pending import PendingMemory
+from remit.compose import wiring
+from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
+from remit.compose.listeners import bind_unix
+from remit.compose.rounds import ticking
+from remit.compose.wiring import Application
+from remit.config.settings import Settings
+from remit.errors import RemitError
+from remit.jose.proof import Nonces
+from remit.sessions.transmitter import Transmitter
+from remit.web import listen
+from remit.web.authentication import SocketAuth
+from remit.web.listen import Listener
+from remit.web.routes import AppDeps
+from remit.web.verifier import Keys, Verifier
+
+SWEEP = 0.5  # seconds between sweeps
+WITNESS = 2.0  # seconds between two looks at the second place
+
+_LOG = logging.getLogger("remit")
+
+
+class AuthorityRole:
+    """What decides."""
+
+    def __init__(self, app: Application) -> None:
+        self.application, settings = app, app.settings
+        keys = Keys(app.tokens.signer, app.tokens.public_jwks())
+        nonces, gateway = Nonces(secrets.token_bytes(32)), settings.gateway.url if settings.gateway else None
+        pending = PendingMemory(app.clock)
+        self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, pending, gateway)
+        self.rings = key_rings(app, keys)
+        self.sender = Transmitter(app.ended, settings.issuer, app.events, app.signals.receivers) if app.events else None
+        self.deps = AppDeps(
+            app.broker,
+            app.broker.kinds,
+            self.verifier,
+            wiring.new_id,
+            app.checkpoint,
+            app.identity,
+            app.authority,
+            policies=app.policies,
+            rings=self.rings,
+            streams=() if self.sender is None else self.sender.routes(),
+        )
+        witness = [] if app.witness is None else [(WITNESS, app.broker.checkpoints.look)]
+        self.rounds = [(PRUNE, self.rings.prune), *witness]
+
+    async def control(self, *, tcp: bool) -> Listener:
+        """Serve the operator on the control socket."""
+        places, app = self.application.settings.places, control.build(self.deps)
+        owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
+        return await listen.serve(app, bind_unix(places.control), owner, uid=os.geteuid())
+
+
+@asynccontextmanager
+async def authority(settings: Settings, *, tcp: bool = True) -> AsyncIterator[AuthorityRole]:
+    """Open the state and serve the operator; what agents hold is yet to be decided on (``Broker.settle``)."""
+    app = wiring.build(settings)
+
+    async def keep_last() -> None:
+        """Keep a checkpoint in the second place, if it can be: nobody stays up for it."""
+        with suppress(RemitError):
+            await app.broker.checkpoints.look()
+
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(app.broker.stop)
+        await app.broker.load()
+        for one in app.signals.receivers:  # each that is new is told of what ends from now on
+            await app.ended.pending(one.name, 1)
+        await app.policies.started(app.operator)
+        stack.push_async_callback(keep_last)
+        role = AuthorityRole(app)
+        stack.callback((await role.control(tcp=tcp)).close)
+        stack.callback(settings.places.control.unlink, missing_ok=True)
+        await app.broker.end_channels()
+        stack.enter_context(ticking(role.rounds, [(SWEEP, app.broker.sweep)]))
+        yield role
+
+
+def key_rings(app: Application, verifying: Keys) -> KeyRings:
+    """Return the key rings, with all that has to know when one rotates; ``verifying`` are the keys for tokens."""
+    publish = partial(wiring.publish, app.settings.places.state, app.origin, app.notes, app.witness)
+    rings = {
+        TOKEN: KeyRing(app.tokens, lambda: verifying.replace(app.tokens.signer, app.tokens.public_jwks())),
+        AUDIT: KeyRing(app.notes, publish, app.broker.checkpoints.look),
+        SPIFFE: KeyRing(app.authority),
+    }
+    if app.events is not None:
+        rings[EVENTS] = KeyRing(app.events)
+    return KeyRings(app.broker, rings)
+
+
+def reloading(app: Application) -> asyncio.Task[None]:
+    """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it."""
+    asked = asyncio.Event()
+    if app.policies.directory is not None:  # else SIGHUP goes on ending the process whose terminal is gone
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+
+    async def reload() -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            try:
+                answer = await app.policies.reload(app.operator)
+                if answer["reloaded"]:
+                    _LOG.info("policies %s hold, %s ended", answer["version"], answer["ended"])
+            except RemitError as error:
+                _LOG.error("the policies were not loaded: %s", error.detail)
+            except Exception:  # noqa: BLE001 - told to the log; the next signal is heard
+                _LOG.exception("the policies were not loaded")
+
+    return asyncio.create_task(reload())
+
+
+async def until_stopped(busy: Callable[[], bool], stop: asyncio.Event, idle: float | None) -> None:
+    """Return when ``stop`` is set, or after ``idle`` seconds in which nobody was ``busy``."""
+    quiet_since = time.monotonic()
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5)
+        if idle is None or busy():
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since >= idle:
+            return
