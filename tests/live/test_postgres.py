@@ -70,7 +70,7 @@ def test_the_role_has_no_attribute_of_power_and_joins_only_its_bundle() -> None:
             with shop.admin() as admin:
                 [role] = admin.execute(
                     "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolcanlogin,"
-                    " rolconnlimit, rolpassword LIKE 'SCRAM-SHA-256$1:%%' FROM pg_authid WHERE rolname = %s",
+                    " rolconnlimit, rolpassword LIKE 'SCRAM-SHA-256$4096:%%' FROM pg_authid WHERE rolname = %s",
                     (plan.name,),
                 ).fetchall()
                 joined = admin.execute(

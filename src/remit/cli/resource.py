@@ -36,7 +36,10 @@ def add(
         ),
     ],
     provider: Annotated[str | None, option("--provider NAME", "Of the catalog: where the key goes. http only.")] = None,
-    setting: Annotated[list[str] | None, option("--setting NAME=JSON", "A setting of its kind.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        option("--setting NAME=JSON", "A setting of its kind, of those on its page: scram_iterations=1."),
+    ] = None,
     accept: Annotated[
         list[str] | None, option("--accept FINDING", "Accept what checking the target found, by its name.")
     ] = None,

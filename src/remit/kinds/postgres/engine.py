@@ -12,9 +12,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -30,13 +27,9 @@ from remit.kinds.postgres import target
 from remit.kinds.postgres.batches import LeaseBatches, PlannedRole, drop_empty
 from remit.kinds.postgres.bundle import drop_idle, lower
 from remit.kinds.postgres.connections import Connections
+from remit.kinds.postgres.scram import PasswordPool, iterations
 from remit.ports import Clock, Finding, Issued, Resource
 
-# A SCRAM-SHA-256 verifier (RFC 5803) is made on our side, of one iteration: they slow down guessing of passwords that
-# people choose; one of 256 random bits cannot be guessed at any speed, and each costs the client time at every login.
-ITERATIONS = 1
-PASSWORD_BYTES = 32
-SALT_BYTES = 16
 _LEASE = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
@@ -49,7 +42,8 @@ class PostgresEngine:
         self, resource: Resource, secret: Secret | None, *, clock: Clock, random: Callable[[int], bytes]
     ) -> None:
         """Read the destination, or raise InvalidRequestError; connect when first used. ``secret`` is a password."""
-        self._resource, self._target, self._random = resource, target(resource), random
+        self._resource, self._target = resource, target(resource)
+        self._passwords = PasswordPool(iterations(resource), random)
         self._connections = Connections(self._target, secret, clock)
         self._batches = LeaseBatches(self._connections, clock, random)
         self._waited: postgres_close.Waited = {}
@@ -65,15 +59,15 @@ class PostgresEngine:
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Create the role; EngineError when it may exist or not, EngineRefusedError when asking again is no use."""
         self._check(plan)
-        password = new_password(self._random)
         await self._connections.standby.hold()  # no lease without the means to end it
-        verifier = scram_verifier(password, self._random(SALT_BYTES))
+        ready = await self._passwords.take()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            await self._batches.make(PlannedRole(plan.name, verifier, plan.detail, expires_at, plan.issue_by, done))
+            wanted = (plan.name, ready.verifier, plan.detail, expires_at, plan.issue_by, done)
+            await self._batches.make(PlannedRole(*wanted))
         except TimeoutError as error:
             raise EngineError("there was no time left to issue") from error
-        return Issued(self._credential(plan.name, password))
+        return Issued(self._credential(plan.name, ready.password))
 
     async def renew(self, plan: Plan, receipt: Mapping[str, str] | None, expires_at: datetime) -> None:
         """Move ``VALID UNTIL``; EngineRefusedError when the role is gone or was revoked."""
@@ -106,6 +100,7 @@ class PostgresEngine:
             return await postgres_inspect.inspect(connection, self._resource.bound)
 
     async def close(self) -> None:
+        await self._passwords.close()
         await self._batches.close()
         await self._connections.close()
 
@@ -130,21 +125,3 @@ class PostgresEngine:
         )
         where = {"host": place.host, "port": str(place.port), "dbname": place.database}
         return {**where, "user": user, "password": password, "dsn": Secret(dsn)}
-
-
-def new_password(random: Callable[[int], bytes]) -> Secret:
-    """Return a password of 256 random bits, in letters that SASLprep leaves alone."""
-    return Secret(base64.urlsafe_b64encode(random(PASSWORD_BYTES)).rstrip(b"=").decode())
-
-
-def scram_verifier(secret: Secret, salt: bytes) -> str:
-    """Return the text that PostgreSQL stores instead of the password."""
-    salted = hashlib.pbkdf2_hmac("sha256", secret.reveal().encode(), salt, ITERATIONS)
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    stored_key = hashlib.sha256(client_key).digest()
-    server_key = hmac.digest(salted, b"Server Key", "sha256")
-    return f"SCRAM-SHA-256${ITERATIONS}:{_base64(salt)}${_base64(stored_key)}:{_base64(server_key)}"
-
-
-def _base64(octets: bytes) -> str:
-    return base64.b64encode(octets).decode()
