@@ -59,13 +59,25 @@ def _table(figures: list[Figure]) -> None:
     from rich.table import Table
 
     table = Table()
-    columns = ("name", "value", "unit", "spread", "peer", "peer_value", "ratio", "n")
+    columns = (
+        "name",
+        "value",
+        "unit",
+        "spread",
+        "peer",
+        "peer_value",
+        "ratio",
+        "cpu_us",
+        "peer_cpu_us",
+        "cpu_ratio",
+        "n",
+    )
     for name in columns:
         table.add_column(name, justify="left" if name in {"name", "unit", "peer"} else "right")
     for figure in figures:
         row = asdict(figure)
         table.add_row(*("-" if row[name] is None else str(row[name]) for name in columns))
-    Console(width=140).print(table)
+    Console(width=180).print(table)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 import psutil
 
+from benchmarks.figure import Figure, figure
+
 Address = Path | int  # a unix socket, or a port on 127.0.0.1
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -30,6 +32,13 @@ class Load:
     def __str__(self) -> str:
         """Return a line for people."""
         return f"p50 {self.p50:.1f} ms, {self.rate:.0f}/s, {self.cpu_us:.0f} us CPU"
+
+
+def rates(name: str, unit: str, ours: Sequence[Load], peer: str, theirs: Sequence[Load]) -> Figure:
+    """Make a figure of two sides' rates, with the CPU of an operation beside."""
+    cpu = [load.cpu_us for load in ours], [load.cpu_us for load in theirs]
+    done = sum(load.n for load in ours)
+    return figure(name, unit, [load.rate for load in ours], peer, [load.rate for load in theirs], done, cpu)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from benchmarks import openbao, ours
-from benchmarks.client import Client, Load, Step, closed_loop, with_cpu
+from benchmarks.client import Client, Load, Step, closed_loop, rates, with_cpu
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
@@ -42,7 +42,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 def delegate_16() -> Figure:
     """Delegations a second over HTTP, each with the parent's and the child's proof, sixteen clients."""
-    mine, theirs, count = [], [], 0
+    mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with ours.running(api=f"127.0.0.1:{port}") as house, openbao.process() as (peer_port, pid):
         ours.with_upstream(house, 9, "unused")
@@ -53,12 +53,9 @@ def delegate_16() -> Figure:
             if load.errors:
                 raise RuntimeError(f"{load.errors} delegations failed")
             print(f"  {load}; peer {peer}", file=sys.stderr)
-            mine.append(load.rate)
-            theirs.append(peer.rate)
-            count += load.n
-    return figure(
-        "delegate_16", "delegations/s", mine, "OpenBao 2.7 child token on raft with file audit", theirs, count
-    )
+            mine.append(load)
+            theirs.append(peer)
+    return rates("delegate_16", "delegations/s", mine, "OpenBao 2.7 child token on raft with file audit", theirs)
 
 
 async def _delegated(house: House, port: int) -> Load:

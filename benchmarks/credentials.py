@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import openbao, ours
-from benchmarks.client import Address, Client, Step, closed_loop, with_cpu
+from benchmarks.client import Address, Client, Load, Step, closed_loop, rates, with_cpu
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
@@ -48,7 +48,7 @@ def issue_postgres_16() -> Figure:
 
 
 def _issue(name: str, clients: int) -> Figure:
-    mine, theirs, count = [], [], 0
+    mine, theirs = list[Load](), list[Load]()
     with both() as (house, bao, _):
         for _ in range(ROUNDS):
             tasks = ours.opened(house, max(clients, TASKS))
@@ -58,10 +58,9 @@ def _issue(name: str, clients: int) -> Figure:
             peer = with_cpu(bao.pid, closed_loop(bao.port, clients, SECONDS, _creds(bao)))
             print(f"  {load}; peer {peer}, both without PostgreSQL's own", file=sys.stderr)
             asyncio.run(bao.call("PUT", "/v1/sys/leases/revoke-force/database/creds/reader", {}))
-            mine.append(load.rate)
-            theirs.append(peer.rate)
-            count += load.n
-    return figure(name, "credentials/s", mine, PEER, theirs, count)
+            mine.append(load)
+            theirs.append(peer)
+    return rates(name, "credentials/s", mine, PEER, theirs)
 
 
 def _without_errors(name: str, errors: int) -> None:

@@ -19,9 +19,9 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from benchmarks import openbao, ours
-from benchmarks.client import Client, Load, Step, closed_loop, with_cpu
+from benchmarks.client import Client, Load, Step, closed_loop, rates, with_cpu
 from benchmarks.control import CLIENTS, FORM, ROUNDS, SECONDS, nonce, spent
-from benchmarks.figure import Figure, figure
+from benchmarks.figure import Figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
 from remit.sdk import Bounds, verbs
@@ -96,7 +96,7 @@ def _id_token(key: RSAKey, url: str, audience: str) -> str:
 def exchange_16() -> Figure:
     """Tasks opened a second by exchanging an ID token (RS256), each with a proof, sixteen clients."""
     key = RSAKey.generate_key(2048, private=True)
-    mine, theirs, count = [], [], 0
+    mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with issuer(key) as url, _with_policy(port, url) as house, openbao.process() as (peer_port, pid):
         ours.with_upstream(house, 9, "unused")
@@ -108,10 +108,9 @@ def exchange_16() -> Figure:
                 raise RuntimeError(f"{load.errors} exchanges failed")
             peer = with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _login(_id_token(key, url, "remit"))))
             print(f"  {load}; peer {peer}", file=sys.stderr)
-            mine.append(load.rate)
-            theirs.append(peer.rate)
-            count += load.n
-    return figure("exchange_16", "exchanges/s", mine, "OpenBao 2.7 jwt login on raft with file audit", theirs, count)
+            mine.append(load)
+            theirs.append(peer)
+    return rates("exchange_16", "exchanges/s", mine, "OpenBao 2.7 jwt login on raft with file audit", theirs)
 
 
 @contextmanager
@@ -178,7 +177,7 @@ def _login(token: str) -> Step:
 
 def introspect_16() -> Figure:
     """Introspections a second on the control socket, of the token of a grant, sixteen clients."""
-    mine, theirs, count = [], [], 0
+    mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with ours.running(api=f"127.0.0.1:{port}") as house, openbao.process() as (peer_port, pid):
         ours.with_upstream(house, 9, "unused")
@@ -195,10 +194,9 @@ def introspect_16() -> Figure:
             if load.errors:
                 raise RuntimeError(f"{load.errors} introspections failed")
             print(f"  {load}; peer {peer}", file=sys.stderr)
-            mine.append(load.rate)
-            theirs.append(peer.rate)
-            count += load.n
-    return figure("introspect_16", "introspections/s", mine, "OpenBao 2.7 token lookup on raft", theirs, count)
+            mine.append(load)
+            theirs.append(peer)
+    return rates("introspect_16", "introspections/s", mine, "OpenBao 2.7 token lookup on raft", theirs)
 
 
 def _introspection(token: str) -> Step:
