@@ -196,9 +196,14 @@ class Rig:
         return (await self.broker.open(OPERATOR, replace(wanted, purpose="another piece of work"))).grant
 
     async def events(self, name: str = "") -> list[Event]:
-        """Return the audit log."""
-        read = [audit.read(entry) for entry in await self.store.entries(0, 10_000)]
-        return [event for event in read if event.event.startswith(name)]
+        """Return the audit log, one event for each request."""
+        found = [audit.read(entry) for entry in await self.store.entries(0, 10_000)]
+        return [
+            replace(event, request=request)
+            for event in found
+            for request in ([None] if event.request is None else audit.ungrouped(event.request))
+            if event.event.startswith(name)
+        ]
 
     async def settled(self, condition: Callable[[], bool]) -> None:
         """Wait until something holds."""

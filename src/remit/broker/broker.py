@@ -10,7 +10,7 @@ The order of writes and effects is decided here and nowhere else (``docs/explana
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from remit.broker.approvals import Approvals, StepUp
@@ -19,6 +19,7 @@ from remit.broker.clock import Elapsed
 from remit.broker.ends import recently_ended
 from remit.broker.grants import GrantVerbs
 from remit.broker.leases import LeaseVerbs
+from remit.broker.notices import Feed
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.refresh_tokens import RefreshTokenVerbs
 from remit.broker.resources import ResourceRegistry
@@ -27,7 +28,7 @@ from remit.broker.sessions import LoginRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
 from remit.core import policy as core_policy
 from remit.core.approval import Approval
-from remit.core.audit import Entry, Event
+from remit.core.audit import Entry, Event, grouped
 from remit.core.grant import Grant
 from remit.core.principal import GrantView, Principal, Signal, root_in
 from remit.core.scope import Access
@@ -35,7 +36,7 @@ from remit.core.secret import Secret
 from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range
 from remit.errors import ConflictError, IntegrityError, NotFoundError, RemitError, ScopeError, UnavailableError
-from remit.ports import Clock, Finding, NewId, Resource, Sealer, Store, Witness
+from remit.ports import Clock, Finding, NewId, Resource, Sealer, Spend, Store, Witness
 from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
 
@@ -121,6 +122,14 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
 
     def notices(self) -> AsyncIterator[port.Notice]:
         return self._tasks.notices.listen()
+
+    def listen(self, stuck: Callable[[], None]) -> Feed:
+        """Begin to tell a worker of ends; ``stuck`` is called when it has not acted in time, and is to end it."""
+        return self._tasks.notices.feed(stuck)
+
+    def line(self, grant_id: str) -> port.GrantLine | None:
+        """Return where a grant hangs, live or ended; None: nobody knows it."""
+        return self._tasks.line(grant_id)
 
     async def tasks(self, principal: Principal) -> list[TaskHeader]:
         seen = (task.head for task in self._tasks if root_in(principal, task) is not None)
@@ -247,32 +256,78 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         return secret
 
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> port.Use:
+        (found,) = await self.uses([port.UseRequest(grant_id, access.resource, access.action, request, index)])
+        if isinstance(found, RemitError):
+            raise found
+        return found
+
+    async def uses(
+        self, asked: Sequence[port.UseRequest], ended: Sequence[port.Outcome] = ()
+    ) -> list[port.Use | RemitError]:
+        """Permit many uses, each by itself, and record how earlier ones ended, all in one commit.
+
+        One entry stands for all uses of one grant, resource and action, and names each by its request.
+        """
         if self._tasks.rolled_back:
             raise IntegrityError
-        if self._registry.resource(access.resource).secret is not None:
-            await self._registry.secret(access.resource)
-        version = self._registry.version(access.resource)
-        live = self._tasks.check(grant_id)
-        if not live.grant.bounds.exercise:
-            raise ScopeError("this grant may delegate but not be used itself")
-        spends = self._tasks.debit(live, index)
-        event = self._tasks.event(
-            "resource.use", "allow", grant_id, resource=access.resource, action=access.action, request=request
-        )
-        await self._tasks.store.commit(spends, (event,))
-        self._tasks.check(grant_id)
-        if self._registry.version(access.resource) != version:
-            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        return port.Use(request, live.task, live.root, grant_id, access.resource, index, version)
+        closed = {name: await self._closed(name) for name in {use.resource for use in asked}}
+        spends = dict[tuple[str, int], Spend]()
+        found = [closed[use.resource] or self._debited(use, spends) for use in asked]
+        permitted = [use for use, answer in zip(asked, found, strict=True) if isinstance(answer, port.Use)]
+        events = self._events("resource.use", [(use, "allow", None, use.action) for use in permitted])
+        await self._tasks.store.commit(tuple(spends.values()), [*events, *self._outcomes(ended)])
+        return [self._still(use) if isinstance(use, port.Use) else use for use in found]
+
+    async def _closed(self, name: str) -> RemitError | None:
+        """Say why nothing of a resource can be used; None: something can, and its secret is open."""
+        try:
+            if self._registry.resource(name).secret is not None:
+                await self._registry.secret(name)
+        except RemitError as error:
+            return error
+        return None
+
+    def _debited(self, use: port.UseRequest, spends: dict[tuple[str, int], Spend]) -> port.Use | RemitError:
+        try:
+            live = self._tasks.check(use.grant)
+            if not live.grant.bounds.exercise:
+                raise ScopeError("this grant may delegate but not be used itself")
+            if not 0 <= use.index < len(live.grant.scope) or live.grant.scope[use.index].resource != use.resource:
+                raise ScopeError
+            spends |= {(spend.grant, spend.index): spend for spend in self._tasks.debit(live, use.index)}
+        except RemitError as error:
+            return error
+        version = self._registry.version(use.resource)
+        return port.Use(use.request, live.task, live.root, use.grant, use.resource, use.index, version)
+
+    def _still(self, use: port.Use) -> port.Use | RemitError:
+        try:
+            self._tasks.check(use.grant)
+            if self._registry.version(use.resource) != use.version:
+                raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        except RemitError as error:
+            return error
+        return use
+
+    def _events(
+        self, name: str, what: Iterable[tuple[port.UseRequest | port.Use, str, str | None, str | None]]
+    ) -> list[Event]:
+        """Describe uses, or how they ended: those that are alike but for their request share an entry."""
+        alike: dict[tuple[str, str, str, str | None, str | None], list[str]] = {}
+        for use, decision, code, action in what:
+            alike.setdefault((use.grant, use.resource, decision, code, action), []).append(use.request)
+        return [
+            self._tasks.event(name, decision, grant, resource=resource, code=code, action=action, request=text)
+            for (grant, resource, decision, code, action), requests in alike.items()
+            for text in grouped(requests)
+        ]
+
+    def _outcomes(self, ended: Sequence[port.Outcome]) -> list[Event]:
+        return self._events("resource.outcome", [(each.use, each.decision, each.code, each.action) for each in ended])
 
     async def outcomes(self, ended: Sequence[port.Outcome]) -> None:
         if ended:
-            await self._tasks.store.commit((), [self._outcome(outcome) for outcome in ended])
-
-    def _outcome(self, outcome: port.Outcome) -> Event:
-        use = outcome.use
-        known = {"resource": use.resource, "action": outcome.action, "code": outcome.code, "request": use.request}
-        return self._tasks.event("resource.outcome", outcome.decision, use.grant, **known)
+            await self._tasks.store.commit((), self._outcomes(ended))
 
     async def deny(
         self,
@@ -281,9 +336,10 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         error: RemitError,
         request: str | None = None,
         cause: str | None = None,
+        times: int = 1,
     ) -> None:
         known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
-        await self._tasks.denied("resource.use", grant_id, error, **known)
+        await self._tasks.denied("resource.use", grant_id, error, times, **known)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         return await self._store.entries(start, limit)

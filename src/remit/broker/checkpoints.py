@@ -66,7 +66,8 @@ class Checkpoints:
 
     async def reported(self, report: Report) -> Report:
         """Return the report of an end once edges have acted on it; `closed` only when the end is covered."""
-        await self._tasks.notices.acted_on()
+        if not await self._tasks.notices.acted_on():  # an edge may still be at work under it
+            report = replace(report, state=Closure.UNKNOWN)
         if await self.covered():
             return report
         state = Closure.PARTIAL if report.state is Closure.CLOSED else report.state

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from remit.ports.broker import Notice
 
 WAIT = 0.25  # seconds: longer than that no end waits for an edge to act on it
+TURNS = 3  # of the loop, in which what has arrived is read, where it was this loop that was late
+GONE = 2.0  # seconds: as long an end waits for an edge to be gone that has not acted
 
 
-class _Feed:
+class Feed:
     """What one edge was not told yet; ``idle`` is set when it has acted on all that it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, feeds: list[Feed], stuck: Callable[[], None] | None) -> None:
         self.grants: set[str] = set()
         self.resources: set[str] = set()
+        self.stuck = stuck
         self.waiting, self.idle = asyncio.Event(), asyncio.Event()
+        self.idle.set()
+        self._feeds = feeds
+        feeds.append(self)
+
+    async def next(self) -> Notice:
+        """Return what came since, once something has; asking says that all before was acted on."""
+        if not self.waiting.is_set():
+            self.idle.set()
+        await self.waiting.wait()
+        notice = Notice(frozenset(self.grants), frozenset(self.resources))
+        self.grants.clear()
+        self.resources.clear()
+        self.waiting.clear()
+        return notice
+
+    def close(self) -> None:
+        """Tell it no more, and let nobody wait for it."""
+        if self in self._feeds:
+            self._feeds.remove(self)
         self.idle.set()
 
 
@@ -24,7 +46,7 @@ class Notices:
     """Streams notices to any number of edges."""
 
     def __init__(self) -> None:
-        self._feeds: list[_Feed] = []
+        self._feeds: list[Feed] = []
         self.ends = 0  # that there were, or more
 
     def tell(self, grants: frozenset[str] = frozenset(), resources: frozenset[str] = frozenset()) -> None:
@@ -36,30 +58,43 @@ class Notices:
             feed.idle.clear()
             feed.waiting.set()
 
+    def feed(self, stuck: Callable[[], None] | None = None) -> Feed:
+        """Begin to tell an edge; ``stuck`` is called when it has not acted in time, and is to see that it is gone."""
+        return Feed(self._feeds, stuck)
+
     def listen(self) -> AsyncIterator[Notice]:
-        feed = _Feed()
-        self._feeds.append(feed)
-        return self._stream(feed)
+        return _stream(self.feed())
 
-    async def _stream(self, feed: _Feed) -> AsyncIterator[Notice]:
-        try:
-            while True:
-                await feed.waiting.wait()
-                notice = Notice(frozenset(feed.grants), frozenset(feed.resources))
-                feed.grants.clear()
-                feed.resources.clear()
-                feed.waiting.clear()
-                yield notice
-                if not feed.waiting.is_set():
-                    feed.idle.set()
-        finally:
-            self._feeds.remove(feed)
-            feed.idle.set()
+    async def acted_on(self) -> bool:
+        """Wait until every edge has acted on what it was told, but no longer than a quarter of a second.
 
-    async def acted_on(self) -> None:
-        """Wait until every edge has acted on what it was told, but no longer than a quarter of a second."""
-        waiting = [asyncio.ensure_future(feed.idle.wait()) for feed in self._feeds if not feed.idle.is_set()]
-        if waiting:
-            _, left = await asyncio.wait(waiting, timeout=WAIT)
-            for task in left:  # an edge that hangs must not gather one for every end
-                task.cancel()
+        Who has not by then is said to be ``stuck``, and waited for until it is gone; False: it is not known to be.
+        """
+        late = await _late(self._feeds, WAIT)
+        ending = [feed for feed in late if feed.stuck is not None]
+        for feed in ending:
+            if feed.stuck is not None:
+                feed.stuck()
+        return not await _late(ending, GONE)
+
+
+async def _late(feeds: Iterable[Feed], seconds: float) -> list[Feed]:
+    """Return those that have not acted after so many seconds; what has come by then is read first."""
+    busy = [feed for feed in feeds if not feed.idle.is_set()]
+    if not busy:
+        return []
+    waiting = [asyncio.ensure_future(feed.idle.wait()) for feed in busy]
+    _, left = await asyncio.wait(waiting, timeout=seconds)
+    for task in left:  # an edge that hangs must not gather one for every end
+        task.cancel()
+    for _ in range(TURNS) if left else ():
+        await asyncio.sleep(0)
+    return [feed for feed in busy if not feed.idle.is_set()]
+
+
+async def _stream(feed: Feed) -> AsyncIterator[Notice]:
+    try:
+        while True:
+            yield await feed.next()
+    finally:
+        feed.close()

@@ -122,9 +122,13 @@ class TaskCache:
             raise NotFoundError
         return found
 
+    def line(self, grant_id: str) -> LiveGrant | None:
+        """Return where a grant hangs, live or ended; None: nobody knows it."""
+        return self._live.get(grant_id) or self._past.get(grant_id)
+
     def check(self, grant_id: str) -> LiveGrant:
         """Return the compiled grant if it is live now, else say why not."""
-        live = self._live.get(grant_id) or self._past.get(grant_id)
+        live = self.line(grant_id)
         if live is None:
             raise NotFoundError
         if self.now() >= live.expires_at:
@@ -370,7 +374,7 @@ class TaskCache:
     def event(self, name: str, decision: str, grant_id: str | None, **more: object) -> Event:
         """Describe something that happened under a grant, with its lineage and human; what ``more`` says goes first."""
         at = self.now()
-        live = None if grant_id is None else self._live.get(grant_id) or self._past.get(grant_id)
+        live = None if grant_id is None else self.line(grant_id)
         known: dict[str, object] = {"grant": grant_id}
         if live is not None:
             known |= {"task": live.task, "lineage": live.lineage}
@@ -378,11 +382,13 @@ class TaskCache:
             known["subject"] = self._tasks[live.task].head.subject.sub if live.task in self._tasks else None
         return Event(name, at, decision, **known | more)  # type: ignore[arg-type]  # fields of Event
 
-    async def denied(self, name: str, grant_id: str | None, error: RemitError, **more: str | None) -> None:
-        """Record a denial; in a flood only each power of two is written, with the count."""
+    async def denied(
+        self, name: str, grant_id: str | None, error: RemitError, times: int = 1, /, **more: str | None
+    ) -> None:
+        """Record a denial, which stands for so many; in a flood only each power of two is written, with the count."""
         if isinstance(error, PolicyError):
             more |= {"cause": (error.inside or error).detail, "policy": error.version}
-        count = self._denials.told((grant_id, error.code), self.now())
+        count = self._denials.told((grant_id, error.code), self.now(), times)
         if count is None:
             return
         if count > LOUD:

@@ -139,6 +139,27 @@ def read_log(text: str) -> Iterator[Entry]:
         yield Entry(seq if type(seq) is int else place, line.encode())
 
 
+def grouped(requests: Iterable[str]) -> list[str]:
+    """Write ids of requests as few texts as have room for them: `req_x.1,2,3`, where they begin alike."""
+    texts = list[str]()
+    known, text = "", ""
+    for request in requests:
+        start, dot, end = request.rpartition(".")
+        if text and dot and start == known and len(text) + len(end) < MAX_TEXT:
+            text += f",{end}"
+            continue
+        if text:
+            texts.append(text)
+        known, text = start, request
+    return [*texts, text] if text else texts
+
+
+def ungrouped(text: str) -> list[str]:
+    """Return the ids of requests that ``grouped`` has written as one text."""
+    first, *others = text.split(",")
+    return [first, *(f"{first.rpartition('.')[0]}.{end}" for end in others)]
+
+
 class Flood:
     """What anybody can cause is told one by one so often a minute, then at each power of two, with the count."""
 
@@ -146,13 +167,14 @@ class Flood:
         self._minute = 0
         self._counts: dict[Hashable, int] = {}
 
-    def told(self, kind: Hashable, now: datetime) -> int | None:
-        """Count one more of ``kind``; return how many it is this minute if it is to be told of, else None."""
+    def told(self, kind: Hashable, now: datetime, times: int = 1) -> int | None:
+        """Count so many more of ``kind``; return how many it is this minute if it is to be told of, else None."""
         minute = int(now.timestamp() // 60)
         if minute != self._minute:
             self._minute, self._counts = minute, {}
-        count = self._counts[kind] = self._counts.get(kind, 0) + 1
-        return None if count > LOUD and count & (count - 1) else count
+        before = self._counts.get(kind, 0)
+        count = self._counts[kind] = before + times
+        return None if count > LOUD and count.bit_length() == before.bit_length() else count
 
 
 class NoteSigner(Protocol):

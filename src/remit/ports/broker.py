@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from remit.core.approval import Approval
 from remit.core.audit import Entry
@@ -104,6 +104,16 @@ class Target(Struct, frozen=True):
     version: int
 
 
+class UseRequest(Struct, frozen=True, gc=False, array_like=True):
+    """One use that is asked for, by detail ``index`` of the grant."""
+
+    grant: str
+    resource: str
+    action: str
+    request: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]+\Z", max_length=100)]  # many can stand in one text
+    index: int
+
+
 class Use(Struct, frozen=True, gc=False):
     """One permitted use: ``index`` is the detail that permits it, ``version`` that of the ``Target``."""
 
@@ -114,6 +124,15 @@ class Use(Struct, frozen=True, gc=False):
     resource: str
     index: int
     version: int
+
+
+class GrantLine(Protocol):
+    """Where a grant hangs: its task, and the grants from the root down to it."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def lineage(self) -> tuple[str, ...]: ...
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -276,8 +295,9 @@ class BrokerPort(Protocol):
         error: RemitError,
         request: str | None = None,
         cause: str | None = None,
+        times: int = 1,
     ) -> None:
-        """Record a denial; a flood is counted, so that no agent fills the disk."""
+        """Record a denial, which stands for so many; a flood is counted, so that no agent fills the disk."""
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         """Return audit entries from sequence number ``start``."""

@@ -1,0 +1,215 @@
+"""What crosses a link: frames of a length (4 bytes, big-endian) and a message in msgpack, both ways.
+
+A worker sends calls, batches of uses with the outcomes of earlier ones, and which notice it has acted on. What a call
+may hold, and what its answer, is said by the annotations of the protocols: there is no second list of messages. What
+every request through the gateway needs has Structs of its own, which msgspec reads and checks without help.
+"""
+
+from __future__ import annotations
+
+import inspect
+import struct
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import msgspec
+
+from remit.errors import IntegrityError, InvalidRequestError
+from remit.link.values import Failure, encode, read, reader, writer
+from remit.ports.broker import BrokerPort, Notice, UseRequest
+from remit.ports.pending import Pending
+from remit.ports.reports import ReportPort
+from remit.ports.runs import RunPort
+
+# whose methods can be called over a link; a method's name stands in one of them
+PROTOCOLS: tuple[type, ...] = (BrokerPort, Pending, RunPort, ReportPort)
+MAX_CALL = 1 << 18  # bytes of a frame from a worker: a request of 64 KiB, read and written, is well below it
+MAX_ANSWER = 1 << 26  # of one from the authority, which is believed: a million places of the status list
+MAX_USES = 256  # in a batch, of which a worker has one under way
+MAX_USES_OF_TASK = 64  # of these
+MAX_CALLS = 32  # that a worker may have unanswered
+MAX_CALLS_OF_TASK = 4  # of these
+MAX_LOOKS = 256  # as above, of calls that look at memory alone
+MAX_LOOKS_OF_TASK = 64
+MAX_WAITS = 64  # as above, of calls that wait for a human
+MAX_WAITS_OF_TASK = 8
+_LENGTH = struct.Struct(">I")
+
+
+class Call(msgspec.Struct, frozen=True, tag=1, array_like=True, gc=False):
+    """A call of a method of a protocol; ``number`` is that of its answer."""
+
+    number: int
+    method: str
+    arguments: list[object]
+
+
+class EndedUse(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a use ended that the authority permitted over this link, by the id of its request."""
+
+    request: str
+    decision: str
+    code: str | None
+    action: str | None
+
+
+class Batch(msgspec.Struct, frozen=True, tag=2, array_like=True):
+    """Uses that are asked for together, and how earlier ones ended."""
+
+    uses: list[UseRequest]
+    ended: list[EndedUse]
+
+
+class Acted(msgspec.Struct, frozen=True, tag=3, array_like=True, gc=False):
+    """A notice has been acted on, and all before it."""
+
+    number: int
+
+
+class Answer(msgspec.Struct, frozen=True, tag=1, array_like=True):
+    """What a method returned."""
+
+    number: int
+    value: object
+
+
+class Refusal(msgspec.Struct, frozen=True, tag=2, array_like=True):
+    """What a method raised."""
+
+    number: int
+    failure: Failure
+
+
+class Permitted(msgspec.Struct, frozen=True, tag=1, array_like=True, gc=False):
+    """One use is permitted; the rest of ``Use`` is known to who asked."""
+
+    task: str
+    root: str
+    version: int
+
+
+class Permits(msgspec.Struct, frozen=True, tag=3, array_like=True):
+    """The answer to a batch: one for each use, and whether the outcomes are on record."""
+
+    uses: list[Permitted | Failure]
+    lost: Failure | None
+
+
+class Noticed(msgspec.Struct, frozen=True, tag=4, array_like=True):
+    """What the broker has told, in order."""
+
+    number: int
+    notice: Notice
+
+
+FromWorker = Call | Batch | Acted
+FromAuthority = Answer | Refusal | Permits | Noticed
+
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_from_authority: msgspec.msgpack.Decoder[FromAuthority] = msgspec.msgpack.Decoder(FromAuthority)
+
+
+def from_worker(data: bytes) -> FromWorker:
+    """Read a worker's message, or raise IntegrityError."""
+    try:
+        return _from_worker.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise IntegrityError("a message of a worker cannot be read") from error
+
+
+def from_authority(data: bytes) -> FromAuthority:
+    """Read a message of the authority, or raise IntegrityError."""
+    try:
+        return _from_authority.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise IntegrityError("a message of the authority cannot be read") from error
+
+
+def frame(message: object) -> bytes:
+    """Return a message as it is sent."""
+    data = encode(message)
+    return _LENGTH.pack(len(data)) + data
+
+
+class FrameReader:
+    """Cuts what arrives into frames."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the frames that are complete now; IntegrityError for one that is too large."""
+        have: bytes | bytearray = data
+        if self._rest:
+            self._rest += data
+            have = self._rest
+        found, at = list[bytes](), 0
+        while len(have) - at >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(have, at)
+            if size > self._most:
+                raise IntegrityError("a message of the link is too large")
+            end = at + _LENGTH.size + size
+            if end > len(have):
+                break
+            found.append(bytes(have[at + _LENGTH.size : end]))
+            at = end
+        self._rest = bytearray(have[at:]) if at or have is data else self._rest
+        return found
+
+
+class Method:
+    """A method of a protocol: its arguments in order, with their types, and its answer's."""
+
+    def __init__(self, name: str, function: typing.Any) -> None:
+        hints, parameters = typing.get_type_hints(function), list(inspect.signature(function).parameters.values())[1:]
+        self.name, self.returns = name, hints["return"]
+        self.parameters = {each.name: hints[each.name] for each in parameters}
+        self._defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+        self._writers = [writer(kind) for kind in self.parameters.values()]
+        self.answer = writer(self.returns)
+        self.answered = reader(self.returns)
+
+    def bound(self, args: Sequence[object], named: Mapping[str, object]) -> dict[str, object]:
+        """Return all arguments of a call by name."""
+        given = {**self._defaults, **dict(zip(self.parameters, args, strict=False)), **named}
+        if given.keys() != self.parameters.keys() or len(args) > len(self.parameters):
+            raise TypeError(self.name)
+        return {name: given[name] for name in self.parameters}
+
+    def call(self, number: int, arguments: Mapping[str, object]) -> bytes:
+        """Return a call as it is sent; InvalidRequestError for what cannot be."""
+        try:
+            values = [write(value) for write, value in zip(self._writers, arguments.values(), strict=True)]
+            sent = frame(Call(number, self.name, values))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidRequestError("a value is not one that can be sent") from error
+        if len(sent) > MAX_CALL:
+            raise InvalidRequestError("the request is too large")
+        return sent
+
+    def arguments(self, values: Sequence[object]) -> dict[str, object]:
+        """Return the arguments that ``call`` has written, by name, or raise IntegrityError."""
+        if len(values) != len(self.parameters):
+            raise IntegrityError("a call has not the arguments of its method")
+        return {name: read(kind, value) for (name, kind), value in zip(self.parameters.items(), values, strict=True)}
+
+
+@cache
+def _functions() -> Mapping[str, object]:
+    found = {name: each for protocol in PROTOCOLS for name, each in vars(protocol).items() if name[0] != "_"}
+    return {name: each for name, each in found.items() if inspect.iscoroutinefunction(each)}
+
+
+@cache
+def _method(name: str) -> Method | None:
+    return Method(name, _functions()[name]) if name in _functions() else None
+
+
+def method(name: str) -> Method:
+    """Return a method of the protocols, or raise IntegrityError."""
+    found = _method(name) if name in _functions() else None
+    if found is None:
+        raise IntegrityError("there is no such call")
+    return found

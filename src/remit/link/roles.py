@@ -1,0 +1,103 @@
+"""Who may say what: for each role of a worker the methods that it may call and the principals that it may name.
+
+A worker speaks for whom it has been shown, and for nobody else: it names a grant only if that grant, or one above it,
+was told to it over its link, in answer to a ticket, a token, or an open. Nobody speaks for the operator over a link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from remit.core.principal import GrantView, Holder, Human, Operator, Right, Workload
+from remit.errors import DeniedError, NotFoundError
+from remit.ports.broker import Rotated
+from remit.ports.runs import RedeemedRun
+
+
+class Cost(Enum):
+    """What a call is counted as; each has room of its own."""
+
+    LOOK = "look"  # at memory, and it is answered at once
+    WAIT = "wait"  # for a human
+    VERB = "verb"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRole:
+    """What one kind of worker may do. A method that is not named may not be called."""
+
+    name: str
+    methods: frozenset[str]
+    principals: tuple[type, ...]
+
+
+_EVERY = frozenset(
+    {
+        *("approvals", "ask", "attach", "check_acting", "close", "delegate", "deny", "find", "grant", "issue", "lease"),
+        *("look", "question", "renew", "resource", "resources", "revoke", "revoke_lease", "spend", "status_places"),
+        *("step_up", "task", "tasks", "wait"),
+        *("burn", "keep", "kept", "swap", "take"),
+        *("started", "failed", "logged"),
+    }
+)
+EDGE = WorkerRole(
+    "edge",
+    _EVERY | {"use", "target", "credential", "begin_run", "redeem_run", "run_ready", "end_run"},
+    (Holder,),
+)
+WEB = WorkerRole(
+    "web",
+    _EVERY
+    | {
+        *("open", "to_open", "ask_to_open", "approve", "refuse", "signal", "refuse_signal"),
+        *("refresh_token", "issue_refresh_token", "rotate_refresh_token"),
+    },
+    (Holder, Human, Workload),
+)
+
+LOOKS = frozenset({"grant", "check_acting", "deny", "target", "resource"})
+WAITS = frozenset({"wait"})
+NAMING = frozenset({"grant_id", "parent_id", "own"})  # arguments that name a grant
+TELLING = frozenset({"redeem_run", "open", "rotate_refresh_token"})  # whose answer tells a worker of a grant of its own
+
+
+def cost(method: str) -> Cost:
+    """Return what a call counts as."""
+    return Cost.LOOK if method in LOOKS else Cost.WAIT if method in WAITS else Cost.VERB
+
+
+def check(role: WorkerRole, method: str, arguments: Mapping[str, object], may_name: Callable[[str], bool]) -> None:
+    """Raise unless a worker of a role may make this call: DeniedError; NotFoundError for a grant it may not name."""
+    if method not in role.methods:
+        raise DeniedError(f"a worker of the role `{role.name}` may not call `{method}`")
+    for name, value in arguments.items():
+        if isinstance(value, Operator | Human | Workload | Holder):
+            if not isinstance(value, role.principals) or Right.OPERATE in value.rights:
+                raise DeniedError(f"a worker of the role `{role.name}` does not speak for this principal")
+            if isinstance(value, Holder) and not may_name(value.grant):
+                raise NotFoundError
+        elif name in NAMING and isinstance(value, str) and not may_name(value):
+            raise NotFoundError
+
+
+def told(answer: object) -> str | None:
+    """Return the grant that a worker is told of by an answer."""
+    if isinstance(answer, GrantView):
+        return answer.id
+    if isinstance(answer, Rotated):
+        return answer.grant.id
+    return answer.holder.grant if isinstance(answer, RedeemedRun) else None
+
+
+def task_named(arguments: Mapping[str, object], task_of: Callable[[str], str]) -> str:
+    """Return the task that a call is for, as far as it says so, which it counts for; else an empty text."""
+    for name, value in arguments.items():
+        if isinstance(value, Holder):
+            return value.task
+        if name == "task_id" and isinstance(value, str):
+            return value
+        if name in NAMING and isinstance(value, str):
+            return task_of(value)
+    return ""

@@ -1,0 +1,295 @@
+"""The worker's end of a link.
+
+``connect`` gives one object on which the methods of all protocols are called, and begins to hear of ends::
+
+    ours, theirs = pair()  # before the fork; a worker keeps one end, the authority the other
+    link = await connect(ours, hears, ended)  # in the worker; ``hears``: what ended, see ``link.ends.Hears``
+    broker = cast(BrokerPort, link.authority)  # so are Pending, RunPort and the rest: one object for all
+    link.close()
+
+When the authority has died, or the link, every call raises UnavailableError and ``ended`` is called, once.
+What is called in one turn of the loop goes out in one write. Calls wait here for their credit, by turns over tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from remit.core.audit import LOUD, Flood
+from remit.core.principal import GrantView
+from remit.core.scope import Access
+from remit.errors import RemitError, UnavailableError
+from remit.link import messages, roles
+from remit.link.ends import EndsReader, Hears
+from remit.link.messages import (
+    MAX_ANSWER,
+    MAX_USES,
+    Answer,
+    Batch,
+    EndedUse,
+    FrameReader,
+    Method,
+    Permits,
+    Permitted,
+    Refusal,
+    frame,
+    from_authority,
+    method,
+)
+from remit.link.roles import Cost
+from remit.link.turns import FairQueue
+from remit.link.values import Failure, raised, read
+from remit.ports.broker import Outcome, Use, UseRequest
+
+_GONE = "the part of remit that decides is gone, so nothing can be done now"
+
+
+class LinkSockets(NamedTuple):
+    """One end of a link: one socket for calls and answers, and one for what has ended."""
+
+    calls: socket.socket
+    ends: socket.socket
+
+
+def pair() -> tuple[LinkSockets, LinkSockets]:
+    """Return both ends of a new link."""
+    calls, ends = socket.socketpair(), socket.socketpair()
+    return LinkSockets(calls[0], ends[0]), LinkSockets(calls[1], ends[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A use that waits to be permitted."""
+
+    use: UseRequest
+    answer: asyncio.Future[Permitted]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sent:
+    """A call that waits for its answer, or yet for its turn; ``data`` is what goes out then."""
+
+    task: str
+    cost: Cost
+    data: bytes
+    number: int
+    answer: asyncio.Future[object]
+
+
+class WorkerEnd(asyncio.Protocol):
+    """Sends what a worker asks for, within its credit, and takes the answers."""
+
+    def __init__(self, ended: Callable[[], None], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.authority: Any = RemoteAuthority(self)
+        self._loop = asyncio.get_running_loop()
+        self._ended_callback, self._now = ended, now
+        self._frames = FrameReader(MAX_ANSWER)
+        self._transport: asyncio.Transport | None = None
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _Sent] = {}
+        self._queues: dict[Cost, FairQueue[_Sent]] = {
+            Cost.LOOK: FairQueue(messages.MAX_LOOKS, messages.MAX_LOOKS_OF_TASK),
+            Cost.VERB: FairQueue(messages.MAX_CALLS, messages.MAX_CALLS_OF_TASK),
+            Cost.WAIT: FairQueue(messages.MAX_WAITS, messages.MAX_WAITS_OF_TASK),
+        }
+        self._uses: FairQueue[_Asked] = FairQueue(MAX_USES, messages.MAX_USES_OF_TASK)
+        self._outcomes: list[EndedUse] = []
+        self._recorded: list[asyncio.Future[None]] = []  # who waits for these outcomes
+        self._batch: tuple[list[tuple[str, _Asked]], list[asyncio.Future[None]]] | None = None  # under way
+        self._scheduled = self._lost = False
+        self._tasks: dict[str, str] = {}  # grant -> task, of those that the authority has told of
+        self._denials = Flood()
+        self._ends: EndsReader | None = None
+
+    def hear(self, sock: socket.socket, hears: Hears) -> None:
+        """Begin to hear of ends, in a thread."""
+        self._ends = EndsReader(sock, self._loop, hears, self.close)
+        self._ends.start()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # of a stream socket
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it came about
+        self.close()
+
+    def close(self) -> None:
+        """End the link: whatever waits is told so."""
+        if self._lost:
+            return
+        self._lost = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._ends is not None:
+            self._ends.stop()
+        asked = [each for _, each in self._batch[0]] if self._batch else []
+        recorded = [*self._recorded, *(self._batch[1] if self._batch else [])]
+        waiting: list[asyncio.Future[Any]] = [each.answer for each in (*asked, *self._uses.drained())]
+        for answer in (*waiting, *recorded, *(sent.answer for sent in self._waiting.values())):
+            _fail(answer, UnavailableError(_GONE, retry_after=1))
+        self._waiting.clear()
+        self._ended_callback()
+
+    # -- what is asked ------------------------------------------------------------------------------------------
+
+    async def call(self, asked: Method, args: Sequence[object], named: dict[str, object]) -> object:
+        """Have the authority do what a method says."""
+        arguments = asked.bound(args, named)
+        number, task = next(self._numbers), roles.task_named(arguments, self.task_of)
+        data, cost = asked.call(number, arguments), roles.cost(asked.name)
+        sent = _Sent(task, cost, data, number, self._future())
+        self._waiting[number] = sent
+        self._queues[cost].put(task, sent)
+        self._soon()
+        answer = read(asked.returns, await sent.answer)
+        if isinstance(answer, GrantView):
+            self._tasks[answer.id] = answer.task
+        return answer
+
+    def task_of(self, grant_id: str) -> str:
+        """Return the task of a grant, as far as it is known here."""
+        return self._tasks.get(grant_id, "")
+
+    async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
+        """See ``BrokerPort.use``."""
+        task = self._tasks.get(grant_id) or (await self.authority.grant(grant_id)).task
+        use = UseRequest(grant_id, access.resource, access.action, request, index)
+        asked = _Asked(use, self._future())
+        self._uses.put(task, asked)
+        self._soon()
+        found = await asked.answer
+        return Use(request, found.task, found.root, grant_id, access.resource, index, found.version)
+
+    async def outcomes(self, ended: Sequence[Outcome]) -> None:
+        """See ``BrokerPort.outcomes``: they ride in the next batch."""
+        self._outcomes += [EndedUse(each.use.request, each.decision, each.code, each.action) for each in ended]
+        answer: asyncio.Future[None] = self._future()
+        self._recorded.append(answer)
+        self._soon()
+        await answer
+
+    async def deny(
+        self,
+        grant_id: str | None,
+        access: Access,
+        error: RemitError,
+        request: str | None = None,
+        cause: str | None = None,
+    ) -> None:
+        """See ``BrokerPort.deny``: a flood is counted before it is sent."""
+        count = self._denials.told((grant_id, error.code), self._now())
+        if count is None:
+            return
+        shown = Access(access.resource, access.action, access.path)
+        times = count - max(LOUD, count // 2) if count > LOUD else 1  # since one was last sent
+        await self.call(method("deny"), (grant_id, shown, error, request, cause, times), {})
+
+    def _future(self) -> asyncio.Future[Any]:
+        if self._lost:
+            raise UnavailableError(_GONE, retry_after=1)
+        return self._loop.create_future()
+
+    def _soon(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        out = []
+        if self._batch is None and (self._outcomes or self._uses):
+            out.append(self._next_batch())
+        for queue in self._queues.values():
+            while (taken := queue.take()) is not None:
+                out.append(taken[1].data)
+        if out and self._transport is not None and not self._lost:
+            self._transport.write(b"".join(out))
+
+    def _next_batch(self) -> bytes:
+        asked = []
+        while (taken := self._uses.take()) is not None:
+            asked.append(taken)
+        batch = Batch([each.use for _, each in asked], self._outcomes)
+        self._batch = asked, self._recorded
+        self._outcomes, self._recorded = [], []
+        return frame(batch)
+
+    # -- what is answered ---------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for each in self._frames.feed(data):
+                self._take(from_authority(each))
+        except RemitError:
+            self.close()
+        if not self._lost and (self._outcomes or self._uses or any(self._queues.values())):
+            self._soon()
+
+    def _take(self, message: messages.FromAuthority) -> None:
+        if isinstance(message, Permits):
+            self._permitted(message)
+        elif isinstance(message, Answer | Refusal):
+            sent = self._waiting.pop(message.number, None)
+            if sent is None:
+                return
+            self._queues[sent.cost].done(sent.task)
+            if sent.answer.done():
+                return
+            if isinstance(message, Answer):
+                sent.answer.set_result(message.value)
+            else:
+                sent.answer.set_exception(raised(message.failure))
+
+    def _permitted(self, permits: Permits) -> None:
+        asked, recorded = self._batch or ([], [])
+        self._batch = None
+        for (task, each), found in zip(asked, permits.uses, strict=True):
+            self._uses.done(task)
+            if isinstance(found, Failure):
+                _fail(each.answer, raised(found))
+            elif each.answer.done():  # nobody waits for it any more
+                self._outcomes.append(EndedUse(each.use.request, "unknown", None, None))
+            else:
+                each.answer.set_result(found)
+        for answer in recorded:
+            if permits.lost is not None:
+                _fail(answer, raised(permits.lost))
+            elif not answer.done():
+                answer.set_result(None)
+
+
+def _fail(answer: asyncio.Future[Any], error: RemitError) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+class RemoteAuthority:
+    """All protocols, as the authority at the other end of a link answers them."""
+
+    def __init__(self, end: WorkerEnd) -> None:
+        self._end = end
+        self.use, self.outcomes, self.deny = end.use, end.outcomes, end.deny
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[None, None, object]]:
+        asked, call = method(name), self._end.call
+
+        async def called(*args: object, **named: object) -> object:
+            return await call(asked, args, named)
+
+        setattr(self, name, called)
+        return called
+
+
+async def connect(sockets: LinkSockets, hears: Hears, ended: Callable[[], None]) -> WorkerEnd:
+    """Begin to speak with the authority; ``ended`` is called when it, or the link, is gone."""
+    for sock in sockets:
+        sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    _, end = await loop.create_connection(lambda: WorkerEnd(ended), sock=sockets.calls)
+    end.hear(sockets.ends, hears)
+    return end

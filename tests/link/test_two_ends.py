@@ -1,0 +1,142 @@
+"""Calls, batches of uses and ends over a real pair of sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from remit.core.audit import ungrouped
+from remit.core.principal import Holder
+from remit.core.scope import Access
+from remit.core.secret import Secret
+from remit.errors import BudgetError, DeniedError, NotFoundError, RevokedError, UnavailableError
+from remit.link import roles
+from remit.ports.broker import Outcome, Use
+from tests.broker.world import OPERATOR, SEARCH, World, child, holder, run
+from tests.link.two_ends import linked
+
+SEARCHED = Access("search", "GET", "/v1/search")
+OFTEN = {**SEARCH, "uses": 1_000}
+
+
+def test_calls_are_answered_and_refused_as_by_the_broker_itself(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, SEARCH)
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            assert await link.broker.grant(root.id) == await broker.grant(root.id)
+            mine = holder(broker, root)
+            made = await link.broker.delegate(mine, root.id, child(SEARCH))
+            assert await link.broker.find(made.id, mine) == made
+            assert await link.broker.resource("search") == await broker.resource("search")
+            with pytest.raises(NotFoundError):
+                await link.broker.find("grt_none", mine)
+            await asyncio.gather(*(link.broker.grant(root.id) for _ in range(300)))
+
+    run(body())
+
+
+def test_uses_of_one_turn_are_permitted_in_one_commit_and_their_outcomes_ride_in_the_next(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            before = await world.store.size()
+            first = await asyncio.gather(*(link.broker.use(root.id, SEARCHED, f"req_a.{i}", 0) for i in range(40)))
+            assert [use.request for use in first] == [f"req_a.{i}" for i in range(40)]
+            ended = link.broker.outcomes([Outcome(use, "done", None, "200") for use in first])
+            await asyncio.gather(ended, link.broker.use(root.id, SEARCHED, "req_a.last", 0))
+        events = (await world.events())[before:]
+        asked = [name for event in events if event.event == "resource.use" for name in ungrouped(event.request or "")]
+        assert asked[:40] == [f"req_a.{i}" for i in range(40)]
+        over = [event for event in events if event.event == "resource.outcome"]
+        assert [name for event in over[:1] for name in ungrouped(event.request or "")] == asked[:40]
+        assert len(events) <= 6
+
+    run(body())
+
+
+def test_each_use_of_a_batch_is_refused_by_itself(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = await world.opened(broker, SEARCH), await world.opened(broker, SEARCH)
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            await link.broker.grant(root.id)
+            asked = [link.broker.use(root.id, SEARCHED, f"req_{i}", 0) for i in range(5)]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(each) for each in found] == [Use, Use, Use, BudgetError, BudgetError]
+            with pytest.raises(NotFoundError):
+                await link.broker.use(other.id, SEARCHED, "req_8", 0)
+            await broker.revoke(OPERATOR, root.id)
+            with pytest.raises(RevokedError):
+                await link.broker.use(root.id, SEARCHED, "req_9", 0)
+
+    run(body())
+
+
+def test_a_worker_says_nothing_beyond_its_role(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = await world.opened(broker, SEARCH), await world.opened(broker, SEARCH)
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            with pytest.raises(DeniedError):
+                await link.broker.tasks(OPERATOR)
+            with pytest.raises(DeniedError):
+                await link.broker.put_secret(OPERATOR, "search", Secret("mine"))
+            with pytest.raises(DeniedError):
+                await link.broker.end_channels()
+            for call in (link.broker.grant(other.id), link.broker.tasks(holder(broker, other))):
+                with pytest.raises(NotFoundError):
+                    await call
+            with pytest.raises(NotFoundError):
+                await link.broker.credential("search", 0)
+            version = (await link.broker.use(root.id, SEARCHED, "req_1", 0)).version
+            assert await link.broker.credential("search", version) == Secret("api-key")
+        async with linked(world, broker, roles.WEB) as web:
+            with pytest.raises(NotFoundError):
+                await web.broker.use(root.id, SEARCHED, "req_2", 0)
+            with pytest.raises(DeniedError):
+                await web.broker.target("search")
+            with pytest.raises(NotFoundError):
+                await web.broker.tasks(Holder("task_1", other.id))
+
+    run(body())
+
+
+def test_an_end_is_acted_on_before_its_report(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, SEARCH)
+        async with linked(world, broker) as link:
+            report = await broker.revoke(OPERATOR, root.id)
+            assert report.state == "closed"
+            assert link.heard.marked == [frozenset({root.id})]
+            assert [notice.grants for notice in link.heard.notices] == [frozenset({root.id})]
+            assert link.heard.severed == []
+            assert link.stuck == []
+
+    run(body())
+
+
+def test_what_waits_is_told_when_the_other_end_is_gone_and_its_uses_are_entered_as_unknown(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            for i in range(3):
+                await link.broker.use(root.id, SEARCHED, f"req_b.{i}", 0)
+            link.authority.close()
+            with pytest.raises(UnavailableError):
+                await link.broker.use(root.id, SEARCHED, "req_b.3", 0)
+            assert sorted(link.gone) == ["authority", "worker"]
+            await broker._tasks.durable()
+        last = (await world.events())[-1]
+        assert (last.event, last.decision, last.request) == ("resource.outcome", "unknown", "req_b.0,1,2")
+
+    run(body())

@@ -1,0 +1,92 @@
+"""Both ends of a link in one loop: an edge or web, and the broker of a world behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from remit.broker import Broker
+from remit.broker.pending import PendingMemory
+from remit.core.secret import Secret
+from remit.link import roles
+from remit.link.authority import AuthorityEnd, serve
+from remit.link.roles import WorkerRole
+from remit.link.worker import LinkSockets, WorkerEnd, connect, pair
+from remit.ports.broker import Notice
+from remit.ports.runs import RedeemedRun
+from tests.broker.world import World
+
+
+@dataclass
+class Heard:
+    """What a worker heard, in order."""
+
+    marked: list[frozenset[str]] = field(default_factory=list)
+    severed: list[frozenset[str]] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    def mark(self, grants: frozenset[str]) -> None:
+        self.marked.append(grants)
+
+    def sever(self, grants: frozenset[str]) -> None:
+        self.severed.append(grants)
+
+    def noticed(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+
+@dataclass
+class Tickets:
+    """The runs that an edge may redeem: a ticket is the id of its grant."""
+
+    broker: Broker
+
+    async def redeem_run(self, ticket: Secret) -> RedeemedRun:
+        view = await self.broker.grant(ticket.reveal())
+        return RedeemedRun("run_1", view.holder, (), {}, None)
+
+
+@dataclass
+class TwoEnds:
+    """A link, and what became of it."""
+
+    worker: WorkerEnd
+    authority: AuthorityEnd
+    heard: Heard
+    gone: list[str]  # which end said so
+    stuck: list[AuthorityEnd]
+
+    @property
+    def broker(self) -> Any:
+        """What the worker calls."""
+        return self.worker.authority
+
+    async def redeem(self, grant_id: str) -> None:
+        """Let the worker name a grant, as the edge of its run."""
+        await self.broker.redeem_run(Secret(grant_id))
+
+
+@asynccontextmanager
+async def linked(world: World, broker: Any, role: WorkerRole = roles.EDGE) -> AsyncIterator[TwoEnds]:
+    """Join a worker to the broker."""
+    ours, theirs = pair()
+    end, gone, stuck = await served(world, broker, theirs, role)
+    heard = Heard()
+    link = await connect(ours, heard, lambda: gone.append("worker"))
+    try:
+        yield TwoEnds(link, end, heard, gone, stuck)
+    finally:
+        link.close()
+        end.close()
+
+
+async def served(
+    world: World, broker: Any, theirs: LinkSockets, role: WorkerRole = roles.EDGE
+) -> tuple[AuthorityEnd, list[str], list[AuthorityEnd]]:
+    """Serve one end."""
+    gone, stuck = list[str](), list[AuthorityEnd]()
+    ports = (broker, PendingMemory(lambda: world.now), Tickets(cast("Broker", broker)))
+    end = await serve(theirs, role, broker, ports, stuck=stuck.append, ended=lambda _: gone.append("authority"))
+    return end, gone, stuck
