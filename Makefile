@@ -25,7 +25,7 @@ check: lint test  ## lint and test
 demo: $(STAMP)  ## run the demo on real servers (JSON=1 prints one JSON object alone)
 	@$(BIN)/remit demo $(if $(JSON),--json)
 
-LINKED := $(addprefix tests/,control gateway $(addprefix oauth/test_,codes.py device.py exchange.py pushed.py refresh.py revoke.py))
+LINKED := $(addprefix tests/,broker control gateway $(addprefix oauth/test_,codes.py device.py exchange.py pushed.py refresh.py revoke.py))
 
 test: $(STAMP) $(PEERS)  ## run every test, some of them again over a link (ARGS=... goes to pytest, WORKERS=n at a time)
 	@$(PYTEST) $(ARGS)

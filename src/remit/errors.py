@@ -224,6 +224,10 @@ class EngineRefusedError(EngineError, code="engine-refused", oauth="server_error
     """the target refused, and asking again will not help"""
 
 
+class UnknownEngineError(EngineError, code="unknown-engine"):
+    """what reaches the target has been started anew"""
+
+
 class UpstreamError(RemitError, code="upstream", status=502):
     """the upstream could not be reached or broke the protocol"""
 

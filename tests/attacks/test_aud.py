@@ -30,7 +30,7 @@ from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import serving
 from tests.support.memory_store import MemoryStore
 from tests.uses import permitted_use
 
@@ -54,8 +54,7 @@ class House:
         ids = itertools.count()
         return Broker(
             store=store,
-            kinds=simulated(lambda _resource, _secret: FullEngine(Target())),
-            context=NOTHING_LENT,
+            **serving(lambda _resource, _secret: FullEngine(Target())),
             sealer=SEALER,
             clock=lambda: START,
             new_id=lambda prefix: f"{prefix}_{next(ids)}",

@@ -23,7 +23,7 @@ from remit.errors import UnavailableError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import serving
 from tests.uses import permitted_use
 
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
@@ -71,8 +71,7 @@ def test_without_a_durable_entry_nothing_is_done_and_it_recovers(
         store = SqliteStore(tmp_path / "state", sealer, busy=0.05)
         broker = Broker(
             store=store,
-            kinds=simulated(lambda _resource, _secret: FullEngine(target)),
-            context=NOTHING_LENT,
+            **serving(lambda _resource, _secret: FullEngine(target)),
             sealer=sealer,
             clock=lambda: START,
             new_id=lambda prefix: f"{prefix}_{next(ids)}",

@@ -15,7 +15,7 @@ from remit.errors import EngineError, EngineRefusedError, InvalidRequestError, R
 from remit.kinds.postgres.engine import PostgresEngine
 from remit.ports import Issued
 from tests.live import warehouse as warehouses
-from tests.live.warehouse import LIFE, WINDOW, Warehouse, dsn, issue, lease_id, may, now, until, warehouse
+from tests.live.warehouse import LIFE, Warehouse, dsn, issue, may, now, planned, until, warehouse
 from tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.live
@@ -110,7 +110,7 @@ def test_a_hostile_lease_id_names_no_role(lease: str) -> None:
     async def run(shop: Warehouse) -> None:
         async with shop.engine() as engine:
             with pytest.raises(InvalidRequestError):
-                engine.plan(shop.detail(), lease, now() + WINDOW, agent="spiffe://remit.test/agent")
+                planned(engine, shop.detail(), lease)
 
     with warehouse() as shop:
         asyncio.run(run(shop))
@@ -269,7 +269,7 @@ def test_no_password_reaches_the_servers_log_or_views() -> None:
 def test_the_server_itself_refuses_the_lease_after_its_end() -> None:
     async def run(shop: Warehouse) -> tuple[Issued, float]:
         async with shop.engine() as engine:
-            plan = engine.plan(shop.detail(), "lse_short", now() + WINDOW, agent="spiffe://remit.test/agent")
+            plan = planned(engine, shop.detail(), "lse_short")
             ends = now() + LIFE / 300
             return await engine.issue(plan, ends), ends.timestamp()
 
@@ -302,7 +302,7 @@ def test_no_acknowledged_revoke_is_lost_when_the_server_is_killed_under_load(mon
 
     async def worker(engine: PostgresEngine, shop: Warehouse) -> None:
         for _ in range(32):  # 16 workers, more than 500 issues and as many revokes
-            plan = engine.plan(shop.detail(), lease_id(), now() + WINDOW, agent="spiffe://remit.test/agent")
+            plan = planned(engine, shop.detail())
             try:
                 await engine.issue(plan, now() + LIFE)
                 await engine.revoke(plan, None)

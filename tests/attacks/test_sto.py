@@ -32,7 +32,7 @@ from remit.keys.witness import FileWitness
 from remit.ports import Issued, Resource, SealedSecret
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, START, FullEngine, Target, details, search, warehouse
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import serving
 from tests.uses import permitted_use
 
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
@@ -61,8 +61,7 @@ def broker_on(store: SqliteStore, sealer: FileSealer) -> Broker:
     ids = itertools.count()
     return Broker(
         store=store,
-        kinds=simulated(lambda _resource, _secret: Minting(Target())),
-        context=NOTHING_LENT,
+        **serving(lambda _resource, _secret: Minting(Target())),
         sealer=sealer,
         clock=lambda: START,
         new_id=lambda prefix: f"{prefix}_{next(ids)}",

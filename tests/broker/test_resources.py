@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from remit.core.secret import Secret
 from remit.errors import ConflictError, EngineError, InvalidRequestError, NotFoundError
 from remit.kinds import http
 from remit.ports import Engine, Finding, Resource, SealedSecret
-from remit.ports.kind import EngineContext
+from remit.ports.kind import EngineContext, Kind
 from tests.broker.world import (
     OPERATOR,
     SEARCH,
@@ -27,7 +28,7 @@ from tests.broker.world import (
     search,
     warehouse,
 )
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import NOTHING_LENT, held, simulated
 from tests.support.memory_store import MemoryStore
 
 Check = Callable[[Resource, Secret | None, EngineContext], None]
@@ -44,7 +45,11 @@ def registry(world: World, engine: type[PlainEngine] = FullEngine, check: Check 
     kinds = dict(simulated(factory))
     if check is not None:
         kinds["http"] = replace(kinds["http"], check=check)
-    return ResourceRegistry(cache(world), ClearSealer(), kinds, NOTHING_LENT)
+    return over(world, kinds)
+
+
+def over(world: World, kinds: Mapping[str, Kind]) -> ResourceRegistry:
+    return ResourceRegistry(cache(world), ClearSealer(), kinds, NOTHING_LENT, held(kinds), asyncio.wait_for)
 
 
 def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world: World) -> None:
@@ -253,7 +258,7 @@ def test_a_kinds_own_check_can_refuse_a_resource(world: World) -> None:
     async def body() -> None:
         kinds = simulated()
         kinds = {**kinds, "http": replace(kinds["http"], check=check)}
-        kept = ResourceRegistry(cache(world), ClearSealer(), kinds, NOTHING_LENT)
+        kept = over(world, kinds)
         await kept.put(OPERATOR, warehouse(), None)
         with pytest.raises(InvalidRequestError, match="never work"):
             await kept.put(OPERATOR, search(), None)

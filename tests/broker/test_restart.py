@@ -23,7 +23,7 @@ from tests.broker.world import (
     on_end,
     run,
 )
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import serving
 from tests.uses import permitted_use
 
 
@@ -134,8 +134,7 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
         await broker.issue(OPERATOR, root.id, DETAIL)
         again = Broker(
             store=world.store,
-            kinds=simulated(world._engine),
-            context=NOTHING_LENT,
+            **serving(world._engine),
             sealer=broker._registry._sealer,
             clock=lambda: world.now,
             new_id=lambda prefix: prefix,

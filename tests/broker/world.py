@@ -15,14 +15,14 @@ from remit.core.audit import Event
 from remit.core.policy import Policy, within_bounds
 from remit.core.principal import Holder, Operator
 from remit.core.request import Bounds, GrantRequest
-from remit.core.scope import Detail, Scope
+from remit.core.scope import Scope
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Revocation, Subject
 from remit.errors import EngineError, IntegrityError
 from remit.ports import Engine, Finding, Issued, Resource, Store
 from remit.sessions.revocations import SessionRevocations
 from tests.grant_requests import changed
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import serving
 from tests.support.memory_store import MemoryStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,11 +79,10 @@ class PlainEngine:
     """The three required methods and no more."""
 
     target: Target
-    revocation: Revocation = Revocation.BY_NAME
 
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
-        del agent
-        return Plan(f"remit_{lease_id}", detail, {}, issue_by, self.target.revocation)
+    @property
+    def revocation(self) -> Revocation:
+        return self.target.revocation
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         self.target.check("issue")
@@ -144,8 +143,7 @@ class World:
         more.setdefault("revocations", SessionRevocations)
         return Broker(
             store=self.store,
-            kinds=simulated(self._engine),
-            context=NOTHING_LENT,
+            **serving(self._engine),
             sealer=ClearSealer(),
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",

@@ -28,9 +28,10 @@ from remit.core.secret import Secret
 from remit.core.task import Plan, Subject
 from remit.keys.file import FileSealer, load_kek
 from remit.kinds.postgres.engine import PostgresEngine
+from remit.kinds.postgres.plan import plan
 from remit.ports import Clock, Issued, Resource, Write
 from remit.stores.sqlite import SqliteStore
-from tests.support.kinds import NOTHING_LENT, register, simulated
+from tests.support.kinds import register, serving
 
 OPERATOR = Operator(Subject("unix://host#0", "local-uid"))
 DETAIL = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"]}
@@ -94,8 +95,7 @@ def broker(state: Path, clock: Clock, step: Step = nothing) -> tuple[Broker, Dyi
 
     made = Broker(
         store=store,
-        kinds=simulated(engine),
-        context=NOTHING_LENT,
+        **serving(engine, plan),
         sealer=sealer,
         clock=clock,
         new_id=lambda prefix: f"{prefix}_{secrets.token_urlsafe(16)}",

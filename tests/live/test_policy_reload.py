@@ -24,7 +24,7 @@ from remit.errors import GrantEndedError, PolicyError, RevokedError
 from remit.keys.file import FileSealer
 from remit.stores.sqlite import SqliteStore
 from tests.broker.world import OPERATOR, SEARCH, TABLE, details, search, warehouse
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import serving
 from tests.support.simulated_target import BulkEngine, SimulatedTarget
 from tests.uses import permitted_use
 
@@ -65,8 +65,7 @@ class Land:
     async def broker(self, policies: PolicyDirectory) -> Broker:
         made = Broker(
             store=SqliteStore(self.folder / "state", FileSealer(b"k" * 32)),
-            kinds=simulated(lambda _resource, _secret: BulkEngine(self.target)),
-            context=NOTHING_LENT,
+            **serving(lambda _resource, _secret: BulkEngine(self.target)),
             sealer=FileSealer(b"k" * 32),
             clock=lambda: datetime.now(UTC),
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",

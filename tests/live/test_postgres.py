@@ -9,7 +9,7 @@ from psycopg import sql
 from remit.core.task import Plan
 from remit.errors import EngineError, EngineRefusedError
 from remit.kinds.postgres.engine import PostgresEngine
-from tests.live.warehouse import LIFE, WINDOW, Warehouse, dsn, issue, lease_id, may, now, warehouse
+from tests.live.warehouse import LIFE, WINDOW, Warehouse, dsn, issue, may, now, planned, warehouse
 
 pytestmark = pytest.mark.live
 
@@ -307,10 +307,7 @@ def test_one_bad_lease_in_a_batch_fails_alone() -> None:
     async def run(shop: Warehouse) -> None:
         async with shop.engine() as engine:
             taken, _ = await issue(engine, shop.detail())
-            fresh = [
-                engine.plan(shop.detail(), lease_id(), now() + WINDOW, agent="spiffe://remit.test/agent")
-                for _ in range(5)
-            ]
+            fresh = [planned(engine, shop.detail()) for _ in range(5)]
             done = await asyncio.gather(
                 *(engine.issue(plan, now() + LIFE) for plan in [*fresh[:2], taken, *fresh[2:]]), return_exceptions=True
             )
@@ -378,10 +375,7 @@ def test_a_server_killed_in_the_middle_of_issues_is_an_engine_error_and_leaves_o
     async def run(shop: Warehouse) -> None:
         async with shop.engine() as engine:
             await issue(engine, shop.detail())
-            plans = [
-                engine.plan(shop.detail(), lease_id(), now() + WINDOW, agent="spiffe://remit.test/agent")
-                for _ in range(300)
-            ]
+            plans = [planned(engine, shop.detail()) for _ in range(300)]
             tasks = [asyncio.create_task(engine.issue(plan, now() + LIFE)) for plan in plans]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             shop.server.kill()  # while the loop stands still: nothing more is sent
@@ -421,7 +415,7 @@ def test_a_lock_that_others_hold_costs_the_deadline_and_no_more() -> None:
             await issue(engine, shop.detail())
             with psycopg.connect(shop.server.dsn(shop.name)) as blocker:
                 blocker.execute("LOCK pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE")
-                plan = engine.plan(shop.detail(), lease_id(), now() + WINDOW / 40, agent="spiffe://remit.test/agent")
+                plan = planned(engine, shop.detail(), window=WINDOW / 40)
                 with pytest.raises(EngineError):
                     await engine.issue(plan, now() + LIFE)
                 assert now() < plan.issue_by + WINDOW / 10

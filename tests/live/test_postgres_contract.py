@@ -1,20 +1,31 @@
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import psycopg
 import pytest
 
+from remit.broker.engines import ResourceEngine
 from remit.core.scope import Detail
 from remit.core.secret import Secret
+from remit.core.task import Plan, Revocation
+from remit.kinds.engines import HeldEngines
+from remit.kinds.postgres import KIND
 from remit.kinds.postgres.engine import PostgresEngine
+from remit.kinds.postgres.plan import plan as planned
+from remit.link.loopback import loopback
 from remit.ports import Issued
+from remit.ports.kind import EngineContext, LeaseRequest
+from remit.ports.targets import EngineKey
 from remit.testing.engine_contract import CASES, Case, engine_contract
 from tests.live.warehouse import Warehouse, dsn, may, now, warehouse
+from tests.support.kinds import NOTHING_LENT
 
 pytestmark = pytest.mark.live
 
@@ -46,22 +57,47 @@ class Psycopg:
         return True
 
 
+class Behind(ResourceEngine):
+    """An engine as the broker has it, at the other end of a link."""
+
+    revocation = Revocation.BY_NAME
+
+
+def here(shop: Warehouse) -> PostgresEngine:
+    return PostgresEngine(shop.resource, Secret(shop.password), clock=now, random=secrets.token_bytes)
+
+
+def behind(shop: Warehouse) -> Behind:
+    """Return an engine of another process, as far as values go: nothing of it is here but its key."""
+    lent = EngineContext(now, secrets.token_bytes, "https://remit.test", None)
+    there, key = loopback(HeldEngines({"postgres": KIND}, lent)), EngineKey("warehouse", 0)
+    plan = partial(planned, shop.resource, lent)
+    return Behind(there, key, shop.resource, Secret(shop.password), plan, asyncio.wait_for)
+
+
+Made = PostgresEngine | Behind
+
+
 @dataclass
 class Real:
     """The warehouse, as the contract wants to see a target."""
 
     shop: Warehouse
-    made: list[PostgresEngine] = field(default_factory=list)
+    make: Callable[[Warehouse], Made]
+    made: list[Made] = field(default_factory=list)
     sessions: list[Psycopg] = field(default_factory=list)
 
     @property
-    def engine(self) -> PostgresEngine:
+    def engine(self) -> Made:
         return self.made[0] if self.made else self.again()
 
-    def again(self) -> PostgresEngine:
-        engine = PostgresEngine(self.shop.resource, Secret(self.shop.password), clock=now, random=secrets.token_bytes)
+    def again(self) -> Made:
+        engine = self.make(self.shop)
         self.made.append(engine)
         return engine
+
+    def plan(self, wanted: LeaseRequest) -> Plan:
+        return planned(self.shop.resource, NOTHING_LENT, wanted)
 
     def detail(self) -> Detail:
         return self.shop.detail(columns={"sales.revenue": ["quarter", "amount"]})
@@ -93,9 +129,9 @@ class Real:
 
 
 @asynccontextmanager
-async def real() -> AsyncIterator[Real]:
+async def real(make: Callable[[Warehouse], Made]) -> AsyncIterator[Real]:
     with warehouse() as shop:
-        target = Real(shop)
+        target = Real(shop, make)
         try:
             yield target
         finally:
@@ -105,6 +141,7 @@ async def real() -> AsyncIterator[Real]:
                 await engine.close()
 
 
+@pytest.mark.parametrize("make", [here, behind])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_the_postgresql_engine_keeps_the_contract(case: Case) -> None:
-    assert engine_contract(case, real)
+def test_the_postgresql_engine_keeps_the_contract(case: Case, make: Callable[[Warehouse], Made]) -> None:
+    assert engine_contract(case, partial(real, make))

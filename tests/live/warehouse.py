@@ -18,7 +18,10 @@ from remit.core.scope import Detail, parse_detail
 from remit.core.secret import Secret
 from remit.core.task import Plan
 from remit.kinds.postgres.engine import PostgresEngine
+from remit.kinds.postgres.plan import plan
 from remit.ports import Issued, Resource
+from remit.ports.kind import LeaseRequest
+from tests.support.kinds import NOTHING_LENT
 from tests.support.postgres_server import PostgresServer
 
 WINDOW = timedelta(seconds=20)
@@ -108,10 +111,16 @@ class Warehouse:
             return int(str(row[0])) if row else 0
 
 
+def planned(engine: PostgresEngine, detail: Detail, lease: str | None = None, window: timedelta = WINDOW) -> Plan:
+    """Return the plan of a lease on ``detail`` at the resource of an engine."""
+    wanted = LeaseRequest(lease_id() if lease is None else lease, detail, now() + window, "spiffe://remit.test/agent")
+    return plan(engine._resource, NOTHING_LENT, wanted)
+
+
 async def issue(engine: PostgresEngine, detail: Detail, life: timedelta = LIFE) -> tuple[Plan, Issued]:
     """Issue a lease on ``detail``."""
-    plan = engine.plan(detail, lease_id(), now() + WINDOW, agent="spiffe://remit.test/agent")
-    return plan, await engine.issue(plan, now() + life)
+    made = planned(engine, detail)
+    return made, await engine.issue(made, now() + life)
 
 
 def dsn(issued: Issued) -> str:

@@ -21,7 +21,7 @@ from remit.errors import NotFoundError
 from remit.ports import Engine, Issued, Resource, Store, Write
 from tests.broker.world import ClearSealer
 from tests.grant_requests import changed
-from tests.support.kinds import NOTHING_LENT, register, simulated
+from tests.support.kinds import register, serving
 from tests.support.memory_store import MemoryStore
 from tests.support.simulated_target import BulkEngine, SimulatedEngine, SimulatedTarget
 
@@ -80,8 +80,7 @@ class Setting:
         """Return a broker on the state, not started."""
         return Broker(
             store=store or self.store,
-            kinds=simulated(self.engine),
-            context=NOTHING_LENT,
+            **serving(self.engine),
             sealer=ClearSealer(),
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",

@@ -10,8 +10,15 @@ from remit.compose import kinds
 from remit.core import orders, scope
 from remit.core.scope import Field
 from remit.core.secret import Secret
+from remit.core.task import Plan
+from remit.kinds.engines import HeldEngines
 from remit.ports import Engine, Resource
-from remit.ports.kind import EngineContext, Kind
+from remit.ports.kind import EngineContext, Kind, LeaseRequest
+from remit.ports.targets import EnginePort
+from tests.support.link import edge_of
+
+Make = Callable[[Resource, Secret | None], Engine]
+Planner = Callable[[Resource, EngineContext, LeaseRequest], Plan]
 
 NOTHING_LENT: Any = None  # to kinds whose engines need nothing of the broker
 
@@ -41,11 +48,39 @@ def register() -> None:
     scope.register(CALLS.name, CALLS.table)
 
 
-def simulated(make: Callable[[Resource, Secret | None], Engine] | None = None) -> Mapping[str, Kind]:
-    """Return the kinds, unchecked where they have an engine; ``make`` is that of databases, and there is no other."""
+def simulated(make: Make | None = None, plan: Planner | None = None) -> Mapping[str, Kind]:
+    """Return the kinds, unchecked where they have an engine; ``make`` is that of databases, and there is no other.
+
+    A lease of it is named after its id, unless ``plan`` says otherwise.
+    """
     register()
-    bare = [replace(kind, check=_unchecked, engine=None) if kind.engine else kind for kind in kinds.BUILT_IN.values()]
+    bare = [
+        replace(kind, check=_unchecked, engine=None, plan=None) if kind.engine else kind
+        for kind in kinds.BUILT_IN.values()
+    ]
     found = {kind.name: kind for kind in (*bare, CALLS)}
     if make is not None:
-        found["postgres"] = replace(found["postgres"], engine=lambda resource, secret, _: make(resource, secret))
+
+        def named(resource: Resource, _: EngineContext, wanted: LeaseRequest) -> Plan:
+            return planned(make(resource, None), wanted)
+
+        engine = lambda resource, secret, _: make(resource, secret)  # noqa: E731 - of which there is one
+        found["postgres"] = replace(found["postgres"], engine=engine, plan=plan or named)
     return found
+
+
+def planned(engine: Engine, wanted: LeaseRequest) -> Plan:
+    """Return the plan of a lease of an engine of the test's."""
+    return Plan(f"remit_{wanted.id}", wanted.detail, {}, wanted.issue_by, engine.revocation)
+
+
+def held(kinds: Mapping[str, Kind], context: EngineContext = NOTHING_LENT) -> Mapping[str, EnginePort]:
+    """Return where the engines of kinds run: here, or at the other end of a link (`REMIT_LINK=loopback`)."""
+    engines = edge_of(HeldEngines(kinds, context))
+    return {name: engines for name, kind in kinds.items() if kind.engine is not None}
+
+
+def serving(make: Make, plan: Planner | None = None) -> dict[str, Any]:
+    """Return what a broker takes of kinds and engines, where ``make`` is that of databases."""
+    found = simulated(make, plan)
+    return {"kinds": found, "engines": held(found), "context": NOTHING_LENT}

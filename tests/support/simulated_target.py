@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.task import Plan, Revocation
 from remit.errors import EngineError, EngineRefusedError
@@ -110,10 +109,6 @@ class SimulatedEngine:
     def __init__(self, target: SimulatedTarget) -> None:
         self.target = target
         self.revocation = target.revocation
-
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
-        del agent
-        return Plan(f"remit_{lease_id}", detail, {}, issue_by, self.revocation)
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         async with self.target.call("issue"):

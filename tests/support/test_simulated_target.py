@@ -10,8 +10,10 @@ import pytest
 from remit.core.scope import Detail
 from remit.core.task import Plan, Revocation
 from remit.ports import Issued
+from remit.ports.kind import LeaseRequest
 from remit.testing.engine_contract import CASES, NEEDS, Case, Session, engine_contract
 from remit.testing.samples import NOW, SCOPE
+from tests.support.kinds import planned
 from tests.support.simulated_target import BulkEngine, SimulatedEngine, SimulatedTarget
 
 
@@ -32,6 +34,9 @@ class Simulated:
 
     def again(self) -> SimulatedEngine:
         return self.make(self.target)
+
+    def plan(self, wanted: LeaseRequest) -> Plan:
+        return planned(self.engine, wanted)
 
     def detail(self) -> Detail:
         return SCOPE[1]

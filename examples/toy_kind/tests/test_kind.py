@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_bytes
+from typing import Any
 
 import pytest
 from toy_kind import KIND
@@ -15,10 +16,13 @@ from toy_kind.engine import CabinetEngine, opened
 
 from remit.core import scope
 from remit.core.scope import Detail
+from remit.core.task import Plan
 from remit.ports import Engine, Issued, Resource
+from remit.ports.kind import LeaseRequest
 from remit.testing import engine_contract as engines
 from remit.testing import kind_contract as kinds
 
+NOTHING_LENT: Any = None  # to a plan that needs nothing of the broker
 GAPS = frozenset({"sessions", "outage", "renew", "bulk", "clean"})
 
 
@@ -48,6 +52,10 @@ class Cabinet:
 
     def again(self) -> Engine:
         return self._made(self.folder)
+
+    def plan(self, wanted: LeaseRequest) -> Plan:
+        assert KIND.plan is not None
+        return KIND.plan(cabinet(self.folder), NOTHING_LENT, wanted)
 
     def detail(self) -> Detail:
         return cabinet(self.folder).bound[0]

@@ -12,18 +12,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.checkpoints import Checkpoints
 from remit.broker.clock import Elapsed
 from remit.broker.ends import recently_ended
+from remit.broker.engines import Bounded
 from remit.broker.grants import GrantVerbs
 from remit.broker.leases import LeaseVerbs
 from remit.broker.notices import Feed
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.refresh_tokens import RefreshTokenVerbs
 from remit.broker.resources import ResourceRegistry
-from remit.broker.revocation import Bounded, LeaseRevoker
+from remit.broker.revocation import LeaseRevoker
 from remit.broker.sessions import LoginRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
 from remit.core import policy as core_policy
@@ -39,6 +41,7 @@ from remit.errors import ConflictError, IntegrityError, NotFoundError, RemitErro
 from remit.ports import Clock, Finding, NewId, Resource, Sealer, Spend, Store, Witness
 from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
+from remit.ports.targets import EnginePort
 
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
 PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
@@ -53,6 +56,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         store: Store,
         kinds: Mapping[str, Kind],
         context: EngineContext,
+        engines: Mapping[str, EnginePort] = MappingProxyType({}),  # by kind: where its credentials are made
         sealer: Sealer,
         clock: Clock,
         elapsed: Elapsed = lambda: 0.0,  # time goes on by it where ``clock`` was set back
@@ -68,8 +72,8 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
         self._tasks = tasks = TaskCache(store, clock, elapsed)
-        self._registry = ResourceRegistry(tasks, sealer, kinds, context)
-        self._revoker = revoker = LeaseRevoker(tasks, self._registry, bounded)
+        self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded)
+        self._revoker = revoker = LeaseRevoker(tasks, self._registry)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
         self._families = {}
         self.sessions = SessionAccess(tasks, revoker)

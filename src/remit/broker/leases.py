@@ -10,18 +10,18 @@ from dataclasses import replace
 from datetime import timedelta
 
 from remit.broker.checkpoints import Checkpoints
+from remit.broker.engines import ISSUE_WINDOW, ResourceEngine
 from remit.broker.policy import PolicyEnforcement, because
 from remit.broker.resources import ResourceRegistry
-from remit.broker.revocation import REVOKE_WINDOW, LeaseRevoker
+from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
 from remit.core.principal import Principal
 from remit.core.scope import Detail
 from remit.core.task import Lease, LeaseState, Report
 from remit.errors import AttenuationError, ConflictError, NotFoundError, PolicyError, RemitError
-from remit.ports import Engine, NewId, Renewable
+from remit.ports import NewId
 from remit.ports.broker import IssuedLease
-
-ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
+from remit.ports.kind import LeaseRequest
 
 
 class LeaseVerbs:
@@ -53,7 +53,7 @@ class LeaseVerbs:
             decision = self.policy.enforce(self.policy.question(task.head, grant, "issue", (detail,)), principal)
             lease_id, ttl = self._new_id("lse"), detail.number("ttl")
             ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
-            plan = engine.plan(detail, lease_id, now + ISSUE_WINDOW, agent=grant.agent)
+            plan = engine.plan(LeaseRequest(lease_id, detail, now + ISSUE_WINDOW, grant.agent))
             lease = Lease(lease_id, grant_id, plan, LeaseState.PLANNED, ends, key=key)
             event = self._revoker.lease_event("lease.issue", "allow", lease, **because(decision))
             await self._tasks.step(self._tasks.task(task.head.id).plan(lease, now), event)
@@ -62,10 +62,10 @@ class LeaseVerbs:
             raise
         return await self._make(engine, task.head.id, lease)
 
-    async def _make(self, engine: Engine, task_id: str, lease: Lease) -> IssuedLease:
+    async def _make(self, engine: ResourceEngine, task_id: str, lease: Lease) -> IssuedLease:
         issued = None
         try:
-            issued = await self._revoker.call(engine.issue(lease.plan, lease.expires_at), ISSUE_WINDOW)
+            issued = await engine.issue(lease.plan, lease.expires_at)
             event = self._revoker.lease_event("lease.issue", "done", lease)
             confirmed = self._tasks.task(task_id).confirm(lease.id, issued.receipt, self._tasks.now())
             task = await self._tasks.step(confirmed, event)
@@ -73,7 +73,7 @@ class LeaseVerbs:
             await self._abandon(task_id, lease, error)
             if issued is not None and issued.receipt is not None:  # known to nobody but us
                 with suppress(RemitError):
-                    await self._revoker.call(engine.revoke(lease.plan, issued.receipt), REVOKE_WINDOW)
+                    await engine.revoke(lease.plan, issued.receipt)
             raise
         return IssuedLease(task.lease(lease.id), issued.credential)
 
@@ -96,7 +96,7 @@ class LeaseVerbs:
             raise AttenuationError(f"`ttl` must be positive, and no longer than the detail allows{allowed}")
         lease, grant = task.renewable(lease_id, now)
         engine = await self._registry.engine(detail.resource, detail.type)
-        if not isinstance(engine, Renewable):
+        if not (await engine.traits()).renewable:
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
         try:
             decision = self.policy.enforce(self.policy.question(task.head, grant, "renew", (detail,)), principal)
@@ -106,7 +106,7 @@ class LeaseVerbs:
         event = self._revoker.lease_event("lease.renew", "allow", lease, **because(decision))
         task = await self._tasks.step(self._tasks.task(task.head.id).extend(lease_id, now + ttl, now), event)
         longer = task.lease(lease_id)
-        await self._revoker.call(engine.renew(longer.plan, longer.receipt, longer.expires_at), ISSUE_WINDOW)
+        await engine.renew(longer.plan, longer.receipt, longer.expires_at)
         self._tasks.check(longer.grant)
         return longer
 

@@ -5,29 +5,20 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import count
 
+from remit.broker.engines import Bounded, ResourceEngine
 from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.principal import Principal
 from remit.core.secret import WHOLE, Secret
-from remit.errors import ConflictError, InvalidRequestError, NotFoundError, RemitError
-from remit.ports import (
-    Closable,
-    DeleteResource,
-    Engine,
-    Finding,
-    Inspectable,
-    PutResource,
-    PutSecret,
-    Resource,
-    SealedSecret,
-    Sealer,
-    Write,
-)
+from remit.errors import ConflictError, InvalidRequestError, NotFoundError
+from remit.ports import DeleteResource, Finding, PutResource, PutSecret, Resource, SealedSecret, Sealer, Write
 from remit.ports.kind import EngineContext, Kind
+from remit.ports.targets import EngineKey, EnginePort
 
 MAX_SECRET = 16_384  # bytes, all parts together
 MAX_PARTS = 16
@@ -37,11 +28,21 @@ _PARTS = b"\0"  # begins the stored form of named parts; no text begins so
 class ResourceRegistry:
     """What is configured, and the one place that opens a static secret."""
 
-    def __init__(self, tasks: TaskCache, sealer: Sealer, kinds: Mapping[str, Kind], context: EngineContext) -> None:
+    def __init__(
+        self,
+        tasks: TaskCache,
+        sealer: Sealer,
+        kinds: Mapping[str, Kind],
+        context: EngineContext,
+        ports: Mapping[str, EnginePort],
+        bounded: Bounded,
+    ) -> None:
+        """Know resources of these kinds. ``ports`` are where the engines of a kind run, by its name."""
         self._tasks, self._store, self._sealer = tasks, tasks.store, sealer
-        self._kinds, self._context = kinds, context
+        self._kinds, self._context, self._ports, self._bounded = kinds, context, ports, bounded
         self._resources: dict[str, Resource] = {}
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, ResourceEngine] = {}
+        self._numbers = count()
         self._opened: dict[str, Secret] = {}
         self._versions: dict[str, int] = {}  # of those that were changed since the start
 
@@ -78,18 +79,27 @@ class ResourceRegistry:
             self._opened.setdefault(name, opened)  # uses that wait for it together get the same
         return self._opened[name]
 
-    async def engine(self, name: str, kind: str) -> Engine:
-        """Return the engine of a resource whose kind issues leases."""
+    async def engine(self, name: str, kind: str) -> ResourceEngine:
+        """Return the engine of a resource whose kind issues leases, configured."""
         resource = self.resource(name)
-        make = self._kinds[kind].engine if kind in self._kinds else None
-        if resource.kind != kind or make is None:
+        if resource.kind != kind or kind not in self._ports:
             raise InvalidRequestError(
                 f"`{name}` issues no leases of type `{kind}`", help="use it through the gateway instead"
             )
         if name not in self._engines:
             secret = await self.secret(name) if resource.secret else None
-            self._engines[name] = make(resource, secret, self._context)
-        return self._engines[name]
+            self._engines.setdefault(name, self._made(resource, secret))
+        engine = self._engines[name]
+        await engine.traits()
+        return engine
+
+    def _made(self, resource: Resource, secret: Secret | None) -> ResourceEngine:
+        plan = self._kinds[resource.kind].plan
+        if plan is None:
+            raise InvalidRequestError(f"a resource of kind `{resource.kind}` issues no leases")
+        key = EngineKey(resource.name, next(self._numbers))
+        planned = partial(plan, resource, self._context)
+        return ResourceEngine(self._ports[resource.kind], key, resource, secret, planned, self._bounded)
 
     async def put(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
         """Add or replace a resource, checked at the target first; with its secret, if one is given."""
@@ -152,14 +162,13 @@ class ResourceRegistry:
         return await self._refused(resource, await self.secret(name) if resource.secret else None)
 
     async def _refused(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
-        make = self._kinds[resource.kind].engine
-        if make is None:
+        if resource.kind not in self._ports:
             return ()
-        engine = make(resource, value, self._context)
+        engine = self._made(resource, value)
         try:
-            findings = await engine.inspect() if isinstance(engine, Inspectable) else ()
+            findings = await engine.inspect() if (await engine.traits()).inspectable else ()
         finally:
-            await _close(engine)
+            await engine.close()
         accepted = resource.settings.get("accept", ())
         names = accepted if isinstance(accepted, list | tuple) else ()
         return [f for f in findings if not (f.acceptable and f.name in names)]
@@ -179,7 +188,7 @@ class ResourceRegistry:
         self._opened.pop(name, None)
         engine = self._engines.pop(name, None)
         if engine is not None:
-            await _close(engine)
+            await engine.close()
 
     async def close(self) -> None:
         for name in tuple(self._engines):
@@ -208,9 +217,3 @@ def _unpacked(stored: bytes) -> Secret:
     if not stored.startswith(_PARTS):
         return Secret(stored)
     return Secret({name: b64decode(part) for name, part in json.loads(stored[1:]).items()})
-
-
-async def _close(engine: Engine) -> None:
-    if isinstance(engine, Closable):
-        with suppress(RemitError):  # a target that is gone must not keep its resource from being changed
-            await engine.close()

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import TypeVar, cast
+from datetime import datetime
+from typing import TypeVar
 
 from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
@@ -20,25 +20,21 @@ from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.lease import Closure
 from remit.core.task import Change, Lease, LeaseState, Report, Task
-from remit.errors import ConflictError, EngineError, NotFoundError, RemitError, UnavailableError
-from remit.ports import Bulk, Cleanable
+from remit.errors import ConflictError, NotFoundError, RemitError, UnavailableError
 
 _LOG = logging.getLogger("remit.broker")
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-REVOKE_WINDOW = timedelta(seconds=15)
 AT_ONCE = 64  # tasks that end together: they share a commit
-
-Bounded = Callable[[Awaitable[object], float], Awaitable[object]]  # a deadline in seconds around an engine call
 
 
 class LeaseRevoker:
     """The way to the targets, and back with the result."""
 
-    def __init__(self, tasks: TaskCache, registry: ResourceRegistry, bounded: Bounded) -> None:
-        self._tasks, self._registry, self._bounded = tasks, registry, bounded
+    def __init__(self, tasks: TaskCache, registry: ResourceRegistry) -> None:
+        self._tasks, self._registry = tasks, registry
         self._waiting: dict[tuple[str, str], dict[str, None]] = {}  # resource -> tasks with something due there
         self._busy: set[tuple[str, str]] = set()  # resources that somebody works on
 
@@ -138,26 +134,16 @@ class LeaseRevoker:
         ended, untidy = set[str](), False
         with suppress(RemitError):
             engine = await self._registry.engine(*_resource(leases[0]))
-            untidy = isinstance(engine, Cleanable)
-            if isinstance(engine, Bulk) and len(leases) > 1:
-                names = await self.call(engine.revoke_many([lease.plan for lease in leases]), REVOKE_WINDOW)
+            traits = await engine.traits()
+            untidy = traits.cleanable
+            if traits.bulk and len(leases) > 1:
+                names = await engine.revoke_many([lease.plan for lease in leases])
                 return {lease.id for lease in leases if lease.plan.name in names}, untidy
             for lease in leases:
                 with suppress(RemitError):
-                    await self.call(engine.revoke(lease.plan, lease.receipt), REVOKE_WINDOW)
+                    await engine.revoke(lease.plan, lease.receipt)
                     ended.add(lease.id)
         return ended, untidy
-
-    async def call(self, call: Awaitable[T], window: timedelta) -> T:
-        """Call an engine under a deadline; whatever it raises becomes an EngineError without the driver's words."""
-        try:
-            return cast("T", await self._bounded(call, window.total_seconds()))
-        except RemitError:
-            raise
-        except TimeoutError as error:
-            raise EngineError("the target did not answer in time") from error
-        except Exception as error:
-            raise EngineError from error
 
     async def sweep(self) -> None:
         """End what is over in all tasks, then do what is due, one task at a time at each target."""
@@ -248,8 +234,8 @@ class LeaseRevoker:
         if left:
             with suppress(RemitError):
                 engine = await self._registry.engine(*resource)
-                if isinstance(engine, Cleanable):
-                    names = await self.call(engine.clean([lease.plan for lease in left]), REVOKE_WINDOW)
+                if (await engine.traits()).cleanable:
+                    names = await engine.clean([lease.plan for lease in left])
                     gone |= {lease.id for lease in left if lease.plan.name in names}
         if gone:
             task = await self._tasks.step(self._tasks.task(task_id).cleaned(frozenset(gone)))

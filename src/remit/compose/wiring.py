@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread, log_origin
+from remit.kinds.engines import HeldEngines
 from remit.ports import Clock
 from remit.ports.kind import EngineContext
 from remit.sessions.revocations import SessionRevocations
@@ -91,10 +92,13 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
 
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
     known = identities.trusted(settings, clock)
+    context = EngineContext(clock, secrets.token_bytes, settings.issuer, spiffe)
+    own, reached = HeldEngines(served, context), HeldEngines(served, replace(context, authority=None))
     broker = Broker(
         store=store,
         kinds=served,
-        context=EngineContext(clock, secrets.token_bytes, settings.issuer, spiffe),
+        context=context,
+        engines={name: own if kind.keyless else reached for name, kind in served.items() if kind.engine is not None},
         sealer=sealer,
         clock=clock,
         elapsed=elapsed,

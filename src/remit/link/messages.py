@@ -21,9 +21,10 @@ from remit.ports.broker import BrokerPort, Notice, UseRequest
 from remit.ports.pending import Pending
 from remit.ports.reports import ReportPort
 from remit.ports.runs import RunPort
+from remit.ports.targets import DocumentPort, EnginePort
 
 # whose methods can be called over a link; a method's name stands in one of them
-PROTOCOLS: tuple[type, ...] = (BrokerPort, Pending, RunPort, ReportPort)
+PROTOCOLS: tuple[type, ...] = (BrokerPort, Pending, RunPort, ReportPort, EnginePort, DocumentPort)
 MAX_CALL = 1 << 18  # bytes of a frame from a worker: a request of 64 KiB, read and written, is well below it
 MAX_ANSWER = 1 << 26  # of one from the authority, which is believed: a million places of the status list
 MAX_USES = 256  # in a batch, of which a worker has one under way

@@ -163,12 +163,10 @@ class Issued:
 
 
 class Engine(Protocol):
-    """Makes one kind of credential at one resource. Keeps no state: a plan is enough to undo."""
+    """Makes one kind of credential at one resource, as it was planned. Keeps no state: a plan is enough to undo."""
 
-    revocation: Revocation
-
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
-        """Choose the credential's name. Pure: same arguments, same plan. ``agent`` is whom it is for (a URI)."""
+    @property
+    def revocation(self) -> Revocation: ...
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Create what was planned. Called at most once; takes no effect after ``plan.issue_by``."""

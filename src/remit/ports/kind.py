@@ -2,7 +2,8 @@
 
 It brings a table of fields and never comparison code: the orders are those of ``core.orders``. What policies see of a
 detail and its JSON Schema follow from the table. The module that holds a ``Kind`` imports the core, errors, catalog and
-these ports alone; its functions import engine, driver and what the gateway needs when they are called. Nothing outside
+these ports alone; its functions import engine, driver and what the gateway needs when they are called: the engine in
+the process that reaches targets, unless the kind is ``keyless``. Nothing outside
 a kind's folder and the composition root knows its name.
 """
 
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from remit.core.scope import DetailType
+from remit.core.scope import Detail, DetailType
 from remit.core.secret import Secret
+from remit.core.task import Plan
 from remit.ports import Clock, Engine, Quota, Resource, Start
 from remit.ports.identity import Authority, Federation
 
@@ -26,12 +29,25 @@ if TYPE_CHECKING:  # commands know the kinds too, and start without these
 
 @dataclass(frozen=True, slots=True)
 class EngineContext:
-    """What a broker lends to its kinds: time, random octets, and its own trust domain with the issuer of its tokens."""
+    """What a broker lends to its kinds: time, random octets, and its own trust domain with the issuer of its tokens.
+
+    An engine that reaches a target runs apart from the broker's keys, so that it has no ``authority``.
+    """
 
     clock: Clock
     random: Callable[[int], bytes]
     issuer: str
-    authority: Authority
+    authority: Authority | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """A lease to be planned. ``agent`` is whom it is for (a URI)."""
+
+    id: str
+    detail: Detail
+    issue_by: datetime
+    agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +107,6 @@ class Kind:
     check: Callable[[Resource, Secret | None, EngineContext], None]  # InvalidRequestError for what could never work
     access: GatewayAccess | PortAccess | SocketAccess | None = None
     engine: Callable[[Resource, Secret | None, EngineContext], Engine] | None = None
+    plan: Callable[[Resource, EngineContext, LeaseRequest], Plan] | None = None  # pure, and needs no driver
     inspects: bool = False  # checking a resource asks its target (``ports.Inspectable``)
-    keyless: bool = False  # credentials are made with the broker's own keys, so a resource has no secret
+    keyless: bool = False  # credentials are made beside the broker's own keys, so a resource has no secret

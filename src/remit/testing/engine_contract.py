@@ -27,6 +27,7 @@ from remit.core.secret import Secret
 from remit.core.task import Plan, Revocation
 from remit.errors import EngineError
 from remit.ports import Bulk, Cleanable, Engine, Issued, Renewable
+from remit.ports.kind import LeaseRequest
 from remit.testing import raises
 
 WINDOW = timedelta(seconds=30)
@@ -62,6 +63,9 @@ class ObservedTarget(Protocol):
 
     def again(self) -> Engine:
         """Return another engine on the same resource, as after a restart of the broker."""
+
+    def plan(self, wanted: LeaseRequest) -> Plan:
+        """Return what the ``plan`` of the kind makes for this resource."""
 
     def detail(self) -> Detail:
         """Return a detail that the target can grant."""
@@ -109,7 +113,11 @@ async def _run(case: Case, factory: Open, gaps: frozenset[str]) -> bool:
 
 
 def _plan(target: ObservedTarget, number: int = 0, window: timedelta = WINDOW) -> Plan:
-    return target.engine.plan(target.detail(), f"lse_contract{number:014d}", target.now() + window, agent=AGENT)
+    return target.plan(_wanted(target, f"lse_contract{number:014d}", window))
+
+
+def _wanted(target: ObservedTarget, lease_id: str, window: timedelta = WINDOW) -> LeaseRequest:
+    return LeaseRequest(lease_id, target.detail(), target.now() + window, AGENT)
 
 
 async def _issue(target: ObservedTarget, number: int = 0, life: timedelta = LIFE) -> tuple[Plan, Issued]:
@@ -123,11 +131,11 @@ def _secrets(issued: Issued) -> list[str]:
 
 async def plan_is_pure(target: ObservedTarget) -> None:
     """Same arguments, same plan; another lease, another name; nothing happens at the target."""
-    by = target.now() + WINDOW
-    first, again, other = (target.engine.plan(target.detail(), f"lse_pure{n}", by, agent=AGENT) for n in (1, 1, 2))
+    wanted, another = (_wanted(target, f"lse_pure{n}") for n in (1, 2))
+    first, again, other = (target.plan(each) for each in (wanted, wanted, another))
     assert first == again
     assert first.name != other.name
-    assert first.issue_by == by
+    assert first.issue_by == wanted.issue_by
     assert first.detail == target.detail()
     assert first.revocation is target.engine.revocation
     assert not await target.exists(first.name)

@@ -129,6 +129,7 @@ def a_resource_that_could_never_work_is_refused(subject: KindUnderTest) -> None:
 def its_engine_is_what_the_kind_says(subject: KindUnderTest) -> None:
     """It can look at its target exactly where the kind says so, and needs no secret where there is none."""
     kind = subject.kind
+    assert (kind.plan is None) is (kind.engine is None), "leases are planned apart from the engine that makes them"
     if kind.engine is None:
         assert not kind.inspects
         return

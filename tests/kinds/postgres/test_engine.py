@@ -12,13 +12,16 @@ import pytest
 
 from remit.core.scope import parse_detail
 from remit.core.secret import Secret
-from remit.core.task import Revocation
+from remit.core.task import Plan, Revocation
 from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
 from remit.kinds.postgres import DatabaseAddress, target
 from remit.kinds.postgres.connections import quoted, wrapped
 from remit.kinds.postgres.engine import PostgresEngine
 from remit.kinds.postgres.inspect import setup_sql
+from remit.kinds.postgres.plan import plan as planned
 from remit.ports import Bulk, Cleanable, Closable, Inspectable, Renewable, Resource
+from remit.ports.kind import LeaseRequest
+from tests.support.kinds import NOTHING_LENT
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DETAIL = parse_detail(
@@ -38,6 +41,11 @@ def _resource(destination: str, settings: Mapping[str, object] = {"tls": "loopba
 
 def _engine(destination: str = "postgresql://remit@127.0.0.1:5432/shop") -> PostgresEngine:
     return PostgresEngine(_resource(destination), Secret("canary"), clock=lambda: NOW, random=secrets.token_bytes)
+
+
+def _planned(destination: str, lease_id: str) -> Plan:
+    wanted = LeaseRequest(lease_id, DETAIL, NOW + timedelta(seconds=5), "spiffe://remit.test/agent")
+    return planned(_resource(destination), NOTHING_LENT, wanted)
 
 
 def test_a_destination_is_read_into_its_parts() -> None:
@@ -75,7 +83,7 @@ def test_there_is_no_third_way_beside_verified_tls_and_loopback(tls: object) -> 
 
 
 def test_a_plan_is_named_after_its_lease_and_holds_what_undoing_needs() -> None:
-    plan = _engine().plan(DETAIL, "lse_abc-_9", NOW, agent="spiffe://remit.test/agent")
+    plan = _planned("postgresql://remit@127.0.0.1:5432/shop", "lse_abc-_9")
     assert plan.name == "remit_lse_abc-_9"
     assert plan.undo == {"destination": "postgresql://remit@127.0.0.1:5432/shop", "role": "remit_lse_abc-_9"}
     assert plan.revocation is Revocation.BY_NAME
@@ -92,10 +100,11 @@ def test_a_dead_server_is_an_engine_error_that_says_where_and_why() -> None:
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        engine = _engine(f"postgresql://remit@127.0.0.1:{port}/shop")
+        where = f"postgresql://remit@127.0.0.1:{port}/shop"
+        engine = _engine(where)
 
         async def run() -> EngineError:
-            plan = engine.plan(DETAIL, "lse_x", NOW + timedelta(seconds=5), agent="spiffe://remit.test/agent")
+            plan = _planned(where, "lse_x")
             for work in (engine.revoke(plan, None), engine.renew(plan, None, NOW), engine.inspect()):
                 with pytest.raises(EngineError):
                     await work

@@ -34,6 +34,7 @@ from remit.ports import Resource
 from remit.ports.kind import EngineContext, SocketContext
 from tests.broker.world import OPERATOR, ClearSealer, holder, search
 from tests.grant_requests import changed
+from tests.support.kinds import held
 from tests.support.memory_store import MemoryStore
 
 DOMAIN = "remit.test"
@@ -86,10 +87,12 @@ class Mesh:
     async def start(self) -> None:
         clock = lambda: self.now  # noqa: E731 - the time is this object's
         self.authority = FileAuthority(self.folder / "keys", FileSealer(b"k" * 32), DOMAIN, clock)
+        lent = EngineContext(clock, bytes, "https://broker.test", self.authority)
         self.broker = Broker(
             store=MemoryStore(),
             kinds=kinds.known(),
-            context=EngineContext(clock, bytes, "https://broker.test", self.authority),
+            engines=held(kinds.known(), lent),
+            context=lent,
             sealer=ClearSealer(),
             clock=clock,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",

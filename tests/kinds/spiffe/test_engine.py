@@ -28,7 +28,9 @@ from remit.errors import (
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.kinds.spiffe.engine import SpiffeEngine, check, serial
+from remit.kinds.spiffe.engine import plan as planned
 from remit.ports import Issued, Resource
+from remit.ports.kind import LeaseRequest
 from remit.testing.engine_contract import AGENT, CASES, Case, Session, engine_contract
 
 ISSUER = "https://broker.test"
@@ -67,6 +69,9 @@ class Mesh:
     def again(self) -> SpiffeEngine:
         self.made.append(Watched(self))
         return self.made[-1]
+
+    def plan(self, wanted: LeaseRequest) -> Plan:
+        return planned(mesh(), self.authority.trust_domain, wanted)
 
     def detail(self) -> Detail:
         return mesh_detail()
@@ -145,7 +150,7 @@ def test_the_engine_keeps_the_contract(case: Case, tmp_path: Path) -> None:
 
 
 def issue(found: Mesh, detail: Detail, lease: str = "lse_1", life: timedelta = timedelta(minutes=5)) -> Issued:
-    plan = found.engine.plan(detail, lease, found.at + timedelta(seconds=10), agent=AGENT)
+    plan = found.plan(LeaseRequest(lease, detail, found.at + timedelta(seconds=10), AGENT))
     return asyncio.run(found.engine.issue(plan, found.at + life))
 
 
@@ -208,7 +213,7 @@ def test_many_audiences_are_a_list(tmp_path: Path) -> None:
 def test_an_svid_ends_by_expiry_alone(tmp_path: Path) -> None:
     found = target(tmp_path)
     issued = issue(found, mesh_detail())
-    plan = found.engine.plan(mesh_detail(), "lse_1", found.at, agent=AGENT)
+    plan = found.plan(LeaseRequest("lse_1", mesh_detail(), found.at, AGENT))
     asyncio.run(found.engine.revoke(plan, None))
     assert plan.revocation is Revocation.BY_EXPIRY
     assert found.certified(issued)  # so a revoke may not say that it is closed
@@ -233,30 +238,30 @@ def test_an_svid_ends_by_expiry_alone(tmp_path: Path) -> None:
 def test_a_name_that_the_broker_did_not_make_is_refused(tmp_path: Path, agent: str) -> None:
     found = target(tmp_path)
     with pytest.raises(DeniedError):
-        found.engine.plan(mesh_detail(), "lse_1", found.at, agent=agent)
+        found.plan(LeaseRequest("lse_1", mesh_detail(), found.at, agent))
 
 
 def test_a_token_for_nobody_is_refused(tmp_path: Path) -> None:
     found = target(tmp_path)
     with pytest.raises(UnknownDetailError):
-        found.engine.plan(mesh_detail(audiences=[]), "lse_1", found.at, agent=AGENT)
+        found.plan(LeaseRequest("lse_1", mesh_detail(audiences=[]), found.at, AGENT))
 
 
 def test_a_detail_of_another_type_is_refused(tmp_path: Path) -> None:
     found = target(tmp_path)
     with pytest.raises(UnknownDetailError):
-        found.engine.plan(Detail("postgres", "mesh", ()), "lse_1", found.at, agent=AGENT)
+        found.plan(LeaseRequest("lse_1", Detail("postgres", "mesh", ()), found.at, AGENT))
 
 
 def test_a_trust_domain_that_was_changed_issues_nothing(tmp_path: Path) -> None:
     found = target(tmp_path)
-    plan = found.engine.plan(mesh_detail(), "lse_1", found.at + timedelta(seconds=10), agent=AGENT)
+    plan = found.plan(LeaseRequest("lse_1", mesh_detail(), found.at + timedelta(seconds=10), AGENT))
     other = FileAuthority(tmp_path / "keys", FileSealer(b"k" * 32), "other.test", found.now)
     changed = SpiffeEngine(mesh(), None, authority=other, issuer=ISSUER, clock=found.now)
     with pytest.raises(EngineRefusedError):
         asyncio.run(changed.issue(plan, found.at + timedelta(minutes=5)))
     with pytest.raises(DeniedError):
-        changed.plan(mesh_detail(), "lse_2", found.at, agent=AGENT)
+        planned(mesh(), "other.test", LeaseRequest("lse_2", mesh_detail(), found.at, AGENT))
 
 
 @pytest.mark.parametrize(

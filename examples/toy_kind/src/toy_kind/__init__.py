@@ -10,9 +10,10 @@ from pathlib import Path
 from remit.core import orders
 from remit.core.scope import Field
 from remit.core.secret import Secret
+from remit.core.task import Plan, Revocation
 from remit.errors import InvalidRequestError
 from remit.ports import Engine, Resource
-from remit.ports.kind import EngineContext, Kind
+from remit.ports.kind import EngineContext, Kind, LeaseRequest
 
 
 def folder(resource: Resource) -> Path:
@@ -35,6 +36,12 @@ def _engine(resource: Resource, secret: Secret | None, context: EngineContext) -
     return CabinetEngine(folder(resource), context.clock, context.random)
 
 
+def _plan(resource: Resource, context: EngineContext, wanted: LeaseRequest) -> Plan:
+    """Name the key after its lease; a plan is written down where no engine is."""
+    undo = {"folder": str(folder(resource))}
+    return Plan(f"key_{wanted.id}", wanted.detail, undo, wanted.issue_by, Revocation.BY_NAME)
+
+
 KIND = Kind(
     name="toy",
     table={
@@ -47,5 +54,6 @@ KIND = Kind(
     docs="https://cabinets.example/remit",
     check=_check,
     engine=_engine,
+    plan=_plan,
     keyless=True,
 )

@@ -8,7 +8,7 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
-from remit.core.scope import Detail, dump
+from remit.core.scope import dump
 from remit.core.secret import Secret
 from remit.core.task import Plan, Revocation
 from remit.errors import EngineError, EngineRefusedError
@@ -22,10 +22,6 @@ class CabinetEngine:
 
     def __init__(self, folder: Path, clock: Clock, random: Callable[[int], bytes]) -> None:
         self._folder, self._clock, self._random = folder, clock, random
-
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
-        """Name the key after its lease."""
-        return Plan(f"key_{lease_id}", detail, {"folder": str(self._folder)}, issue_by, self.revocation)
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Write the key; a file that is there already is never written over."""

@@ -11,9 +11,10 @@ from remit.core import orders
 from remit.core.fields import is_loopback
 from remit.core.scope import Field
 from remit.core.secret import Secret
+from remit.core.task import Plan
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.ports import Engine, Resource
-from remit.ports.kind import EngineContext, Kind, PortAccess
+from remit.ports.kind import EngineContext, Kind, LeaseRequest, PortAccess
 
 HERE = "127.0.0.1"
 PORT = 5432
@@ -55,6 +56,12 @@ def _engine(resource: Resource, secret: Secret | None, context: EngineContext) -
     from remit.kinds.postgres.engine import PostgresEngine
 
     return PostgresEngine(resource, secret, clock=context.clock, random=context.random)
+
+
+def _plan(resource: Resource, context: EngineContext, wanted: LeaseRequest) -> Plan:
+    from remit.kinds.postgres.plan import plan
+
+    return plan(resource, context, wanted)
 
 
 def _address(resource: Resource) -> tuple[str, int]:
@@ -99,5 +106,6 @@ KIND = Kind(
     check=_check,
     access=PortAccess(PORT, _address, local),
     engine=_engine,
+    plan=_plan,
     inspects=True,
 )

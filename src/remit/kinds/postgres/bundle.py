@@ -11,7 +11,6 @@ Rules:
   only keeps brokers from disturbing each other: correct it is without, and it is waited for briefly.
 - A bundle is dropped under the lock on the role that joining takes as well: nobody joins one that is going.
 - ``CHECK`` says in one digest what a bundle may do now; issuing compares it with the plan's in its own transaction.
-- ``lower`` translates a detail and compares nothing: ``core.scope`` alone compares authority.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from dataclasses import dataclass
 from asyncpg import LockNotAvailableError, PostgresError
 
 from remit.core.scope import Detail
-from remit.errors import EngineRefusedError, UnknownDetailError
+from remit.errors import EngineRefusedError
 from remit.kinds.postgres.connections import CONCURRENT, Connection, Record, code, quoted
+from remit.kinds.postgres.plan import Power, lower
 
 LOCK_SPACE = 0x72656D69  # "remi": advisory locks of bundles, key 0
 GENERATIONS = 16
-VERBS = {"select": "SELECT", "insert": "INSERT", "update": "UPDATE", "delete": "DELETE"}
 
 _LOCK = f"SET LOCAL lock_timeout = 300; SELECT pg_advisory_xact_lock({LOCK_SPACE}, 0)"
 _WAIT = "SET LOCAL lock_timeout = 1000"
@@ -101,35 +100,6 @@ WHERE b.rolname LIKE (SELECT format('remit!_b!_%s!_%%', oid) FROM pg_database WH
   SELECT FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member
   WHERE m.roleid = b.oid AND NOT m.admin_option AND r.rolname <> session_user)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Power:
-    """What one table may suffer: verbs on all of it when ``columns`` is None, else on those columns."""
-
-    schema: str
-    table: str
-    verbs: tuple[str, ...]
-    columns: tuple[str, ...] | None
-
-    def privileges(self, columns: Sequence[str]) -> str:
-        """Return the verbs as GRANT takes them; ``columns`` are its columns, quoted."""
-        within = f" ({', '.join(columns)})" if columns else ""
-        return ", ".join(f"{verb}{within}" for verb in self.verbs)
-
-
-def lower(detail: Detail) -> tuple[Power, ...]:
-    """Translate a detail into PostgreSQL's terms, or raise UnknownDetailError."""
-    if detail.type != "postgres":
-        raise UnknownDetailError("this resource takes details of type `postgres` only")
-    actions = detail.texts("actions")
-    columns = detail.get("columns")
-    limited: dict[str, tuple[str, ...]] = dict(columns) if isinstance(columns, tuple) else {}
-    if limited and "delete" in actions:
-        raise UnknownDetailError("`columns` cannot limit `delete`", help="ask for `delete` in a detail of its own")
-    verbs = tuple(VERBS[action] for action in actions)
-    split = [(table, table.partition(".")) for table in detail.texts("tables")]
-    return tuple(Power(schema, name, verbs, limited.get(table)) for table, (schema, _, name) in split)
 
 
 @dataclass(frozen=True, slots=True)

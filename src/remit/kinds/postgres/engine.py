@@ -12,25 +12,21 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
-from remit.core.scope import Detail
 from remit.core.secret import Secret
 from remit.core.task import Plan, Revocation
-from remit.errors import EngineError, EngineRefusedError, InvalidRequestError
+from remit.errors import EngineError, EngineRefusedError
 from remit.kinds.postgres import close as postgres_close
 from remit.kinds.postgres import inspect as postgres_inspect
 from remit.kinds.postgres import target
 from remit.kinds.postgres.batches import LeaseBatches, PlannedRole, drop_empty
-from remit.kinds.postgres.bundle import drop_idle, lower
+from remit.kinds.postgres.bundle import drop_idle
 from remit.kinds.postgres.connections import Connections
 from remit.kinds.postgres.scram import PasswordPool, iterations
 from remit.ports import Clock, Finding, Issued, Resource
-
-_LEASE = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
 class PostgresEngine:
@@ -47,14 +43,6 @@ class PostgresEngine:
         self._connections = Connections(self._target, secret, clock)
         self._batches = LeaseBatches(self._connections, clock, random)
         self._waited: postgres_close.Waited = {}
-
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
-        """Name the role after the lease; InvalidRequestError or UnknownDetailError when that is impossible."""
-        if not _LEASE.fullmatch(lease_id):
-            raise InvalidRequestError("the id of a lease is letters, digits, `_` and `-`")
-        lower(detail)
-        undo = {"destination": self._resource.destination, "role": f"remit_{lease_id}"}
-        return Plan(f"remit_{lease_id}", detail, undo, issue_by, self.revocation)
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Create the role; EngineError when it may exist or not, EngineRefusedError when asking again is no use."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from remit.core.scope import Detail
 from remit.kinds.postgres import target
-from remit.kinds.postgres.bundle import Power, lower
 from remit.kinds.postgres.connections import Connection, quoted
+from remit.kinds.postgres.plan import Power, lower
 from remit.ports import Finding, Resource
 
 OLDEST = 160_000

@@ -27,6 +27,7 @@ from remit.errors import DeniedError, EngineError, EngineRefusedError, InvalidRe
 from remit.jose import token
 from remit.ports import Clock, Issued, Resource
 from remit.ports.identity import Authority
+from remit.ports.kind import LeaseRequest
 
 SERIAL = 16  # octets, RFC 5280 §4.1.2.2: at most 20, and not negative
 
@@ -53,6 +54,29 @@ def lower(detail: Detail) -> tuple[bool, tuple[str, ...]]:
     return "x509" in actions, audiences if "jwt" in actions else ()
 
 
+def plan(resource: Resource, trust_domain: str, wanted: LeaseRequest) -> Plan:
+    """Name the SVID after agent and lease; DeniedError for an agent whose name the broker did not make."""
+    lower(wanted.detail)
+    named, domain = wanted.agent, resource.destination.removeprefix("spiffe://")
+    if not named.startswith("spiffe://"):
+        raise DeniedError("an agent that is not named by a SPIFFE ID has no SVID")
+    theirs = spiffe.parse(named).domain
+    if theirs != domain or theirs != trust_domain:
+        raise DeniedError(
+            f"the broker is not the authority of `{theirs}`", help="that trust domain issues its own SVIDs"
+        )
+    _task_of(named)
+    return Plan(f"{named}#{wanted.id}", wanted.detail, {}, wanted.issue_by, SpiffeEngine.revocation)
+
+
+def _task_of(agent: str) -> tuple[str, str]:
+    """Return task and grant of a name that the broker made."""
+    match spiffe.parse(agent).path.split("/"):
+        case ["", "task", task, grant]:
+            return task, grant
+    raise DeniedError("the broker issues SVIDs for names alone that it made itself")
+
+
 class SpiffeEngine:
     """Issues SVIDs. Satisfies Engine; what it made cannot be taken back, and ends by itself."""
 
@@ -67,12 +91,6 @@ class SpiffeEngine:
         self._domain = resource.destination.removeprefix("spiffe://")
         self._authority, self._issuer, self._clock = authority, issuer, clock
         self._made: dict[str, datetime] = {}  # names until their issue_by: after that, none is issued again
-
-    def plan(self, detail: Detail, lease_id: str, issue_by: datetime, *, agent: str) -> Plan:
-        """Name the SVID after agent and lease; DeniedError for an agent whose name the broker did not make."""
-        lower(detail)
-        self._task_of(agent)
-        return Plan(f"{agent}#{lease_id}", detail, {}, issue_by, self.revocation)
 
     async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
         """Make what the detail asks for: an X.509-SVID with a new key, a JWT-SVID, or both."""
@@ -97,20 +115,6 @@ class SpiffeEngine:
     async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
         """Do nothing: an SVID ends at its time, and the broker counts it as outstanding until then."""
 
-    def _task_of(self, agent: str) -> tuple[str, str]:
-        """Return task and grant of a name that the broker made."""
-        if not agent.startswith("spiffe://"):
-            raise DeniedError("an agent that is not named by a SPIFFE ID has no SVID")
-        named = spiffe.parse(agent)
-        if named.domain != self._domain or named.domain != self._authority.trust_domain:
-            raise DeniedError(
-                f"the broker is not the authority of `{named.domain}`", help="that trust domain issues its own SVIDs"
-            )
-        match named.path.split("/"):
-            case ["", "task", task, grant]:
-                return task, grant
-        raise DeniedError("the broker issues SVIDs for names alone that it made itself")
-
     def _certificate(self, agent: str, lease_id: str, end: datetime) -> Mapping[str, str | Secret]:
         key = ec.generate_private_key(ec.SECP256R1())
         public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -122,7 +126,7 @@ class SpiffeEngine:
         }
 
     def _token(self, agent: str, lease_id: str, audiences: Sequence[str], now: datetime, end: datetime) -> Secret:
-        task, grant = self._task_of(agent)
+        task, grant = _task_of(agent)
         claims = {
             "iss": self._issuer,
             "sub": agent,

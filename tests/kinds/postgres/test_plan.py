@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from remit.core.scope import Detail, detail_le, parse_detail
 from remit.errors import UnknownDetailError
-from remit.kinds.postgres.bundle import Power, lower
+from remit.kinds.postgres.plan import Power, lower
 
 Right = tuple[str, str | None, str]
 
