@@ -1,0 +1,26 @@
+"""Whether a peer is one of our own processes: such a one has no business with the operator's socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    """Return whether a process is another, or descends from it; one of which this cannot be told does.
+
+    ``pid`` is that of SO_PEERCRED: 0 for a process of a pid namespace that is not ours, nor beneath ours.
+    """
+    line = _line(pid)
+    return ancestor in line or line[-1] != 0 or pid == 0 or line != _line(pid)
+
+
+def _line(pid: int) -> tuple[int, ...]:
+    """Return a process and its ancestors, and 0 at the end unless one could not be looked up."""
+    line = [pid]
+    while line[-1] > 0:
+        try:
+            stat = Path(f"/proc/{line[-1]}/stat").read_bytes()
+        except OSError:
+            break
+        line.append(int(stat.rpartition(b")")[2].split()[1]))
+    return tuple(line)
