@@ -88,15 +88,14 @@ def whole(plane: Plane) -> AppDeps:
     policies.broker = plane.broker
     authority = FileAuthority(keys, sealer, "remit.test", clock)
     tokens = FileKeyring(keys, sealer, "token", "ES256", overlap=OVERLAP, clock=clock)
-    plane.verifier.keys.replace(tokens.signer, tokens.public_jwks())
+    plane.turned(tokens.signer)
     events = FileKeyring(keys, sealer, "events", "RS256", clock=clock)
     issuer = plane.verifier.issuer
     transmitter = Transmitter(
         EventStream(plane.broker.sessions), issuer, events, [StreamReceiver("siem", "https://siem.test", lambda: SHOWS)]
     )
-    known = plane.verifier.keys
     rings = {
-        "token": KeyRing(tokens, lambda: known.replace(tokens.signer, tokens.public_jwks())),
+        "token": KeyRing(tokens, lambda: plane.turned(tokens.signer, tokens.public_jwks()[1:])),
         "spiffe": KeyRing(authority),
     }
     identity = consent_driver.identity(consent_driver.Issuer(plane.world))

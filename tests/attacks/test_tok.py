@@ -262,14 +262,14 @@ def test_a_key_is_good_until_its_tokens_have_ended_and_a_revoked_one_for_nothing
 
     async def scene(plane: Plane, agent: Agent) -> None:
         def turned() -> None:
-            plane.verifier.keys.replace(ring.signer, ring.public_jwks())
+            plane.turned(ring.signer, ring.public_jwks()[1:])
 
         async def signed() -> str:
             form = {"grant_type": EXCHANGE, "subject_token": agent.token, "subject_token_type": ACCESS_TOKEN}
             agent.token = (await plane.exchange(agent, form)).json()["access_token"]
             return agent.token
 
-        plane.verifier.keys.replace(ring.signer, [*ring.public_jwks(), plane.signer.public_jwk()])
+        plane.turned(ring.signer, [plane.signer.public_jwk()])
         first = await signed()
         ring.rotate()
         turned()

@@ -145,20 +145,17 @@ def test_grants_that_earlier_runs_held_by_a_channel_end_and_with_a_root_its_task
     run(body())
 
 
-def test_the_status_list_is_sent_anew_only_when_something_ended(world: World) -> None:
+def test_a_place_of_the_status_list_is_free_once_its_grant_has_ended(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker, jkt="k" * 43)
-        there = await broker.status_places()
-        assert there is not None
-        assert list(there.places) == [root.status]
-        assert await broker.status_places(there.ends) is None
+        ends = broker.ends
+        assert broker.places() == [root.status]
         told = broker.notices()
         await broker.revoke(OPERATOR, root.id)
         assert (await anext(told)).grants == {root.id}
-        after = await broker.status_places(there.ends)
-        assert after is not None
-        assert list(after.places) == []
+        assert broker.places() == []
+        assert broker.ends > ends
 
     run(body())
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from remit import jose
+from remit.broker import notices
 from remit.compose.key_rings import OVERLAP, KeyRing, KeyRings
 from remit.compose.serving import Edges
 from remit.config.sections import AuditSection
@@ -77,7 +78,7 @@ def test_a_rotation_is_seen_at_once_by_all_who_sign_verify_and_publish(tmp_path:
         assert await published(client) == [answer["signing"], first]
         assert claims_of(edges.authority.verifier, old).grant
         new = await a_token(edges, client, Agent())
-        assert edges.authority.verifier.keys.signer.kid == answer["signing"]
+        assert headed(new)["kid"] == answer["signing"]
         assert claims_of(edges.authority.verifier, new).grant
         assert await events(client) == [
             ("key.rotate", "allow", "token", first),
@@ -99,6 +100,25 @@ def test_a_revoked_key_takes_its_tokens_with_it_at_once(tmp_path: Path) -> None:
             claims_of(edges.authority.verifier, old, expired=True)
         assert claims_of(edges.authority.verifier, await a_token(edges, client, Agent())).grant
         assert (await events(client))[-1] == ("key.revoke", "done", "token", answer["signing"])
+
+    serving(configured(tmp_path), body)
+
+
+def test_a_key_is_revoked_only_once_every_edge_has_the_keys_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "WAIT", 30.0)
+
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        (first,) = await published(client)
+        told = edges.application.broker.notices()
+        asking = asyncio.create_task(client.post(f"/v1/keys/token/{first}/revoke"))
+        assert [jwk["kid"] for jwk in (await anext(told)).token_keys or ()] == await published(client) != [first]
+        assert await asyncio.wait({asking}, timeout=0.2) == (set(), {asking})
+        assert [event[1] for event in await events(client)] == ["allow"]
+        done = asyncio.ensure_future(anext(told))
+        assert (await asking).status_code == 200
+        done.cancel()
 
     serving(configured(tmp_path), body)
 

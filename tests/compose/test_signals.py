@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from remit.compose import signals
 from remit.compose.signals import ConfiguredSignals
 from remit.config import settings
 from remit.config.settings import Settings
 from remit.errors import InvalidRequestError, RemitError
-from remit.keys.signers import FileSigner
 from remit.sessions.events import EventIssuer
 from remit.sessions.transmitter import EventStream, Transmitter
 from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
+from tests.support.signing import Ring
 
 OTHER = "https://transmitter.test"
 HUMANS = {URL: EventIssuer(issuer(), frozenset({"remit"}), about=URL)}
@@ -163,17 +162,6 @@ def test_others_can_not_have_read_the_token(token: str) -> None:
 
 
 # -- what is built of it --------------------------------------------------------------------------------------------
-
-
-class Ring:
-    """One key."""
-
-    def __init__(self) -> None:
-        self.signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
-
-    def public_jwks(self) -> list[Mapping[str, str]]:
-        """Return the key."""
-        return [self.signer.public_jwk()]
 
 
 class Refusing(BaseHTTPRequestHandler):

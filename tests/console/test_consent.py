@@ -19,7 +19,6 @@ from remit.oauth.authorization_requests import MAX_KEPT
 from remit.oauth.clients import Registry
 from remit.ports.identity import Registered
 from remit.web.authentication import TokenAuth
-from remit.web.verifier import Keys, Verifier
 from tests.broker.asking import kept
 from tests.broker.world import SEARCH
 from tests.console.visits import DETAIL, approved, visited
@@ -70,9 +69,7 @@ def test_over_tls_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
 
     async def played(app: App) -> None:
         made = app.made
-        keys = Keys(made.signer, [made.signer.public_jwk()])
-        known = made.verifier
-        verifier = Verifier(made.broker, keys, "https://remit.test", known.clock, known.nonces, known.pending)
+        verifier = replace(made.verifier, issuer="https://remit.test")
         served, web = (
             build(replace(made.deps, verifier=verifier)),
             TokenAuth(frozenset({"remit.test"}), verifier.holder),

@@ -6,10 +6,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from remit import jose
-from remit.oauth import wellknown
+from remit.jose import status
 from tests.support import status_reader
 
-GOOD = status_reader.compress(wellknown.live(range(0, 4_096, 3), 4_096))
+GOOD = status_reader.compress(status.live(range(0, 4_096, 3), 4_096))
 
 
 def read(lst: str) -> bytes | None:

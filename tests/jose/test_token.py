@@ -17,7 +17,7 @@ from remit.core.request import Binding, Bounds, GrantRequest
 from remit.core.task import Grant, Subject, Task, nothing, open_task
 from remit.errors import AudienceError, TokenError
 from remit.jose import token as tokens
-from remit.jose.token import TokenParams
+from remit.jose.token import TokenSpec
 from remit.keys.signers import FileSigner
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ def view(task: Task, grant: Grant) -> GrantView:
 
 def content(par_hash: str | None = JKT) -> dict[str, object]:
     task, grant = family()
-    return tokens.claims(view(task, grant), TokenParams(ISSUER, "tok_1", NOW, par_hash))
+    return tokens.claims(view(task, grant), TokenSpec(par_hash=par_hash), ISSUER, "tok_1", NOW)
 
 
 def minted(**changes: object) -> str:
@@ -118,7 +118,7 @@ def test_a_token_lives_ten_minutes() -> None:
 def test_a_token_never_outlives_its_grant() -> None:
     task, grant = family()
     grant = replace(grant, expires_at=NOW + timedelta(seconds=90))
-    assert life(tokens.claims(view(task, grant), TokenParams(ISSUER, "t", NOW))) == 90
+    assert life(tokens.claims(view(task, grant), TokenSpec(), ISSUER, "t", NOW)) == 90
 
 
 @pytest.mark.parametrize("seconds", [599, 0, -5])
@@ -197,7 +197,7 @@ def test_how_the_human_was_proven_is_told() -> None:
     task = nothing("task_1").apply(
         open_task("task_1", "grt_1", subject, replace(wanted(0), purpose="draft"), GrantContext("planner"), NOW)
     )
-    told = tokens.claims(view(task, task.grant("grt_1")), TokenParams(ISSUER, "t", NOW))
+    told = tokens.claims(view(task, task.grant("grt_1")), TokenSpec(), ISSUER, "t", NOW)
     assert (told["acr"], told["auth_time"], told["amr"]) == (
         "urn:test:strong",
         int(NOW.timestamp()),
@@ -207,23 +207,20 @@ def test_how_the_human_was_proven_is_told() -> None:
 
 def test_a_grant_with_a_place_in_the_status_list_names_it() -> None:
     task, grant = family()
-    told = tokens.claims(view(task, replace(grant, status=412)), TokenParams(ISSUER, "t", NOW))
+    told = tokens.claims(view(task, replace(grant, status=412)), TokenSpec(), ISSUER, "t", NOW)
     assert told["status"] == {"status_list": {"idx": 412, "uri": f"{ISSUER}/oauth/status/1"}}
 
 
 def test_a_token_that_is_bound_to_a_certificate_ends_with_it() -> None:
     task, grant = family()
     grant = replace(grant, binding=Binding(x5t=JKT))
-    told = tokens.claims(view(task, grant), TokenParams(ISSUER, "t", NOW, until=NOW + timedelta(seconds=30)))
+    told = tokens.claims(view(task, grant), TokenSpec(until=NOW + timedelta(seconds=30)), ISSUER, "t", NOW)
     assert (told["cnf"], life(told)) == ({"x5t#S256": JKT}, 30)
 
 
 def test_a_token_can_be_for_another_audience() -> None:
     task, grant = family()
-    assert (
-        tokens.claims(view(task, grant), TokenParams(ISSUER, "t", NOW, audience="http://gateway"))["aud"]
-        == "http://gateway"
-    )
+    assert tokens.claims(view(task, grant), TokenSpec("http://gateway"), ISSUER, "t", NOW)["aud"] == "http://gateway"
 
 
 def test_no_more_than_ten_actors_are_named() -> None:
@@ -234,7 +231,7 @@ def test_no_more_than_ten_actors_are_named() -> None:
         task = task.apply(
             task.delegate(f"grt_{level - 1}", f"grt_{level}", wanted(15 - level), GrantContext(f"a{level}"), NOW)
         )
-    act, named = tokens.claims(view(task, task.grant("grt_14")), TokenParams(ISSUER, "t", NOW))["act"], []
+    act, named = tokens.claims(view(task, task.grant("grt_14")), TokenSpec(), ISSUER, "t", NOW)["act"], []
     while isinstance(act, dict):
         named.append(act["sub"])
         act = act.get("act")

@@ -10,11 +10,12 @@ from remit.core.audit import ungrouped
 from remit.core.principal import Holder
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.errors import BudgetError, DeniedError, NotFoundError, RevokedError, UnavailableError
+from remit.errors import BudgetError, DeniedError, NotFoundError, RevokedError, TokenError, UnavailableError
+from remit.jose.token import TokenSpec
 from remit.link import roles
-from remit.ports.broker import Outcome, Use
+from remit.ports.broker import Notice, Outcome, Use
 from tests.broker.world import OPERATOR, SEARCH, World, child, holder, run
-from tests.link.two_ends import linked
+from tests.link.two_ends import linked, minting
 
 SEARCHED = Access("search", "GET", "/v1/search")
 OFTEN = {**SEARCH, "uses": 1_000}
@@ -104,6 +105,46 @@ def test_a_worker_says_nothing_beyond_its_role(world: World) -> None:
                 await web.broker.target("search")
             with pytest.raises(NotFoundError):
                 await web.broker.tasks(Holder("task_1", other.id))
+
+    run(body())
+
+
+def test_a_worker_names_the_holder_of_a_token_that_it_was_shown(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = [await world.opened(broker, SEARCH, depth=2, fan_out=2, jkt=jkt * 43) for jkt in "ab"]
+        tokens = minting(world, broker)
+        text = (await tokens.mint(root.id, TokenSpec())).text
+        async with linked(world, broker, roles.WEB, tokens) as web:
+            with pytest.raises(NotFoundError):
+                await web.broker.mint(root.id, TokenSpec())
+            await web.broker.refuse_token(text, TokenError())  # it tells of nothing
+            with pytest.raises(NotFoundError):
+                await web.broker.grant(root.id)
+            assert await web.broker.token_grant(text) == await broker.grant(root.id)
+            shown = await web.broker.present(text)
+            assert shown == holder(broker, root)
+            made = await web.broker.delegate(shown, root.id, child(SEARCH))
+            assert (await web.broker.mint(root.id, TokenSpec())).expires_in == 600
+            assert await web.broker.grant(made.id) == made
+            with pytest.raises(NotFoundError):
+                await web.broker.mint(other.id, TokenSpec())
+        async with linked(world, broker, roles.EDGE, tokens) as edge:
+            assert await edge.broker.present(text) == shown
+            with pytest.raises(DeniedError):
+                await edge.broker.mint(root.id, TokenSpec())
+
+    run(body())
+
+
+def test_new_keys_are_taken_over_before_that_is_reported(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        tokens = minting(world, broker)
+        async with linked(world, broker, roles.WEB, tokens) as web:
+            tokens.keys_changed()
+            assert await broker.acted_on()
+            assert web.heard.notices == [Notice(token_keys=await tokens.token_keys())]
 
     run(body())
 

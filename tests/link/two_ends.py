@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from remit.broker import Broker
 from remit.broker.pending import PendingMemory
+from remit.broker.tokens import GrantTokens
 from remit.core.secret import Secret
 from remit.link import roles
 from remit.link.authority import AuthorityEnd, serve
@@ -17,6 +18,7 @@ from remit.link.worker import LinkSockets, WorkerEnd, connect, pair
 from remit.ports.broker import Notice
 from remit.ports.runs import RedeemedRun
 from tests.broker.world import World
+from tests.support.signing import Ring
 
 
 @dataclass
@@ -69,10 +71,12 @@ class TwoEnds:
 
 
 @asynccontextmanager
-async def linked(world: World, broker: Any, role: WorkerRole = roles.EDGE) -> AsyncIterator[TwoEnds]:
+async def linked(
+    world: World, broker: Any, role: WorkerRole = roles.EDGE, tokens: GrantTokens | None = None
+) -> AsyncIterator[TwoEnds]:
     """Join a worker to the broker."""
     ours, theirs = pair()
-    end, gone, stuck = await served(world, broker, theirs, role)
+    end, gone, stuck = await served(world, broker, theirs, role, tokens)
     heard = Heard()
     link = await connect(ours, heard, lambda: gone.append("worker"))
     try:
@@ -82,11 +86,22 @@ async def linked(world: World, broker: Any, role: WorkerRole = roles.EDGE) -> As
         end.close()
 
 
+def minting(world: World, broker: Any) -> GrantTokens:
+    """Return what mints tokens of a broker's grants."""
+    pending, issuer = PendingMemory(lambda: world.now), "https://remit.test"
+    return GrantTokens(broker, Ring(), pending, issuer, lambda: world.now, lambda prefix: f"{prefix}_1", b"n" * 32)
+
+
 async def served(
-    world: World, broker: Any, theirs: LinkSockets, role: WorkerRole = roles.EDGE
+    world: World,
+    broker: Any,
+    theirs: LinkSockets,
+    role: WorkerRole = roles.EDGE,
+    tokens: GrantTokens | None = None,
 ) -> tuple[AuthorityEnd, list[str], list[AuthorityEnd]]:
     """Serve one end."""
     gone, stuck = list[str](), list[AuthorityEnd]()
-    ports = (broker, PendingMemory(lambda: world.now), Tickets(cast("Broker", broker)))
+    pending = PendingMemory(lambda: world.now)
+    ports = (broker, pending, tokens or minting(world, broker), Tickets(cast("Broker", broker)))
     end = await serve(theirs, role, broker, ports, stuck=stuck.append, ended=lambda _: gone.append("authority"))
     return end, gone, stuck

@@ -9,7 +9,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,21 +22,22 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit.broker import Broker
 from remit.broker.pending import PendingMemory
+from remit.broker.tokens import GrantTokens
 from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.principal import Claims, Holder, Right
 from remit.core.tree import root_of
-from remit.jose import token as tokens
 from remit.jose.proof import Nonces
+from remit.jose.token import check_audience
 from remit.keys.signers import FileSigner
-from remit.ports.pending import Pending
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import Listener, serve
 from remit.web.routes import AppDeps, Identity, Route
 from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World
 from tests.support.link import edge_of
+from tests.support.signing import Ring
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -108,7 +109,19 @@ class Plane:
     directory: Path
     listeners: list[Listener]
     clients: list[httpx.AsyncClient]
-    signer: FileSigner
+    tokens: GrantTokens
+    keys: Ring
+
+    @property
+    def signer(self) -> FileSigner:
+        """The key that signs tokens."""
+        return self.keys.signer
+
+    def turned(self, signer: FileSigner, earlier: Sequence[Mapping[str, str]] = ()) -> None:
+        """Let another key sign tokens from now on; ``earlier`` ones are published beside it."""
+        self.keys.signer, self.keys.earlier = signer, earlier
+        self.tokens.keys_changed()
+        self.verifier.keys.replace(self.keys.public_jwks())
 
     @property
     def endpoint(self) -> str:
@@ -188,7 +201,7 @@ class Plane:
 def claims_of(verifier: Verifier, token: str, *, expired: bool = False) -> Claims:
     """Return the claims of a token that this broker signed for itself."""
     found = verifier.keys.claims(token, verifier.issuer, verifier.clock(), expired=expired)
-    tokens.check_audience(found, {verifier.issuer})
+    check_audience(found, {verifier.issuer})
     return found
 
 
@@ -239,17 +252,24 @@ async def plane(
     broker = await world.ready()
     sock, ids = _tcp(), itertools.count()
     host = f"127.0.0.1:{sock.getsockname()[1]}"
-    signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
-    keys = Keys(signer, [signer.public_jwk()])
-    there = edge_of(broker)
-    pending: Pending = PendingMemory(lambda: world.now)
-    nonces = Nonces(b"k" * 32)
-    verifier = Verifier(there, keys, f"http://{host}", lambda: world.now, nonces, edge_of(pending), gateway)
+    there, issuer, pending, keys = edge_of(broker), f"http://{host}", PendingMemory(lambda: world.now), Ring()
+    tokens = GrantTokens(
+        broker, keys, pending, issuer, lambda: world.now, lambda prefix: f"{prefix}_{next(ids)}", b"k" * 32, gateway
+    )
+    verifier = Verifier(
+        there,
+        edge_of(tokens),
+        Keys(keys.public_jwks()),
+        issuer,
+        lambda: world.now,
+        Nonces(await tokens.nonce_key()),
+        edge_of(pending),
+        gateway,
+    )
     deps = AppDeps(
         there,
         broker.kinds,
         verifier,
-        lambda prefix: f"{prefix}_{next(ids)}",
         lambda: _checkpoint(world),
         identity or Identity(),
     )
@@ -259,7 +279,7 @@ async def plane(
         await serve(app, sock, TokenAuth(frozenset({host}), verifier.holder, "http://127.0.0.1:8471")),
     ]
     web = httpx.AsyncClient(base_url=f"http://{host}")
-    made = Plane(world, broker, verifier, deps, f"http://{host}", web, web, directory, listeners, [web], signer)
+    made = Plane(world, broker, verifier, deps, issuer, web, web, directory, listeners, [web], tokens, keys)
     made.control = made._client(directory / "control.sock")
     try:
         yield made

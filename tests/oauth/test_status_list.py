@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from remit import jose
 from remit.core import scope as scopes
 from remit.core.request import Binding, Bounds, GrantRequest
+from remit.jose import status
+from remit.jose.status import PLACES
 from remit.oauth import wellknown
-from remit.ports.broker import PLACES
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, World, holder
 from tests.oauth.plane import Agent, Plane, later, play
@@ -29,7 +30,7 @@ async def fetched(plane: Plane) -> dict[str, Any]:
     answer = await plane.web.get(LIST, headers={"accept": wellknown.MEDIA})
     assert (answer.status_code, answer.headers["content-type"]) == (200, wellknown.MEDIA)
     compact = jose.read(answer.text, frozenset({"typ", "alg", "kid"}))
-    assert compact.header["typ"] == wellknown.TYPE
+    assert compact.header["typ"] == status.TYPE
     keys = {key["kid"]: key for key in (await plane.web.get("/oauth/jwks")).json()["keys"]}
     jose.public_key(keys[str(compact.header["kid"])]).verify(compact)
     claims: dict[str, Any] = json.loads(compact.payload)
@@ -57,7 +58,7 @@ async def family(plane: Plane) -> list[Agent]:
 def test_a_token_that_was_just_made_is_valid_in_the_list(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         for agent in await family(plane):
-            assert await state(plane, agent) == wellknown.VALID
+            assert await state(plane, agent) == status.VALID
 
     play(tmp_path, scene)
 
@@ -76,7 +77,7 @@ def test_a_revoked_subtree_is_invalid_at_the_next_fetch_and_nothing_else_is(tmp_
         await fetched(plane)
         await plane.call(root, "POST", "/oauth/revoke", data={"token": child.token})
         found = [await state(plane, agent) for agent in (root, child, grandchild)]
-        assert found == [wellknown.VALID, wellknown.INVALID, wellknown.INVALID]
+        assert found == [status.VALID, status.INVALID, status.INVALID]
 
     play(tmp_path, scene)
 
@@ -87,7 +88,7 @@ def test_a_grant_whose_time_is_up_is_invalid(tmp_path: Path) -> None:
         await plane.opened(root)
         await plane.delegated(root, child, ttl="60")
         later(plane, 61)
-        assert [await state(plane, agent) for agent in (root, child)] == [wellknown.VALID, wellknown.INVALID]
+        assert [await state(plane, agent) for agent in (root, child)] == [status.VALID, status.INVALID]
 
     play(tmp_path, scene)
 
@@ -95,7 +96,7 @@ def test_a_grant_whose_time_is_up_is_invalid(tmp_path: Path) -> None:
 def test_a_list_is_good_for_its_ttl_and_says_so(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         claims = await fetched(plane)
-        assert claims["exp"] - claims["iat"] == claims["ttl"] == wellknown.TTL
+        assert claims["exp"] - claims["iat"] == claims["ttl"] == status.TTL
         assert claims["iat"] == int(plane.world.now.timestamp())
 
     play(tmp_path, scene)
@@ -171,11 +172,11 @@ def test_in_a_tree_of_ten_thousand_a_middle_node_takes_exactly_its_subtree_off_t
         assert len(broker._tasks.places()) == 10_001 == len(set(broker._tasks.places()))
         ended = middles[50]
         await broker.revoke(holder(broker, root), ended.id)
-        packed = status_reader.decompress(status_reader.compress(wellknown.live(broker._tasks.places(), PLACES)))
+        packed = status_reader.decompress(status_reader.compress(status.live(broker._tasks.places(), PLACES)))
         gone = {grant.id for grant in (ended, *leaves[ended.id])}
         for grant in (root, *middles, *(leaf for found in leaves.values() for leaf in found)):
             assert grant.status is not None
-            assert (status_reader.status(packed, 1, grant.status) == wellknown.INVALID) is (grant.id in gone)
+            assert (status_reader.status(packed, 1, grant.status) == status.INVALID) is (grant.id in gone)
         assert len(zlib.compress(packed, 9)) < 64 * 1024
         await broker.stop()
 
@@ -186,8 +187,8 @@ SIZE = 64
 
 
 def test_a_live_place_is_valid_and_every_other_invalid() -> None:
-    packed = wellknown.live([0, 9, 63], SIZE)
-    assert [place for place in range(SIZE) if status_reader.status(packed, 1, place) == wellknown.VALID] == [0, 9, 63]
+    packed = status.live([0, 9, 63], SIZE)
+    assert [place for place in range(SIZE) if status_reader.status(packed, 1, place) == status.VALID] == [0, 9, 63]
 
 
 @given(st.sampled_from([1, 2, 4, 8]), st.data())
@@ -200,14 +201,14 @@ def test_what_is_packed_is_read(bits: int, data: st.DataObject) -> None:
 
 @given(st.sets(st.integers(0, SIZE - 1)))
 def test_a_live_list_is_what_packing_it_would_give(places: set[int]) -> None:
-    statuses = [wellknown.VALID if place in places else wellknown.INVALID for place in range(SIZE)]
-    assert wellknown.live(places, SIZE) == status_reader.pack(statuses, 1)
+    statuses = [status.VALID if place in places else status.INVALID for place in range(SIZE)]
+    assert status.live(places, SIZE) == status_reader.pack(statuses, 1)
 
 
 @pytest.mark.parametrize("index", [-1, SIZE, 10**9])
 def test_a_place_beyond_the_list_is_not_valid(index: int) -> None:
     with pytest.raises(ValueError, match="not in the list"):
-        status_reader.status(wellknown.live([0], SIZE), 1, index)
+        status_reader.status(status.live([0], SIZE), 1, index)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +228,6 @@ def test_what_is_not_one_whole_list_is_refused(lst: str) -> None:
 
 
 def test_a_list_says_until_when_it_may_be_believed() -> None:
-    claims = wellknown.claims("https://remit.test/oauth/status/1", b"\xff", 1_000)
-    assert (claims["iat"], claims["exp"], claims["ttl"]) == (1_000, 1_000 + wellknown.TTL, wellknown.TTL)
-    assert wellknown.TTL <= 60
+    claims = status.claims("https://remit.test/oauth/status/1", b"\xff", 1_000)
+    assert (claims["iat"], claims["exp"], claims["ttl"]) == (1_000, 1_000 + status.TTL, status.TTL)
+    assert status.TTL <= 60

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from remit.broker import Broker
 from remit.broker.pending import PendingMemory
+from remit.broker.tokens import GrantTokens
 from remit.compose.app import build
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -26,7 +27,6 @@ from remit.core.secret import Secret
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
 from remit.ports import Resource
-from remit.ports.pending import Pending
 from remit.sdk import Place
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import Listener, serve
@@ -34,6 +34,7 @@ from remit.web.routes import AppDeps
 from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details
 from tests.support.link import edge_of
+from tests.support.signing import Ring
 
 T = TypeVar("T")
 
@@ -97,13 +98,12 @@ class Served:
         web.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{web.getsockname()[1]}"
         self.base = f"http://{host}"
-        signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
-        keys = Keys(signer, [dict(signer.public_jwk())])
-        nonces = Nonces(secrets.token_bytes(32))
-        there = edge_of(self.broker)
-        pending: Pending = PendingMemory(lambda: self.world.now)
-        verifier = Verifier(there, keys, self.base, lambda: self.world.now, nonces, edge_of(pending))
-        self.deps = AppDeps(there, self.broker.kinds, verifier, _new_id, self.checkpoint)
+        there, pending, ring = edge_of(self.broker), PendingMemory(lambda: self.world.now), Ring()
+        key = secrets.token_bytes(32)
+        tokens = GrantTokens(self.broker, ring, pending, self.base, lambda: self.world.now, _new_id, key)
+        keys, nonces = Keys(ring.public_jwks()), Nonces(key)
+        verifier = Verifier(there, edge_of(tokens), keys, self.base, lambda: self.world.now, nonces, edge_of(pending))
+        self.deps = AppDeps(there, self.broker.kinds, verifier, self.checkpoint)
         app = build(self.deps)
         self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
         self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier.holder, self.base)))

@@ -10,13 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from remit.core.audit import Event
 from remit.core.principal import Holder
-from remit.keys.signers import FileSigner
 from remit.sessions.transmitter import (
     MAX_EVENTS,
     SESSION_REVOKED,
@@ -30,6 +28,7 @@ from remit.sessions.transmitter import (
 )
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, play
+from tests.support.signing import Ring
 
 AT = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 EVENT = Event("task.close", AT, "done", task="task_1", lineage=("grt_1",), subject="https://idp.test#alice")
@@ -40,17 +39,6 @@ SIEM, SOC = (
 
 
 SHOWN = {"authorization": "Bearer t0ken"}
-
-
-class Ring:
-    """One key."""
-
-    def __init__(self) -> None:
-        self.signer = FileSigner(ec.generate_private_key(ec.SECP256R1()))
-
-    def public_jwks(self) -> list[Any]:
-        """Return the key."""
-        return [self.signer.public_jwk()]
 
 
 async def told_by(plane: Plane, *streams: StreamReceiver) -> httpx.AsyncClient:
@@ -80,7 +68,9 @@ def test_an_event_says_who_ended_what_in_fixed_words(tmp_path: Path, changes: di
         ring = Ring()
         told = Transmitter(EventStream(plane.broker.sessions), plane.verifier.issuer, ring, [SIEM])
         text = told.security_event_token(EndedTask(7, replace(EVENT, **changes)), SIEM)
-        read = jwt.decode(text, KeySet.import_key_set({"keys": ring.public_jwks()}), algorithms=["ES256"])
+        read = jwt.decode(
+            text, KeySet.import_key_set({"keys": [dict(jwk) for jwk in ring.public_jwks()]}), algorithms=["ES256"]
+        )
         body = read.claims["events"][SESSION_REVOKED]
         assert (body["initiating_entity"], body["event_timestamp"]) == (entity, int(AT.timestamp()))
         assert "no-secrets" not in json.dumps(read.claims)

@@ -50,7 +50,7 @@ async def counted(
     plane: Plane, agent: Agent, verify: Callable[[Plane, Agent], Awaitable[str]], *, known: bool = False
 ) -> Work:
     """Return the work of a verification that finds the right grant; ``known`` for a token that was seen before."""
-    plane.verifier.keys.replace(plane.signer, [plane.signer.public_jwk()])  # forget what is known to be signed
+    plane.verifier.keys.replace(plane.keys.public_jwks())  # forget what is known to be signed
     if known:
         await verify(plane, agent)
     work, before = Work(), sys.gettrace()

@@ -131,6 +131,14 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         """Begin to tell a worker of ends; ``stuck`` is called when it has not acted in time, and is to end it."""
         return self._tasks.notices.feed(stuck)
 
+    def publish(self, token_keys: Sequence[Mapping[str, str]]) -> None:
+        """Tell edges of keys that are published from now on, in place of those before."""
+        self._tasks.notices.publish(token_keys=token_keys)
+
+    async def acted_on(self) -> bool:
+        """Wait until edges have acted on what they were told, or are gone; False: one is not known to be."""
+        return await self._tasks.notices.acted_on()
+
     def line(self, grant_id: str) -> port.GrantLine | None:
         """Return where a grant hangs, live or ended; None: nobody knows it."""
         return self._tasks.line(grant_id)
@@ -198,9 +206,14 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
                 for grant_id in held:
                     await self._revoker.end(self._tasks.task(task.id), grant_id, "grant.revoke")
 
-    async def status_places(self, known: int | None = None) -> port.StatusPlaces | None:
-        ends = self._tasks.notices.ends
-        return None if ends == known else port.StatusPlaces(ends, self._tasks.places())
+    @property
+    def ends(self) -> int:
+        """How many grants have ended, or more."""
+        return self._tasks.notices.ends
+
+    def places(self) -> Sequence[int]:
+        """Return the places in the token status list of all grants that are live."""
+        return self._tasks.places()
 
     async def approvals(self, principal: Principal) -> list[port.ApprovalView]:
         return await self._approvals.seen(principal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 from remit.ports.broker import Notice
 
@@ -18,6 +19,7 @@ class Feed:
     def __init__(self, feeds: list[Feed], stuck: Callable[[], None] | None) -> None:
         self.grants: set[str] = set()
         self.resources: set[str] = set()
+        self.published: dict[str, Any] = {}  # what is published anew, by its name in a notice
         self.stuck = stuck
         self.waiting, self.idle = asyncio.Event(), asyncio.Event()
         self.idle.set()
@@ -29,11 +31,16 @@ class Feed:
         if not self.waiting.is_set():
             self.idle.set()
         await self.waiting.wait()
-        notice = Notice(frozenset(self.grants), frozenset(self.resources))
+        notice = Notice(frozenset(self.grants), frozenset(self.resources), **self.published)
         self.grants.clear()
         self.resources.clear()
+        self.published.clear()
         self.waiting.clear()
         return notice
+
+    def told(self) -> None:
+        self.idle.clear()
+        self.waiting.set()
 
     def close(self) -> None:
         """Tell it no more, and let nobody wait for it."""
@@ -55,8 +62,13 @@ class Notices:
         for feed in self._feeds if grants or resources else ():
             feed.grants |= grants
             feed.resources |= resources
-            feed.idle.clear()
-            feed.waiting.set()
+            feed.told()
+
+    def publish(self, **published: object) -> None:
+        """Tell of what is published anew, by its name in a notice; edges need but the newest."""
+        for feed in self._feeds:
+            feed.published |= published
+            feed.told()
 
     def feed(self, stuck: Callable[[], None] | None = None) -> Feed:
         """Begin to tell an edge; ``stuck`` is called when it has not acted in time, and is to see that it is gone."""

@@ -34,8 +34,8 @@ from remit.errors import (
     RevokedError,
     UnavailableError,
 )
+from remit.jose.status import PLACES
 from remit.ports import Clock, Spend, Store, Write
-from remit.ports.broker import PLACES
 
 UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
 LOOKS = 100  # whether a task has been read again, one commit apart

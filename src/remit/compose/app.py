@@ -10,20 +10,21 @@ from remit.control import administration
 from remit.control.approvals import ApprovalRoutes
 from remit.control.v1 import V1
 from remit.core.principal import Right
+from remit.jose.token import STATUS
 from remit.kinds.spiffe import bundle
 from remit.oauth.authorization_codes import ConsentFlows
 from remit.oauth.clients import Clients
 from remit.oauth.revocation import IssuedTokens
 from remit.oauth.token_endpoint import Exchange, TokenEndpoint
 from remit.oauth.token_requests import TokenIssuer
-from remit.oauth.wellknown import StatusList, WellKnown
+from remit.oauth.wellknown import AGGREGATION, WellKnown
 from remit.sessions import events
 from remit.web.middleware import Middleware
 from remit.web.routes import AppDeps, Route
 
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
-    tokens = TokenIssuer(deps.verifier, deps.new_id)
+    tokens = TokenIssuer(deps.verifier)
     clients, flows = Clients(deps.identity.workloads, deps.verifier), ConsentFlows(deps, tokens)
     grants = {**Exchange(deps, tokens).grant_types(), **flows.grant_types()}
     known, oauth = WellKnown(deps, grants, flows.metadata()), IssuedTokens(deps.broker, deps.verifier, clients)
@@ -32,7 +33,8 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate),
         Route("POST", "/oauth/revoke", oauth.revoke, authenticate=oauth.revoker),
         Route("POST", "/oauth/introspect", oauth.introspect, Right.ACT),
-        *StatusList(deps).routes(),
+        Route("GET", STATUS, known.status_list),
+        Route("GET", AGGREGATION, known.status_lists),
         *flows.routes(),
         Route("GET", "/oauth/jwks", known.jwks),
         Route("GET", "/.well-known/oauth-authorization-server", known.server),

@@ -14,6 +14,7 @@ from functools import partial
 
 import remit.compose.app as control
 from remit.broker.pending import PendingMemory
+from remit.broker.tokens import GrantTokens
 from remit.compose import wiring
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.listeners import bind_unix
@@ -40,17 +41,21 @@ class AuthorityRole:
 
     def __init__(self, app: Application) -> None:
         self.application, settings = app, app.settings
-        keys = Keys(app.tokens.signer, app.tokens.public_jwks())
-        nonces, gateway = Nonces(secrets.token_bytes(32)), settings.gateway.url if settings.gateway else None
-        pending = PendingMemory(app.clock)
-        self.verifier = Verifier(app.broker, keys, settings.issuer, app.clock, nonces, pending, gateway)
-        self.rings = key_rings(app, keys)
-        self.sender = Transmitter(app.ended, settings.issuer, app.events, app.signals.receivers) if app.events else None
+        issuer, gateway = settings.issuer, settings.gateway.url if settings.gateway else None
+        self.pending, nonces = PendingMemory(app.clock), secrets.token_bytes(32)
+        self.tokens = GrantTokens(
+            app.broker, app.tokens, self.pending, issuer, app.clock, wiring.new_id, nonces, gateway
+        )
+        keys = Keys(app.tokens.public_jwks())
+        self.verifier = Verifier(
+            app.broker, self.tokens, keys, issuer, app.clock, Nonces(nonces), self.pending, gateway
+        )
+        self.rings = key_rings(app, self.tokens, keys)
+        self.sender = Transmitter(app.ended, issuer, app.events, app.signals.receivers) if app.events else None
         self.deps = AppDeps(
             app.broker,
             app.broker.kinds,
             self.verifier,
-            wiring.new_id,
             app.checkpoint,
             app.identity,
             app.authority,
@@ -93,11 +98,16 @@ async def authority(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Au
         yield role
 
 
-def key_rings(app: Application, verifying: Keys) -> KeyRings:
-    """Return the key rings, with all that has to know when one rotates; ``verifying`` are the keys for tokens."""
+def key_rings(app: Application, tokens: GrantTokens, verifying: Keys) -> KeyRings:
+    """Return the key rings, with all that has to know when one rotates; ``verifying`` are the authority's own."""
+
+    def turned() -> None:
+        verifying.replace(app.tokens.public_jwks())
+        tokens.keys_changed()
+
     publish = partial(wiring.publish, app.settings.places.state, app.origin, app.notes, app.witness)
     rings = {
-        TOKEN: KeyRing(app.tokens, lambda: verifying.replace(app.tokens.signer, app.tokens.public_jwks())),
+        TOKEN: KeyRing(app.tokens, turned),
         AUDIT: KeyRing(app.notes, publish, app.broker.checkpoints.look),
         SPIFFE: KeyRing(app.authority),
     }

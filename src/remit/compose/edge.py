@@ -30,6 +30,7 @@ class EdgeRole:
 
     def __init__(self, deps: AppDeps, clock: Clock, federation: Federation | None = None) -> None:
         self._app, verifier = control.build(deps), deps.verifier
+        self._keys = verifier.keys
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.gateway = Gateway(
             deps.broker,
@@ -62,7 +63,8 @@ class EdgeRole:
         return (await listen.serve(self._app, sock, who, start=start, share=share)).close
 
     def noticed(self, notice: Notice) -> None:
-        """Pass on to what serves runs what ended and what changed."""
+        """Pass on to what serves runs what ended and what changed, and take over keys."""
+        self._keys.noticed(notice)
         self.gateway.noticed(notice)
         for server in self.sockets.values():
             server.noticed(notice)

@@ -39,27 +39,24 @@ _HASH = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)
-class TokenParams:
-    """What a token says beyond its grant."""
+class TokenSpec:
+    """What a token is to say beyond its grant."""
 
-    issuer: str
-    jti: str
-    now: datetime
-    par_hash: str | None = None  # digest of the parent's token, if there was one
     audience: str | None = None  # None: the issuer itself
+    par_hash: str | None = None  # digest of the parent's token, if there was one
     until: datetime | None = None  # the end of what it is bound to: a certificate's ``notAfter`` (RFC 8705)
 
 
-def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
+def claims(view: GrantView, spec: TokenSpec, issuer: str, jti: str, now: datetime) -> dict[str, Any]:
     """Return the claims of a grant's token (RFC 9068 §2.2), but for its details, whose JSON ``mint`` takes as it is."""
     grant, subject, act = view.grant, view.subject, dict[str, object]()
-    ends = min(grant.expires_at, params.now + LIFE, params.until or grant.expires_at)
+    ends = min(grant.expires_at, now + LIFE, spec.until or grant.expires_at)
     for actor in view.lineage[-MAX_ACTORS:]:  # its size must not grow with depth; the last is the current actor
         act = {"sub": actor.agent, "act": act} if act else {"sub": actor.agent}
-    status = {"status_list": {"idx": grant.status, "uri": params.issuer + STATUS}}
+    status = {"status_list": {"idx": grant.status, "uri": issuer + STATUS}}
     content: dict[str, object] = {
-        "iss": params.issuer,
-        "aud": params.audience or params.issuer,
+        "iss": issuer,
+        "aud": spec.audience or issuer,
         "sub": subject.sub,
         "acr": subject.acr,
         "auth_time": None if subject.auth_time is None else int(subject.auth_time.timestamp()),
@@ -67,9 +64,9 @@ def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
         "client_id": grant.agent,
         "act": act,
         "cnf": {"jkt": grant.binding.jkt} if grant.binding.x5t is None else {"x5t#S256": grant.binding.x5t},
-        "iat": int(params.now.timestamp()),
+        "iat": int(now.timestamp()),
         "exp": int(ends.timestamp()),
-        "jti": params.jti,
+        "jti": jti,
         "task": {
             "id": view.task,
             "grant": grant.id,
@@ -81,7 +78,7 @@ def claims(view: GrantView, params: TokenParams) -> dict[str, Any]:
         "del_depth": grant.level,
         "del_max_depth": grant.level + grant.bounds.depth,
         "status": None if grant.status is None else status,
-        "par_hash": params.par_hash,
+        "par_hash": spec.par_hash,
     }
     return {name: value for name, value in content.items() if value is not None}
 

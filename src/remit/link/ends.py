@@ -70,7 +70,7 @@ class EndsReader(Thread):
         if not acted.wait(GRACE):
             if notice.grants:
                 self._hears.sever(notice.grants)
-            if notice.resources:  # what was changed is forgotten by the loop alone
+            if notice != Notice(notice.grants):  # what was changed, or is published anew, the loop alone takes over
                 acted.wait()
         self._sock.sendall(frame(Acted(number)))
 

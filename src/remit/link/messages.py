@@ -22,11 +22,12 @@ from remit.ports.pending import Pending
 from remit.ports.reports import ReportPort
 from remit.ports.runs import RunPort
 from remit.ports.targets import DocumentPort, EnginePort
+from remit.ports.tokens import TokenPort
 
 # whose methods can be called over a link; a method's name stands in one of them
-PROTOCOLS: tuple[type, ...] = (BrokerPort, Pending, RunPort, ReportPort, EnginePort, DocumentPort)
+PROTOCOLS: tuple[type, ...] = (BrokerPort, Pending, TokenPort, RunPort, ReportPort, EnginePort, DocumentPort)
 MAX_CALL = 1 << 18  # bytes of a frame from a worker: a request of 64 KiB, read and written, is well below it
-MAX_ANSWER = 1 << 26  # of one from the authority, which is believed: a million places of the status list
+MAX_ANSWER = 1 << 26  # of one from the authority, which is believed
 MAX_USES = 256  # in a batch, of which a worker has one under way
 MAX_USES_OF_TASK = 64  # of these
 MAX_CALLS = 32  # that a worker may have unanswered

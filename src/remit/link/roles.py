@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from remit.core.principal import GrantView, Holder, Human, Operator, Right, Workload
+from remit.core.refresh import RefreshFamily
 from remit.errors import DeniedError, NotFoundError
 from remit.ports.broker import Rotated
 from remit.ports.runs import RedeemedRun
@@ -36,9 +37,10 @@ class WorkerRole:
 _EVERY = frozenset(
     {
         *("approvals", "ask", "attach", "check_acting", "close", "delegate", "deny", "find", "grant", "issue", "lease"),
-        *("look", "question", "renew", "resource", "resources", "revoke", "revoke_lease", "spend", "status_places"),
+        *("look", "question", "renew", "resource", "resources", "revoke", "revoke_lease", "spend"),
         *("step_up", "task", "tasks", "wait"),
         *("burn", "keep", "kept", "swap", "take"),
+        *("present", "token_grant", "refuse_token", "token_keys", "nonce_key", "status_list"),
         *("started", "failed", "logged"),
     }
 )
@@ -52,15 +54,16 @@ WEB = WorkerRole(
     _EVERY
     | {
         *("open", "to_open", "ask_to_open", "approve", "refuse", "signal", "refuse_signal"),
-        *("refresh_token", "issue_refresh_token", "rotate_refresh_token"),
+        *("mint", "refresh_token", "issue_refresh_token", "rotate_refresh_token"),
     },
     (Holder, Human, Workload),
 )
 
-LOOKS = frozenset({"grant", "check_acting", "deny", "target", "resource"})
+LOOKS = frozenset({"grant", "check_acting", "deny", "target", "resource", "mint", "present", "token_keys", "nonce_key"})
 WAITS = frozenset({"wait"})
 NAMING = frozenset({"grant_id", "parent_id", "own"})  # arguments that name a grant
-TELLING = frozenset({"redeem_run", "open", "rotate_refresh_token"})  # whose answer tells a worker of a grant of its own
+# whose answer tells a worker of a grant of its own
+TELLING = frozenset({"redeem_run", "present", "token_grant", "open", "refresh_token", "rotate_refresh_token"})
 
 
 def cost(method: str) -> Cost:
@@ -88,6 +91,8 @@ def told(answer: object) -> str | None:
         return answer.id
     if isinstance(answer, Rotated):
         return answer.grant.id
+    if isinstance(answer, Holder | RefreshFamily):
+        return answer.grant
     return answer.holder.grant if isinstance(answer, RedeemedRun) else None
 
 

@@ -114,7 +114,7 @@ class ConsentFlows:
         except RemitError as error:
             await self._end(grant.holder, error)
             raise
-        return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
+        return await self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
     async def device(self, client: OAuthClient) -> Response:
         """Poll for the decision on a device code (RFC 8628 §3.4)."""
@@ -181,7 +181,7 @@ class ConsentFlows:
         await self._slowly(self._polls, secret, poll)
         grant = await self._open(poll.approval, binding, client)
         token = await self._refresh.begin(grant.id, client.id, audience)
-        return self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
+        return await self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
     async def _delegated(self, approval_id: str, client: OAuthClient) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
@@ -201,7 +201,7 @@ class ConsentFlows:
         await self._slowly(self._delegations, approval.id, poll)
         approvals.ready(approval, self._verifier.clock())
         holder = Holder(approval.task, approval.grant)
-        return self._tokens.answer(await self._broker.delegate(holder, approval.grant, found, approval))
+        return await self._tokens.answer(await self._broker.delegate(holder, approval.grant, found, approval))
 
     def _audience(self, form: Form, meant: str | None) -> str | None:
         """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""

@@ -10,7 +10,6 @@ from remit.control import render
 from remit.core.principal import Claims, GrantView, Holder, Principal, Right
 from remit.core.refresh import RefreshFamily
 from remit.errors import GrantEndedError, NotFoundError, RemitError, UnauthenticatedError
-from remit.jose import token as tokens
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.ports.broker import BrokerPort
 from remit.web import wire
@@ -61,9 +60,7 @@ class IssuedTokens:
         """Return the holder that a token stands for, if it was given to this client and has not expired."""
         try:
             if family is None:
-                claims = self._verifier.signed(token)
-                tokens.check_time(claims, self._verifier.now())
-                view = await self._broker.find(claims.grant)
+                view = await self._verifier.tokens.token_grant(token)
             else:
                 view = await self._broker.find(family.grant)
         except (NotFoundError, UnauthenticatedError):
@@ -83,7 +80,7 @@ class IssuedTokens:
             claims = await self._claims(caller, token)
             if claims is None or claims.expires_at <= self._verifier.now():
                 return wire.answer({"active": False})
-            await self._verifier.living(claims)
+            await self._verifier.tokens.present(token)
         except RemitError:
             return wire.answer({"active": False})
         return wire.answer({"active": True, "token_type": "DPoP" if claims.x5t is None else "Bearer", **claims.all})

@@ -112,12 +112,12 @@ class Exchange:
             raise InvalidRequestError("`purpose` is not a parameter here")
         if "subject_token" not in form:
             raise InvalidRequestError("`subject_token` is missing")
-        claims = self._verifier.signed(form["subject_token"])
-        holder = await self._verifier.prove(claims, client.proofs, "POST", client.url, None, client.certificates)
+        token, chain = form["subject_token"], client.certificates
+        holder = await self._verifier.prove(token, client.proofs, "POST", client.url, chain, ath=False)
         try:
-            _same_party(client, claims)
+            _same_party(client, self._verifier.signed(token).client)
         except (SplicedError, UnauthenticatedError) as error:
-            await self._verifier.refused(claims, error)
+            await self._verifier.refused(token, error)
             raise
         return holder
 
@@ -128,7 +128,7 @@ class Exchange:
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
         wanted = token_requests.opening(client, await token_requests.child_key(form, self._verifier))
         audience = token_requests.audience(form, self._verifier)
-        return self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
+        return await self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
 
     async def _open_for_human(self, humans: Humans, client: OAuthClient) -> Response:
         """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
@@ -143,7 +143,7 @@ class Exchange:
         wanted = token_requests.opening(client, bound)
         human = await self._verifier.authenticate(humans.id_token(wire.text(form, "subject_token")))
         grant = await self._broker.open(human, wanted)
-        return self._tokens.answer(grant, audience=audience, until=until)
+        return await self._tokens.answer(grant, audience=audience, until=until)
 
     async def _delegate_here(self, caller: Operator | Holder, client: OAuthClient) -> Response:
         form = client.form
@@ -160,7 +160,7 @@ class Exchange:
         wanted, approval = await self._requested(client, bound)
         posture = posture if bound is UNBOUND else Posture()
         grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
-        return self._tokens.answer(grant, audience=audience)
+        return await self._tokens.answer(grant, audience=audience)
 
     async def _by_token(self, client: OAuthClient, holder: Holder, claims: Claims) -> Response:
         form = client.form
@@ -168,7 +168,7 @@ class Exchange:
         if not form.keys() & (FIELDS | _CHILD | _ACTOR):
             chain = client.certificates
             grant, until = await self._broker.grant(holder.grant), ends(chain[0]) if chain else None
-            return self._tokens.answer(grant, par_hash=claims.par_hash, audience=audience, until=until)
+            return await self._tokens.answer(grant, par_hash=claims.par_hash, audience=audience, until=until)
         try:
             bound = await token_requests.child_key(form, self._verifier, form["subject_token"])
             if bound is UNBOUND:
@@ -176,9 +176,9 @@ class Exchange:
             actor = await self._actor(client, bound)
             wanted, approval = await self._requested(client, attested(bound, actor))
             grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
-            return self._tokens.answer(grant, exchanged=form["subject_token"], audience=audience)
+            return await self._tokens.answer(grant, exchanged=form["subject_token"], audience=audience)
         except (SplicedError, UnauthenticatedError) as error:
-            await self._verifier.refused(claims, error)
+            await self._verifier.refused(form["subject_token"], error)
             raise
 
     async def _actor(self, client: OAuthClient, bound: Binding) -> Workload | None:
@@ -225,7 +225,7 @@ class Exchange:
             held, offending = scopes.shown(limit, {detail.resource for detail in wide}), scopes.dump(wide)
             raise AttenuationError("the assertion allows less", offending=offending, help=f"it allows {held}")
         grant = await self._broker.open(human, wanted)
-        return self._tokens.answer(grant, audience=audience, until=until)
+        return await self._tokens.answer(grant, audience=audience, until=until)
 
     async def client_credentials(self, client: OAuthClient) -> Response:
         """Open a task for an attested workload that acts for itself."""
@@ -234,7 +234,7 @@ class Exchange:
         audience = token_requests.audience(client.form, self._verifier)
         binding, until = await self._tokens.binding(client)
         grant = await self._broker.open(client.workload, token_requests.opening(client, binding))
-        return self._tokens.answer(grant, audience=audience, until=until)
+        return await self._tokens.answer(grant, audience=audience, until=until)
 
 
 async def _asserted(humans: Humans, client: OAuthClient, binding: Binding) -> Human:
@@ -247,12 +247,12 @@ async def _asserted(humans: Humans, client: OAuthClient, binding: Binding) -> Hu
     return human
 
 
-def _same_party(client: OAuthClient, claims: Claims) -> None:
+def _same_party(client: OAuthClient, given_to: str) -> None:
     """Raise SplicedError unless whoever authenticated is whom the subject token was given to (RFC 8693 §4.4).
 
     A public client's name proves nothing and is let pass, unless it is the SPIFFE ID of somebody else.
     """
-    if client.workload is not None and client.id != claims.client:
+    if client.workload is not None and client.id != given_to:
         raise SplicedError("the subject token was given to another agent than the one that presents it")
-    if client.id and client.id != claims.client:
+    if client.id and client.id != given_to:
         client.check_named()

@@ -21,12 +21,11 @@ from remit.core import request as requests
 from remit.core import scope as scopes
 from remit.core.principal import GrantView
 from remit.core.request import UNBOUND, Binding, GrantRequest
-from remit.errors import InvalidRequestError, TargetError, TokenError, WrongKeyError
+from remit.errors import InvalidRequestError, TargetError, WrongKeyError
 from remit.jose import token as tokens
 from remit.jose.strict import read_json
-from remit.jose.token import TokenParams
+from remit.jose.token import TokenSpec
 from remit.oauth.clients import TARGETS, OAuthClient
-from remit.ports import NewId
 from remit.ports.broker import Presented
 from remit.web import wire
 from remit.web.routes import AppDeps
@@ -118,10 +117,10 @@ def audience(form: Form, verifier: Verifier) -> str | None:
 
 
 class TokenIssuer:
-    """Makes answers of the token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1, RFC 9396 §7). ``new_id`` names tokens."""
+    """Makes answers of the token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1, RFC 9396 §7)."""
 
-    def __init__(self, verifier: Verifier, new_id: NewId) -> None:
-        self._verifier, self._new_id = verifier, new_id
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
 
     async def binding(self, client: OAuthClient) -> tuple[Binding, datetime | None]:
         """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
@@ -139,7 +138,7 @@ class TokenIssuer:
         await self._verifier.pending.burn(proof, stranger=workload is None)
         return Binding(jkt=proof.jkt), None
 
-    def answer(
+    async def answer(
         self,
         view: GrantView,
         *,
@@ -154,22 +153,19 @@ class TokenIssuer:
         ``exchanged`` is the parent's token that the grant was made for, ``par_hash`` its digest, where that is known
         already. ``audience`` None is the broker. ``until`` is the end of the certificate that the grant is bound to.
         """
-        now, grant, scope = self._verifier.clock(), view.grant, scopes.text(view.grant.scope)
-        expires_in = int((grant.expires_at - now).total_seconds())
+        grant = view.grant
+        expires_in = int((grant.expires_at - self._verifier.clock()).total_seconds())
         content: dict[str, object] = {"task": view.task, "grant": grant.id, "expires_in": expires_in}
-        if grant.binding.x5t is not None and until is None:
-            raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
         if grant.binding.thumbprint is not None:
             par_hash = par_hash if exchanged is None else jose.digest(exchanged)
-            params = TokenParams(self._verifier.issuer, self._new_id("tok"), now, par_hash, audience, until)
-            claims, signer = tokens.claims(view, params), self._verifier.keys.signer
+            minted = await self._verifier.tokens.mint(grant.id, TokenSpec(audience, par_hash, until))
             content |= {
-                "access_token": tokens.mint(claims, signer.kid, signer.alg, signer.sign, authorization_details=scope),
+                "access_token": minted.text,
                 "token_type": "DPoP" if grant.binding.x5t is None else "Bearer",
                 "issued_token_type": ACCESS_TOKEN,
-                "expires_in": claims["exp"] - claims["iat"],
+                "expires_in": minted.expires_in,
             }
-        return wire.answer({**content, **more}, authorization_details=scope)
+        return wire.answer({**content, **more}, authorization_details=scopes.text(grant.scope))
 
 
 class RefreshTokenGrantType:
@@ -194,4 +190,4 @@ class RefreshTokenGrantType:
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
         rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
         meant = rotated.family.audience if named is None else named
-        return self._tokens.answer(rotated.grant, audience=meant, until=until, refresh_token=fresh)
+        return await self._tokens.answer(rotated.grant, audience=meant, until=until, refresh_token=fresh)

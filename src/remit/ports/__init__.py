@@ -252,6 +252,15 @@ class Signer(Protocol):
     def public_jwk(self) -> Mapping[str, str]: ...
 
 
+class SigningKeys(Protocol):
+    """The keys of one purpose: ``signer`` signs now, ``public_jwks`` verify what is still good."""
+
+    @property
+    def signer(self) -> Signer: ...
+
+    def public_jwks(self) -> Sequence[Mapping[str, str]]: ...
+
+
 class Witness(Protocol):
     """The second place that keeps the last checkpoint, so that a rollback can be seen. A call may take for ever."""
 

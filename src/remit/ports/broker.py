@@ -27,7 +27,6 @@ from remit.core.tree import Range
 from remit.errors import RemitError
 from remit.ports import Finding, Resource
 
-PLACES = 1 << 20  # of the token status list
 PAGE = 1_000  # grants of a task in one answer
 APPROVAL_LIFE = timedelta(minutes=10)  # the longest that somebody waits for a decision
 
@@ -70,13 +69,6 @@ class IssuedLease:
 
     lease: Lease
     credential: Mapping[str, str | Secret]
-
-
-class StatusPlaces(Struct, frozen=True):
-    """The places in the token status list of all grants that are live, after so many ends."""
-
-    ends: int
-    places: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +137,14 @@ class Outcome(Struct, frozen=True, gc=False):
 
 
 class Notice(Struct, frozen=True):
-    """What changed while requests were under way: grants that ended, resources that are not as they were."""
+    """What changed while requests were under way: grants that ended, resources that are not as they were.
+
+    ``token_keys`` are the public JWKs that alone verify tokens from now on; None: those that did.
+    """
 
     grants: frozenset[str] = frozenset()
     resources: frozenset[str] = frozenset()
+    token_keys: Sequence[Mapping[str, str]] | None = None
 
 
 class AuditState(Struct, frozen=True):
@@ -208,9 +204,6 @@ class BrokerPort(Protocol):
 
     async def end_channels(self) -> None:
         """End the grants that earlier runs held by a channel: the channels ended with the broker that served them."""
-
-    async def status_places(self, known: int | None = None) -> StatusPlaces | None:
-        """Return what the token status list says now; None where nothing has ended since ``known`` ends."""
 
     def notices(self) -> AsyncIterator[Notice]:
         """Stream what ends and changes from now on. Asking for the next notice says that this one was acted on."""

@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,7 +27,7 @@ from remit.core import audit, fields
 from remit.core.audit import Event
 from remit.errors import InvalidRequestError
 from remit.jose import token
-from remit.ports import PutRecord, Record, Signer
+from remit.ports import PutRecord, Record, SigningKeys
 from remit.web import wire
 from remit.web.routes import Route
 
@@ -133,15 +132,6 @@ class EventStream:
             cursor.waiting.pop(seq, None)
 
 
-class EventKeys(Protocol):
-    """The keys that sign events: ``signer`` does so now, ``public_jwks`` verify."""
-
-    @property
-    def signer(self) -> Signer: ...
-
-    def public_jwks(self) -> Sequence[Mapping[str, str]]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class StreamReceiver:
     """A receiver. ``authorization`` returns the header that it polls with; None: it is pushed to."""
@@ -154,7 +144,9 @@ class StreamReceiver:
 class Transmitter:
     """Signs the events, and answers the receivers that poll."""
 
-    def __init__(self, events: EventStream, issuer: str, keys: EventKeys, receivers: Sequence[StreamReceiver]) -> None:
+    def __init__(
+        self, events: EventStream, issuer: str, keys: SigningKeys, receivers: Sequence[StreamReceiver]
+    ) -> None:
         self._events, self._issuer, self._keys = events, issuer, keys
         self._receivers = {one.name: one for one in receivers}
 

@@ -13,7 +13,6 @@ from remit.core.audit import Checkpoint
 from remit.core.policy import Question
 from remit.core.principal import Principal, Right
 from remit.jose.keys import PublishedKey
-from remit.ports import NewId
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Authority, ClientRegistry, Humans, Logins, Signals, Workloads
 from remit.ports.kind import Kind
@@ -89,7 +88,6 @@ class AppDeps:
     broker: BrokerPort
     kinds: Mapping[str, Kind]
     verifier: Verifier
-    new_id: NewId
     checkpoint: Callable[[], Awaitable[Checkpoint]]  # signs the head of the log as it is now
     identity: Identity = field(default_factory=Identity)
     authority: Authority | None = None  # of the broker's own trust domain

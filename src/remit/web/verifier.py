@@ -14,14 +14,11 @@ from cryptography import x509
 from remit import jose
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Claims, Holder, Workload
 from remit.core.request import Binding
-from remit.core.scope import Access
 from remit.errors import (
-    ExpiredError,
     GrantEndedError,
     GrantTokenError,
     InvalidRequestError,
     NonceRequiredError,
-    NotFoundError,
     RemitError,
     TokenError,
     UnauthenticatedError,
@@ -32,30 +29,34 @@ from remit.jose import proof as proofs
 from remit.jose import token as tokens
 from remit.jose.keys import PublicKey, public_key
 from remit.jose.proof import Expected, Nonces, Proof
-from remit.ports import Clock, Signer
-from remit.ports.broker import BrokerPort
+from remit.ports import Clock
+from remit.ports.broker import BrokerPort, Notice
 from remit.ports.identity import Workloads
 from remit.ports.pending import Pending
+from remit.ports.tokens import PROVE, TokenPort
 
 MAX_KNOWN = 4_096  # tokens whose signature was verified
 MAX_KNOWN_SIZE = 6_291_456  # characters of them all; their claims take some five times as many bytes
 
 WIT = "workload-identity-token"  # the header of a WIT, and what it is called among credentials
-PROVE = Access("remit", "prove")  # what the audit calls an attempt to use a token
 
 T = TypeVar("T")
 Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
 
 
 class Keys:
-    """The key that signs tokens, the ``published`` JWKs that verify them, and the tokens known to be signed by them."""
+    """The ``published`` JWKs that verify tokens, and the tokens known to be signed by them."""
 
-    def __init__(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
-        self.replace(signer, published)
+    def __init__(self, published: Sequence[Mapping[str, str]]) -> None:
+        self.replace(published)
 
-    def replace(self, signer: Signer, published: Sequence[Mapping[str, str]]) -> None:
-        """Take over after a rotation: what only an unpublished key signed is worth nothing from now on."""
-        self.signer = signer
+    def noticed(self, notice: Notice) -> None:
+        """Take over after a rotation."""
+        if notice.token_keys is not None:
+            self.replace(notice.token_keys)
+
+    def replace(self, published: Sequence[Mapping[str, str]]) -> None:
+        """Let other keys verify: what only an unpublished key signed is worth nothing from now on."""
         self.jwks = [dict(jwk) for jwk in published]
         self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in published}
         self._forget()
@@ -82,6 +83,7 @@ class Verifier:
     """From the headers of a request to the holder behind it; API and gateway share one."""
 
     broker: BrokerPort
+    tokens: TokenPort
     keys: Keys
     issuer: str
     clock: Clock
@@ -121,30 +123,31 @@ class Verifier:
         scheme, token = scheme.lower(), token.strip(" ")
         if scheme not in {"dpop", "bearer"} or not token:
             raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
-        claims, proof = self.signed(token), headers.get("dpop", ())
-        certified = claims.x5t is not None
+        proof, certified = headers.get("dpop", ()), self.signed(token).x5t is not None
         if (scheme == "bearer") != certified or (certified and proof):
             raise TokenError("a token that is bound to a key has the scheme DPoP, and one to a certificate Bearer")
-        return await self.prove(claims, proof, method, url, token, certificates, audiences)
+        return await self.prove(token, proof, method, url, certificates, audiences)
 
     async def prove(
         self,
-        claims: Claims,
+        token: str,
         proof: Sequence[str],
         method: str,
         url: str,
-        token: str | None,
         certificates: Sequence[bytes] = (),
         audiences: frozenset[str] = frozenset(),
+        *,
+        ath: bool = True,
     ) -> Holder:
         """Return the holder of a live token if what it is bound to is proven: its key, or its certificate.
 
-        ``proof`` is for this request, new, and covers ``token`` (``ath``); None: as in a token request (RFC 9449 §5).
+        ``proof`` is for this request, new, and covers the token, but for one in a token request (``ath``, RFC 9449 §5).
         Proofs of strangers, who have no live token yet, are counted apart and keep no holder out. ``certificates`` are
         the TLS client's: the handshake has shown that it has the leaf's key (RFC 8705 §3.1). ``audiences``: those that
         the token may be for; empty is the broker alone. The audit shows every refusal of a signed token: one without
         its key was taken from its holder, or is spliced into a chain it does not belong to.
         """
+        claims = self.signed(token)
         try:
             tokens.check_time(claims, self.now())
             tokens.check_audience(claims, audiences or {self.issuer})
@@ -155,23 +158,19 @@ class Verifier:
                     raise WrongKeyError("it is bound to another certificate")
                 if ends(certificates[0]) <= self.clock():
                     raise TokenError("the certificate it is bound to has expired")
-                return await self.living(claims)
-            found = self.read(proof, method, url, token)
+                return replace(await self.tokens.present(token), claims=claims)
+            found = self.read(proof, method, url, token if ath else None)
             if claims.jkt != found.jkt:
                 raise WrongKeyError
-            holder = await self.living(claims)
-            await self.pending.burn(found)
+            return replace(await self.tokens.present(token, found), claims=claims)
         except (UnauthenticatedError, GrantEndedError) as error:
-            await self.refused(claims, error)
+            await self.refused(token, error)
             raise
-        return holder
 
-    async def refused(self, claims: Claims, error: RemitError) -> None:
-        """Record that a token which this broker signed was refused. What is over says so, whatever else is wrong."""
-        if isinstance(error, NonceRequiredError):  # no refusal: the client comes back with the nonce
-            return
-        over = type(error) is TokenError and self.now() >= claims.expires_at
-        await self.broker.deny(claims.grant, PROVE, ExpiredError() if over else error, claims.jti)
+    async def refused(self, token: str, error: RemitError) -> None:
+        """Record that a token which this broker signed was refused."""
+        if not isinstance(error, NonceRequiredError):  # no refusal: the client comes back with the nonce
+            await self.tokens.refuse_token(token, error)
 
     async def spend(self, workload: Workload, texts: Sequence[str], url: str) -> Workload:
         """Use up what a client showed, if it counts once; UsedError if it was used before."""
@@ -190,17 +189,6 @@ class Verifier:
             found = error.__cause__  # it is in the audit also where the protocol wants it told as something else
             await self.broker.deny(None, PROVE, found if isinstance(found, UnauthenticatedError | UsedError) else error)
             raise
-
-    async def living(self, claims: Claims) -> Holder:
-        """Return the holder of verified claims if the broker's own state agrees with them."""
-        try:
-            view = await self.broker.grant(claims.grant)
-        except NotFoundError:
-            raise TokenError("its grant is not known here") from None
-        bound = view.grant.binding
-        if (bound.jkt, bound.x5t, view.task) != (claims.jkt, claims.x5t, claims.task):
-            raise TokenError("its grant is not bound to this key")
-        return Holder(claims.task, claims.grant, claims)
 
     def signed(self, token: str) -> Claims:
         """Return the claims of a token that this broker signed, for whomever and whenever."""

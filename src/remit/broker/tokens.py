@@ -1,0 +1,148 @@
+"""The tokens of grants (``ports.tokens``): minted here, for a live grant alone, and known again when they come back.
+
+Of what was minted lately only the digest is kept, with the grant that it stands for. For any other token the signature
+says whose it is, as after a restart; what it claims is believed as far as the grant bears it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+from remit.broker.broker import Broker
+from remit.core import scope as scopes
+from remit.core.principal import Claims, GrantView, Holder
+from remit.errors import ExpiredError, NotFoundError, RemitError, TargetError, TokenError, WrongKeyError
+from remit.jose import status
+from remit.jose import token as tokens
+from remit.jose.keys import PublicKey, public_key
+from remit.jose.proof import Proof
+from remit.jose.token import STATUS, TokenSpec
+from remit.ports import Clock, NewId, SigningKeys
+from remit.ports.pending import Pending
+from remit.ports.tokens import PROVE, MintedToken, TokenPort
+
+MAX_KNOWN = 20_000  # tokens known by their digest: some 5 MB
+
+
+class _Known(NamedTuple):
+    """What a token stands for, until its end (seconds since the epoch)."""
+
+    grant: str
+    jti: str
+    end: int
+
+
+class GrantTokens(TokenPort):
+    """Mints, and knows again. What each method does stands in ``ports/tokens.py``."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        keys: SigningKeys,
+        pending: Pending,
+        issuer: str,
+        clock: Clock,
+        new_id: NewId,
+        nonce_key: bytes,
+        gateway: str | None = None,
+    ) -> None:
+        """Sign by ``keys`` as ``issuer``, for it and its ``gateway`` (URL); ``new_id`` names tokens.
+
+        Proofs are burnt in ``pending``.
+        """
+        self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
+        self._clock, self._new_id, self._nonce_key = clock, new_id, nonce_key
+        self._audiences = {None, issuer, gateway}
+        self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
+        self._take()
+
+    def keys_changed(self) -> None:
+        """Take over after a rotation, and tell edges: what only an unpublished key signed is worth nothing now."""
+        self._take()
+        self._broker.publish(token_keys=self._keys.public_jwks())
+
+    def _take(self) -> None:
+        self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in self._keys.public_jwks()}
+        self._known: dict[bytes, _Known] = {}  # by digest
+
+    async def mint(self, grant_id: str, spec: TokenSpec) -> MintedToken:
+        if spec.audience not in self._audiences:
+            raise TargetError
+        view = await self._broker.grant(grant_id)
+        binding = view.grant.binding
+        if binding.thumbprint is None:
+            raise TokenError("its grant is not bound to a key")
+        if binding.x5t is not None and spec.until is None:
+            raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
+        claims = tokens.claims(view, spec, self._issuer, self._new_id("tok"), self._clock())
+        text = self._signed(claims, tokens.TYPE, authorization_details=scopes.text(view.grant.scope))
+        self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
+        return MintedToken(text, claims["exp"] - claims["iat"])
+
+    async def present(self, token: str, proof: Proof | None = None) -> Holder:
+        view = await self._of(token, self._broker.grant)
+        if proof is not None:
+            if proof.jkt != view.grant.binding.jkt:
+                raise WrongKeyError
+            await self._pending.burn(proof)
+        return view.holder
+
+    async def token_grant(self, token: str) -> GrantView:
+        return await self._of(token, self._broker.find)
+
+    async def _of(self, token: str, look: Callable[[str], Awaitable[GrantView]]) -> GrantView:
+        """Return the grant of a token that is not over, as ``look`` has it."""
+        digest, now = sha256(token.encode()).digest(), self._clock()
+        known, claims = self._known.get(digest), None
+        if known is None or now.timestamp() >= known.end:
+            claims = tokens.read(token, self._public, self._issuer, now)
+            known = _known(claims)
+        try:
+            view = await look(known.grant)
+        except NotFoundError:
+            raise TokenError("its grant is not known here") from None
+        if claims is not None:
+            bound = view.grant.binding
+            if (bound.jkt, bound.x5t, view.task) != (claims.jkt, claims.x5t, claims.task):
+                raise TokenError("its grant is not bound to this key")
+            self._remember(digest, known)
+        return view
+
+    async def refuse_token(self, token: str, error: RemitError) -> None:
+        """What is over is recorded as that, whatever else is wrong."""
+        known, now = self._known.get(sha256(token.encode()).digest()), self._clock()
+        if known is None:
+            known = _known(tokens.read(token, self._public, self._issuer, now, expired=True))
+        over = type(error) is TokenError and now.timestamp() >= known.end
+        await self._broker.deny(known.grant, PROVE, ExpiredError() if over else error, known.jti)
+
+    async def token_keys(self) -> Sequence[Mapping[str, str]]:
+        return self._keys.public_jwks()
+
+    async def nonce_key(self) -> bytes:
+        return self._nonce_key
+
+    async def status_list(self) -> str:
+        """A list is made at most once a second, and anew when a grant ends."""
+        now = int(self._clock().timestamp())
+        made_for = (now, self._keys.signer.kid, self._broker.ends)
+        if made_for != self._made_for:
+            packed = status.live(self._broker.places(), status.PLACES)
+            self._list = self._signed(status.claims(self._issuer + STATUS, packed, now), status.TYPE)
+            self._made_for = made_for
+        return self._list
+
+    def _signed(self, claims: Mapping[str, object], typ: str, **written: str) -> str:
+        signer = self._keys.signer
+        return tokens.mint(claims, signer.kid, signer.alg, signer.sign, typ=typ, **written)
+
+    def _remember(self, digest: bytes, known: _Known) -> None:
+        if len(self._known) >= MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[digest] = known
+
+
+def _known(claims: Claims) -> _Known:
+    return _Known(claims.grant, claims.jti, claims.expires_at)

@@ -1,0 +1,246 @@
+"""Tokens are minted for live grants alone, by what the broker knows of them, and known again when they come back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from remit import jose
+from remit.broker import Broker
+from remit.broker import tokens as broker_tokens
+from remit.broker.pending import PendingMemory
+from remit.broker.tokens import GrantTokens
+from remit.core.task import Grant
+from remit.errors import GrantEndedError, ReplayError, TargetError, TokenError, WrongKeyError
+from remit.jose import status
+from remit.jose import token as tokens
+from remit.jose.keys import public_key
+from remit.jose.proof import Proof
+from remit.jose.token import TokenSpec
+from remit.ports.broker import Notice
+from remit.ports.tokens import TokenPort
+from tests.broker.world import OPERATOR, SEARCH, World, holder
+from tests.oauth.plane import jws
+from tests.support import status_reader
+from tests.support.link import edge_of
+from tests.support.signing import Ring
+
+ISSUER, GATEWAY, KEY = "https://remit.test", "https://gateway.test", "k" * 43
+
+
+@dataclass
+class Mint:
+    """A broker that mints."""
+
+    world: World
+    broker: Broker
+    root: Grant
+    ring: Ring = field(default_factory=Ring)
+    tokens: GrantTokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start anew, as after a restart: with the same keys, and no memory."""
+        pending = PendingMemory(lambda: self.world.now)
+        clock = lambda: self.world.now  # noqa: E731 - short
+        self.tokens = GrantTokens(
+            self.broker, self.ring, pending, ISSUER, clock, lambda prefix: f"{prefix}_1", b"n" * 32, GATEWAY
+        )
+
+    @property
+    def there(self) -> TokenPort:
+        """What an edge has of it."""
+        return edge_of(self.tokens)
+
+    async def minted(self, **more: Any) -> str:
+        return (await self.there.mint(self.root.id, TokenSpec(**more))).text
+
+    def proof(self, jti: str = "proof-001", jkt: str = KEY) -> Proof:
+        return Proof(jkt, jti, int(self.world.now.timestamp()))
+
+    def forged(self, text: str, **changes: object) -> str:
+        """Return a token with other claims that a key of ours signed."""
+        claims = {**jose.document(jose.read(text, frozenset({"typ", "alg", "kid"})).payload, TokenError), **changes}
+        signer = self.ring.signer
+        return jws({"typ": tokens.TYPE, "alg": signer.alg, "kid": signer.kid}, claims, signer.sign)
+
+
+def scene(body: Callable[[Mint], Awaitable[None]], jkt: str | None = KEY) -> None:
+    async def main() -> None:
+        world = World()
+        broker = await world.ready()
+        await body(Mint(world, broker, await world.opened(broker, SEARCH, depth=1, fan_out=2, jkt=jkt)))
+
+    asyncio.run(main())
+
+
+def test_a_token_says_what_the_broker_knows_of_the_grant() -> None:
+    async def body(mint: Mint) -> None:
+        told = await mint.there.mint(mint.root.id, TokenSpec(GATEWAY, "p" * 43))
+        keys = {jwk["kid"]: public_key(jwk) for jwk in await mint.there.token_keys()}
+        claims = tokens.read(told.text, keys, ISSUER, mint.world.now)
+        assert (claims.grant, claims.jkt, claims.audience, claims.par_hash) == (mint.root.id, KEY, GATEWAY, "p" * 43)
+        assert claims.expires_at - claims.issued_at == told.expires_in == 600
+        assert claims.all["authorization_details"]
+
+    scene(body)
+
+
+@pytest.mark.parametrize("audience", ["https://bank.test", ""])
+def test_no_token_is_minted_for_anybody_else(audience: str) -> None:
+    async def body(mint: Mint) -> None:
+        with pytest.raises(TargetError):
+            await mint.there.mint(mint.root.id, TokenSpec(audience))
+
+    scene(body)
+
+
+def test_no_token_is_minted_for_a_grant_that_has_ended() -> None:
+    async def body(mint: Mint) -> None:
+        await mint.broker.revoke(OPERATOR, mint.root.id)
+        with pytest.raises(GrantEndedError):
+            await mint.there.mint(mint.root.id, TokenSpec())
+
+    scene(body)
+
+
+def test_no_token_is_minted_for_a_grant_that_is_bound_to_nothing() -> None:
+    async def body(mint: Mint) -> None:
+        with pytest.raises(TokenError, match="not bound"):
+            await mint.there.mint(mint.root.id, TokenSpec())
+
+    scene(body, jkt=None)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["minted by it", "after a restart"])
+def test_a_token_names_its_holder_until_its_grant_or_its_time_is_over(*, restarted: bool) -> None:
+    async def body(mint: Mint) -> None:
+        text = await mint.minted()
+        if restarted:
+            mint.__post_init__()
+        assert await mint.there.present(text) == holder(mint.broker, mint.root)
+        mint.world.now += timedelta(seconds=599)
+        assert await mint.there.present(text) == holder(mint.broker, mint.root)
+        mint.world.now += timedelta(seconds=1)
+        with pytest.raises(TokenError, match="expired"):
+            await mint.there.present(text)
+        mint.world.now -= timedelta(seconds=60)
+        await mint.broker.revoke(OPERATOR, mint.root.id)
+        with pytest.raises(GrantEndedError):
+            await mint.there.present(text)
+        assert (await mint.there.token_grant(text)).id == mint.root.id  # whoever found it may end it once more
+
+    scene(body)
+
+
+def test_claims_that_the_state_does_not_bear_out_are_worth_nothing() -> None:
+    async def body(mint: Mint) -> None:
+        text, other = await mint.minted(), await mint.world.opened(mint.broker, SEARCH, jkt="o" * 43)
+        about: Any = jose.document(jose.read(text, frozenset({"typ", "alg", "kid"})).payload, TokenError)["task"]
+        wrong: list[dict[str, object]] = [{"task": {**about, "grant": name}} for name in ("grt_none", other.id)]
+        wrong += [{"task": {**about, "id": "task_none"}}, {"cnf": {"jkt": "o" * 43}}]
+        for changes in wrong:
+            with pytest.raises(TokenError):
+                await mint.there.present(mint.forged(text, **changes))
+        assert (await mint.there.present(mint.forged(text))).grant == mint.root.id
+        forged, mint.ring = mint.forged(text, jti="tok_2"), Ring()
+        mint.tokens._keys = mint.ring
+        mint.tokens.keys_changed()
+        with pytest.raises(TokenError, match="not signed by a key"):
+            await mint.there.present(forged)
+
+    scene(body)
+
+
+def test_a_proof_is_by_the_key_of_the_grant_and_counts_once() -> None:
+    async def body(mint: Mint) -> None:
+        text = await mint.minted()
+        with pytest.raises(WrongKeyError):
+            await mint.there.present(text, mint.proof(jkt="o" * 43))
+        assert (await mint.there.present(text, mint.proof())).grant == mint.root.id
+        with pytest.raises(ReplayError):
+            await mint.there.present(text, mint.proof())
+
+    scene(body)
+
+
+def test_a_proof_for_a_grant_that_has_ended_is_not_burnt() -> None:
+    async def body(mint: Mint) -> None:
+        text = await mint.minted()
+        await mint.broker.revoke(OPERATOR, mint.root.id)
+        for _ in range(2):
+            with pytest.raises(GrantEndedError):
+                await mint.there.present(text, mint.proof())
+
+    scene(body)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["minted by it", "after a restart"])
+def test_a_refusal_of_a_token_is_on_record_under_its_grant(*, restarted: bool) -> None:
+    async def body(mint: Mint) -> None:
+        text = await mint.minted()
+        if restarted:
+            mint.__post_init__()
+        await mint.there.refuse_token(text, WrongKeyError())
+        mint.world.now += timedelta(seconds=601)
+        await mint.there.refuse_token(text, TokenError("its time is not told"))
+        told = [event for event in await mint.world.events() if event.event == "resource.use"]
+        assert [(event.grant, event.code, event.request) for event in told] == [
+            (mint.root.id, "wrong-key", "tok_1"),
+            (mint.root.id, "expired", "tok_1"),
+        ]
+        with pytest.raises(TokenError):
+            await mint.there.refuse_token("no.token.ofours", WrongKeyError())
+
+    scene(body)
+
+
+def test_what_a_revoked_key_signed_is_worth_nothing_at_once_and_edges_are_told() -> None:
+    async def body(mint: Mint) -> None:
+        text, told = await mint.minted(), edge_of(mint.broker).notices()
+        mint.ring.signer = Ring().signer
+        mint.tokens.keys_changed()
+        with pytest.raises(TokenError):
+            await mint.there.present(text)
+        assert await anext(told) == Notice(token_keys=await mint.there.token_keys())
+        assert (await mint.there.present(await mint.minted())).grant == mint.root.id
+
+    scene(body)
+
+
+def test_the_tokens_that_are_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_tokens, "MAX_KNOWN", 2)
+
+    async def body(mint: Mint) -> None:
+        made = [await mint.minted(par_hash=f"{number:043}") for number in range(4)]
+        assert len(mint.tokens._known) == 2
+        for text in made:
+            assert (await mint.there.present(text)).grant == mint.root.id
+        assert len(mint.tokens._known) == 2
+
+    scene(body)
+
+
+def test_a_status_list_is_made_once_a_second_and_anew_when_a_grant_ends() -> None:
+    async def body(mint: Mint) -> None:
+        first = await mint.there.status_list()
+        assert await mint.there.status_list() is not None
+        assert mint.root.status is not None
+        assert await mint.tokens.status_list() is await mint.tokens.status_list()
+        assert _state(first, mint.root.status) == status.VALID
+        await mint.broker.revoke(OPERATOR, mint.root.id)
+        assert _state(await mint.there.status_list(), mint.root.status) == status.INVALID
+        made = await mint.there.status_list()
+        mint.world.now += timedelta(seconds=1)
+        assert await mint.there.status_list() != made
+
+    scene(body)
+
+
+def _state(text: str, place: int) -> int:
+    listed: Any = jose.document(jose.read(text, frozenset({"typ", "alg", "kid"})).payload, TokenError)["status_list"]
+    return status_reader.status(status_reader.decompress(listed["lst"]), 1, place)
