@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import html
 import json
+import quopri
+import string
 import zlib
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from random import Random
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -14,13 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remit.errors import RemitError
+from remit.gateway.codings import GZIP
 from remit.gateway.framing import response_head
+from remit.gateway.patterns import LeakError, SecretPatterns, WordSearch, weak
 from remit.gateway.response import ResponseBody, ResponsePlan
-from remit.gateway.scrub import Inflated, LeakError, Scrubber, SecretPatterns, forms
+from remit.gateway.scrub import Inflated, Scrubber
 from tests.support.upstream import CODERS
 
 SECRET = "rmt-k-3f1c0a9be7d24856-Q"
 PATTERNS = SecretPatterns([SECRET.encode()])
+ALPHABET = string.ascii_letters + string.digits + "-_+/=.~!#$&"
 
 
 def pour(scrubber: Scrubber, data: bytes, cuts: list[int]) -> bytes:
@@ -39,6 +47,8 @@ def pour(scrubber: Scrubber, data: bytes, cuts: list[int]) -> bytes:
 @pytest.mark.parametrize("form", CODERS)
 def test_a_secret_cut_in_two_at_any_place_is_found(form: str, *, lines: bool) -> None:
     coded = CODERS[form](SECRET)
+    if lines and b"\n" in coded:
+        return  # lines are let go as they end
     data = b"data: <" + coded + b">\n\n"
     for cut in range(len(data) + 1):
         out = pour(Scrubber(PATTERNS, lines=lines), data, [cut])
@@ -80,7 +90,7 @@ def test_a_compressed_secret_is_found_wherever_the_stream_is_cut(squeeze: object
     assert callable(squeeze)
     data: bytes = squeeze(b"some text, then " + SECRET.encode() + b", then more")
     for cut in range(len(data)):
-        inflated = Inflated(Scrubber(PATTERNS))
+        inflated = Inflated(Scrubber(PATTERNS), GZIP)
         with pytest.raises(LeakError):
             _all(inflated, [data[:cut], data[cut:]])
 
@@ -93,13 +103,13 @@ def test_what_is_inflated_is_what_was_deflated(data: bytes, cuts: list[int]) -> 
     squeezed = gzip.compress(data)
     edges = [0, *sorted(cut for cut in cuts if cut < len(squeezed)), len(squeezed)]
     pieces = [squeezed[a:b] for a, b in pairwise(edges)]
-    assert _all(Inflated(Scrubber(PATTERNS)), pieces) == data
+    assert _all(Inflated(Scrubber(PATTERNS), GZIP), pieces) == data
 
 
 @given(st.binary(max_size=300))
 def test_whatever_claims_to_be_compressed_is_inflated_or_refused(data: bytes) -> None:
     try:
-        _all(Inflated(Scrubber(PATTERNS)), [data])
+        _all(Inflated(Scrubber(PATTERNS), GZIP), [data])
     except RemitError:
         return
 
@@ -107,63 +117,6 @@ def test_whatever_claims_to_be_compressed_is_inflated_or_refused(data: bytes) ->
 def _windowed(data: bytes, bits: int) -> bytes:
     engine = zlib.compressobj(wbits=bits)
     return engine.compress(data) + engine.flush()
-
-
-LENGTHS = (2, 6, 8, 14, 15, 16, 17, 22, 23, 24, 31, 39, 40, 47, 60)
-SECRETS = {length: ("k+/&<'\"Qz=9aB7" * 9)[:length] for length in LENGTHS}
-BY_LENGTH = {length: SecretPatterns([secret.encode()]) for length, secret in SECRETS.items()}
-ALL_FORMS = {
-    length: tuple(form for _, group in forms(secret.encode()) for form in group) for length, secret in SECRETS.items()
-}
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_every_form_is_found_at_every_offset_and_not_without_its_last_or_first_byte(length: int) -> None:
-    for form in ALL_FORMS[length]:
-        for offset in (*range(40), 63, 64, 65, 1_021):
-            data = b"\1" * offset + form + b"\2" * (offset % 11)
-            assert BY_LENGTH[length].hit(data), (form, offset)
-            for less in (data.replace(form, form[:-1]), data.replace(form, form[1:])):
-                assert BY_LENGTH[length].hit(less) == any(other in less for other in ALL_FORMS[length])
-
-
-@settings(max_examples=500)
-@given(st.sampled_from(LENGTHS), st.data())
-def test_the_search_by_words_finds_just_what_the_plain_search_finds(length: int, draw: st.DataObject) -> None:
-    form = st.sampled_from(ALL_FORMS[length] or (b"",))
-    part = st.builds(lambda f, a, b: f[a : len(f) - b], form, st.integers(0, 3), st.integers(0, 3))
-    data = b"".join(draw.draw(st.lists(st.one_of(st.binary(max_size=40), form, part), max_size=6)))
-    assert BY_LENGTH[length].hit(data) == any(form in data for form in ALL_FORMS[length])
-
-
-@settings(max_examples=200)
-@given(st.sampled_from(LENGTHS), st.integers(0, 200), st.lists(st.integers(0, 700), max_size=6), st.data())
-def test_however_a_stream_is_cut_a_form_in_it_is_found(
-    length: int, before: int, cuts: list[int], draw: st.DataObject
-) -> None:
-    if not ALL_FORMS[length]:
-        return
-    form = draw.draw(st.sampled_from(ALL_FORMS[length]))
-    out = pour(Scrubber(BY_LENGTH[length]), b"~" * before + form + b"~" * 99, cuts)
-    assert out.endswith(b"<cut>")
-    assert form not in out
-
-
-def test_exact_needles_are_looked_for_as_they_are() -> None:
-    patterns = SecretPatterns([], exact=[b"eyJ0eXAi.eyJzdWIi.c2ln"])
-    assert patterns.hit(b"xx eyJ0eXAi.eyJzdWIi.c2ln")
-    assert not patterns.hit(b"eyJ0eXAi.eyJzdWIi.c2l=")
-    assert not patterns.hit(b"eyJ0eXAi.eyJzdWIi.c2ln"[::-1])
-
-
-@given(st.integers(6, 60), st.integers(0, 80), st.sampled_from(sorted(BY_LENGTH)), st.data())
-def test_needles_beside_others_find_what_either_finds(size: int, before: int, length: int, draw: st.DataObject) -> None:
-    exact = bytes(range(33, 33 + size))
-    both = BY_LENGTH[length].beside([exact])
-    form = draw.draw(st.sampled_from([exact, *ALL_FORMS[length]]))
-    assert both.hit(b"~" * before + form + b"~" * 40)
-    assert not both.hit(b"~" * before + exact[1:] + b"~" * 40)
-    assert both.keep == max(size - 1, BY_LENGTH[length].keep)
 
 
 SPECIAL = "sk/live+7Q=&<'\"9>aB*!(x)~"
@@ -209,6 +162,117 @@ def test_a_key_is_found_as_usual_frameworks_write_it(framework: str) -> None:
         SecretPatterns([SPECIAL.encode()]).check(text)
 
 
+LAYERS: Mapping[str, Callable[[bytes, Callable[[int], int]], bytes]] = {
+    "percent, in part": lambda data, pick: _escaped(data, pick, "%{:02x}"),
+    "percent": lambda data, pick: _escaped(data, pick, "%{:02X}"),
+    "JSON": lambda data, pick: _escaped(data, pick, "\\u{:04X}"),
+    "JSON strings": lambda data, _: json.dumps({"a": data.decode("latin-1")}).encode(),
+    "HTML": lambda data, pick: _escaped(data, pick, "&#{};"),
+    "XML": lambda data, pick: _escaped(data, pick, "&#x{:04X};"),
+    "named": lambda data, _: html.escape(data.decode("latin-1")).encode("latin-1"),
+    "base64": lambda data, pick: base64.b64encode(b"abc"[: pick(4)] + data),
+    "base64url": lambda data, pick: base64.urlsafe_b64encode(b"abc"[: pick(4)] + data).rstrip(b"="),
+    "base64 in lines": lambda data, pick: b"\r\n"[pick(2) :].join(_cut(base64.b64encode(data), 3 + pick(90))),
+    "hex": lambda data, _: data.hex().encode(),
+    "hex, apart": lambda data, pick: data.hex(":- \n"[pick(4)]).upper().encode(),
+    "hex, marked": lambda data, pick: ", ".join(("0x%02x", "0X%02X")[pick(2)] % c for c in data).encode(),
+    "quoted-printable": lambda data, _: quopri.encodestring(data),
+    "gzip": lambda data, _: gzip.compress(data, mtime=0),
+}
+
+
+def _escaped(data: bytes, pick: Callable[[int], int], form: str) -> bytes:
+    every = 1 + pick(4)
+    return b"".join(form.format(c).encode() if at % every == 0 else bytes((c,)) for at, c in enumerate(data))
+
+
+def _cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@settings(max_examples=600)
+@given(st.lists(st.sampled_from(sorted(LAYERS)), max_size=3), st.randoms(use_true_random=False), st.binary(max_size=40))
+def test_a_secret_is_found_under_any_three_layers(layers: list[str], random: Random, before: bytes) -> None:
+    secret = "".join(random.choices(ALPHABET, k=random.randint(16, 60)))
+    if weak(secret.encode()):
+        return
+    patterns = SecretPatterns([secret.encode()])
+    data = b"<" + secret.encode() + b">"
+    packed = False
+    for layer in layers:
+        if packed and "base64" not in layer:  # what is text cannot hold bytes
+            return
+        data = LAYERS[layer](data, random.randrange)
+        packed = layer == "gzip"
+    if packed:
+        return  # as a body of its own it is inflated: below
+    assert patterns.hit(before + b"\n" + data + b"\n" + before), (secret, data)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(sorted(LAYERS)), max_size=2), st.randoms(use_true_random=False))
+def test_a_secret_without_one_of_its_letters_is_not_found(layers: list[str], random: Random) -> None:
+    at = random.choice([index for index, char in enumerate(SECRET) if index and char.isalnum()])
+    data = f"<{SECRET[:at]}~{SECRET[at + 1 :]}>".encode()
+    for layer in layers:
+        data = LAYERS[layer](data, random.randrange)
+    assert not PATTERNS.hit(data)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(sorted(CODERS)), st.integers(0, 2_000), st.lists(st.integers(0, 3_000), max_size=6))
+def test_however_a_stream_is_cut_a_form_in_it_is_found(form: str, before: int, cuts: list[int]) -> None:
+    coded = CODERS[form](SECRET)
+    out = pour(Scrubber(PATTERNS), b"~" * before + b"\n" + coded + b"~" * 99, cuts)
+    assert out.endswith(b"<cut>")
+    assert coded not in out
+
+
+@pytest.mark.parametrize(
+    "secret", ["n" + SECRET, "a%41b%2541c\\u0041-&lt;=3D0123", "0x0x0x0x12ab12ab34cd", "\\n" * 9 + SECRET]
+)
+def test_a_secret_that_reads_as_an_escape_is_found_as_it_is_and_escaped(secret: str) -> None:
+    patterns = SecretPatterns([secret.encode()])
+    for said in (
+        secret,
+        json.dumps(f"C:\\{secret}"),
+        quote(secret, safe=""),
+        html.escape(secret),
+        secret.encode().hex(),
+    ):
+        assert patterns.hit(f"x {said} y".encode()), said
+
+
+def test_a_token_is_looked_for_beside_others() -> None:
+    token = "eyJ0eXAi.eyJzdWIi.c2ln-c2lnbmF0dXJl"
+    both = PATTERNS.beside(token.encode())
+    for said in (token, quote(token), SECRET, CODERS["json-some"](token).decode()):
+        assert both.hit(f"xx {said}".encode())
+    assert not both.hit(token[:-1].encode())
+    assert not both.hit(token[::-1].encode())
+    assert not PATTERNS.hit(token.encode())
+    assert both.keep == max(PATTERNS.keep, 16 * len(token))
+
+
+LENGTHS = (12, 13, 14, 15, 16, 17, 22, 23, 24, 31, 39, 40, 47, 60)
+
+
+@settings(max_examples=500)
+@given(st.sampled_from(LENGTHS), st.data())
+def test_the_search_by_words_finds_just_what_the_plain_search_finds(length: int, draw: st.DataObject) -> None:
+    patterns = [(bytes(range(97, 123)) * 3)[start : start + length] for start in (0, 5, 9)]
+    form = st.sampled_from(patterns)
+    part = st.builds(lambda f, a, b: f[a : len(f) - b], form, st.integers(0, 3), st.integers(0, 3))
+    data = b"".join(draw.draw(st.lists(st.one_of(st.binary(max_size=40), form, part), max_size=6)))
+    assert WordSearch(patterns).hit(data) == any(pattern in data for pattern in patterns)
+
+
+@pytest.mark.parametrize("secret", ["short", "sixteen bytes..", "-" * 20, "ab-cd-ef-gh-ij-k", ""])
+def test_a_secret_that_stands_anywhere_by_chance_is_weak(secret: str) -> None:
+    assert weak(secret.encode())
+    assert not weak(f"{secret}0123456789ab!!!!".encode())
+
+
 HEAD = response_head(b"HTTP/1.1 200 OK\r\nContent-Length: 5")
 MEMBERS = {
     "gzip, gzip": gzip.compress(b"first") + gzip.compress(SECRET.encode()),
@@ -234,11 +298,11 @@ def test_an_unlabelled_stream_is_looked_into_wherever_it_is_cut(form: str) -> No
 def test_a_labelled_stream_of_two_members_is_read_wherever_it_is_cut() -> None:
     data = gzip.compress(b"first") + gzip.compress(b"second")
     for cut in range(len(data)):
-        assert _all(Inflated(Scrubber(PATTERNS)), [data[:cut], data[cut:]]) == b"firstsecond"
+        assert _all(Inflated(Scrubber(PATTERNS), GZIP), [data[:cut], data[cut:]]) == b"firstsecond"
     for end in (b"x", b"xy", b"\x1f"):
         with pytest.raises(RemitError):
-            _all(Inflated(Scrubber(PATTERNS)), [data, end])
-    assert _all(Inflated(Scrubber(PATTERNS)), [data, b"\0", b"\0\0"]) == b"firstsecond"
+            _all(Inflated(Scrubber(PATTERNS), GZIP), [data, end])
+    assert _all(Inflated(Scrubber(PATTERNS), GZIP), [data, b"\0", b"\0\0"]) == b"firstsecond"
 
 
 def _all(inflated: Inflated, pieces: list[bytes]) -> bytes:
@@ -249,7 +313,7 @@ def _all(inflated: Inflated, pieces: list[bytes]) -> bytes:
 def test_a_bomb_is_inflated_in_steps_and_members_are_all_read() -> None:
     data = gzip.compress(b"\0" * 5_000_000) + gzip.compress(b"end")
     biggest = total = 0
-    inflated = Inflated(Scrubber(PATTERNS))
+    inflated = Inflated(Scrubber(PATTERNS), GZIP)
     for piece in inflated.steps(data):
         biggest, total = max(biggest, len(piece)), total + len(piece)
     total += len(inflated.end())

@@ -14,8 +14,10 @@ import pytest
 
 from remit.errors import RemitError, UpstreamError
 from remit.gateway import framing
+from remit.gateway.encodings import STEP
+from remit.gateway.patterns import SecretPatterns
 from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, TaskTurns
-from remit.gateway.scrub import FREE, SLICE, UPLOAD, Meter, Scrubber, SecretPatterns
+from remit.gateway.scrub import FREE, TURN, UPLOAD, Meter, Scrubber
 from tests.broker.world import OPERATOR
 from tests.gateway.playbook import Play, play
 from tests.gateway.rig import SECRET, http, rig
@@ -24,7 +26,7 @@ from tests.support.upstream import Upstream, whole
 
 GET = b"GET /api/v1/public/a HTTP/1.1\r\nHost: gw\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-MOST = SLICE + 4_096  # bytes for the client in one turn: a slice, what was held back, the framing
+MOST = TURN + STEP  # bytes for the client in one turn
 ZEROS = gzip.compress(b"\0" * 4_194_304)
 SQUEEZED = {
     "gzip": ZEROS * 2,
@@ -100,7 +102,7 @@ def test_no_turn_handles_more_than_a_slice_and_memory_stays_flat(form: str, *, l
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert max(handled) < 2 * SLICE
+    assert max(handled) < 2 * TURN
     assert len(handled) > 50
     assert peak < 1_048_576
     assert max(made[1:]) <= MOST
@@ -128,7 +130,7 @@ def test_all_layers_of_a_body_count_together() -> None:
         answer.feed(layers, done=True)
         while answer.busy:
             answer.more()
-    assert answer._meter._made <= FREE + SLICE
+    assert answer._meter._made <= FREE + STEP
 
 
 def test_a_large_answer_of_json_arrives_whole_whatever_the_client_s_pace() -> None:
@@ -351,7 +353,7 @@ def test_a_compressed_upload_is_looked_into_up_to_a_bound_and_goes_on_whole() ->
     data = ZEROS * 50
     out = b"".join(scrubber.feed(data[at : at + 65_536]) for at in range(0, len(data), 65_536)) + scrubber.end()
     assert out == data
-    assert meter._made <= UPLOAD + SLICE
+    assert meter._made <= UPLOAD + STEP
 
 
 @pytest.mark.attack("DOS-06")

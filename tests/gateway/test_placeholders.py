@@ -12,7 +12,7 @@ import pytest
 
 from remit.gateway import framing
 from remit.gateway.downstream import Placeholders
-from remit.gateway.scrub import LeakError
+from remit.gateway.patterns import LeakError
 from remit.gateway.server import Channel
 from tests.gateway.playbook import play as conversation
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig

@@ -8,8 +8,9 @@ import pytest
 
 from remit.errors import UpstreamError
 from remit.gateway import framing
+from remit.gateway.patterns import LeakError, SecretPatterns
 from remit.gateway.response import ResponseBody, ResponsePlan
-from remit.gateway.scrub import LeakError, Scrubber, SecretPatterns
+from remit.gateway.scrub import Scrubber
 from tests.gateway.rig import SECRET
 
 PATTERNS = SecretPatterns([SECRET.encode()])
@@ -51,7 +52,7 @@ def test_a_compressed_body_that_breaks_off_is_an_error() -> None:
         played(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9", gzip.compress(b"hello")[:9])
 
 
-@pytest.mark.parametrize("coding", [b"br", b"zstd", b"gzip, gzip", b"compress", b"x"])
+@pytest.mark.parametrize("coding", [b"gzip, gzip", b"br, gzip", b"compress", b"x"])
 def test_an_encoding_that_cannot_be_looked_into_is_refused(coding: bytes) -> None:
     with pytest.raises(UpstreamError):
         plan(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Encoding: " + coding)

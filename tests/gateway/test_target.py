@@ -158,7 +158,11 @@ def test_a_placeholder_may_stand_in_each_position_that_the_provider_accepts() ->
         [f"Authorization: Bearer {OTHER}"],
         [f"User-Agent: a {PLACEHOLDER} b"],
         [f"{PLACEHOLDER}: x"],
-        *([f"X: {CODERS[form](PLACEHOLDER).decode()}"] for form in CODERS if not form.startswith("utf")),
+        *(
+            [f"X: {CODERS[form](PLACEHOLDER).decode()}"]
+            for form in CODERS
+            if CODERS[form](PLACEHOLDER).decode("latin-1").isprintable()
+        ),
     ],
 )
 def test_a_placeholder_anywhere_else_in_a_head_is_refused(lines: list[str]) -> None:

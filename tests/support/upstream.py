@@ -12,13 +12,14 @@ import gzip
 import hashlib
 import html
 import json
+import quopri
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,21 @@ def _entities(pattern: str) -> Coder:
     return lambda secret: "".join(pattern.format(ord(char)) for char in secret).encode()
 
 
+def _some(secret: str, pattern: str) -> bytes:
+    """Escape every third character."""
+    return "".join(c if index % 3 else pattern.format(ord(c)) for index, c in enumerate(secret)).encode()
+
+
+def _pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def _dump(data: bytes) -> bytes:
+    """Write bytes as `hexdump -C` does."""
+    lines = enumerate(_pieces(data, 16))
+    return "\n".join(f"{at:07x}0  {piece.hex(' '):<49} |{piece.decode()}|" for at, piece in lines).encode()
+
+
 CODERS: Mapping[str, Coder] = {
     "plain": str.encode,
     "base64": lambda s: base64.b64encode(s.encode()),
@@ -63,6 +79,32 @@ CODERS: Mapping[str, Coder] = {
     "rot13": lambda s: codecs.encode(s, "rot13").encode(),
     "reversed": lambda s: s[::-1].encode(),
     "html-escape": lambda s: html.escape(f"<{s}>").encode(),
+    "upper": lambda s: s.upper().encode(),
+    "base64-lines": lambda s: base64.encodebytes(b"key: " * 9 + s.encode() * 2),
+    "base64-crlf": lambda s: b"\r\n".join(_pieces(base64.b64encode(s.encode()), 19)),
+    "base64-lines-in-json": lambda s: json.dumps(base64.encodebytes(b"k" * 50 + s.encode()).decode()).encode(),
+    "base64-twice": lambda s: base64.b64encode(base64.b64encode(f"key={s}".encode())),
+    "hex-colons": lambda s: s.encode().hex(":").encode(),
+    "hex-spaces": lambda s: s.encode().hex(" ").upper().encode(),
+    "hex-dashes-and-lines": lambda s: s.encode().hex("-", 4).replace("-", "-\n").encode(),
+    "hex-x": _entities("\\x{:02x}"),
+    "hex-0x": _entities("0x{:02X}, "),
+    "hex-dump": lambda s: b"dump:\n" + _dump(s.encode()) + b"\n",
+    "percent-some": lambda s: _some(s, "%{:02x}"),
+    "percent-twice": lambda s: _some(s, "%25{:02X}"),
+    "json-some": lambda s: _some(s, "\\u{:04X}"),
+    "html-dec-padded": _entities("&#{:07};"),
+    "html-some": lambda s: _some(s, "&#x{:x};"),
+    "quoted-printable": lambda s: quopri.encodestring(
+        b"== a line that is long enough to break within == " + s.encode()
+    ),
+    "quoted-printable-all": lambda s: b"=\r\n".join(_pieces(_entities("={:02X}")(s), 30)),
+    "split-spaces": lambda s: " ".join(s).encode(),
+    "split-lines": lambda s: "\r\n".join(s).encode(),
+    "percent-in-json-in-base64": lambda s: base64.b64encode(
+        json.dumps(quote(s, safe="").replace("%", "\u0025")).encode()
+    ),
+    "gzip-in-base64": lambda s: base64.b64encode(gzip.compress(f"key={s}".encode(), mtime=0)),
 }
 
 Writer = Callable[[bytes], Awaitable[None]]

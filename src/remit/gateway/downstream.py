@@ -10,16 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from remit import jose
 from remit.core.orders import json_text
 from remit.errors import PlaceholderError, RemitError
 from remit.gateway.framing import Fields, request_fields
 from remit.gateway.fronts import Front
+from remit.gateway.patterns import SecretPatterns
 from remit.gateway.plane import BoundedCache, DataPlane
 from remit.gateway.quota import TaskQuota
-from remit.gateway.scrub import UPLOAD, Meter, Scrubber, SecretPatterns
+from remit.gateway.scrub import UPLOAD, Meter, Scrubber
 from remit.gateway.target import HttpTarget
 
 HEAD = 30.0  # seconds for a head to arrive
@@ -77,7 +78,7 @@ class Placeholders:
             return None
         patterns = self.patterns
         if token is not None:
-            patterns = patterns.beside({token, quote(token, safe="").encode()})
+            patterns = patterns.beside(token)
         return Scrubber(patterns, meter=Meter(UPLOAD))
 
     def _token(self, fields: Fields) -> bytes | None:

@@ -15,9 +15,10 @@ from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
 from remit.gateway.downstream import Downstream, ParsedHeaders
 from remit.gateway.framing import BODILESS, Body, request_body
+from remit.gateway.patterns import LeakError
 from remit.gateway.plane import DataPlane, GrantRoute
 from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, chunk, framing_lines
-from remit.gateway.scrub import LeakError, Scrubber
+from remit.gateway.scrub import Scrubber
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use

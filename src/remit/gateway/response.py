@@ -1,7 +1,7 @@
 """Responses on their way through, scrubbed, a slice a turn; the lines that frame a request.
 
-What inflates is not looked through at one go, whatever its size and however many come together: others get their turns
-in between. Until it is, its upstream is not read, and the client is sent no more than it takes.
+What is long is not looked through at one go, whatever it inflates to and however many come together: others get their
+turns in between. Until it is, its upstream is not read, and the client is sent no more than it takes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from itertools import chain
 from typing import Protocol
 
 from remit.errors import RemitError, UpstreamError
+from remit.gateway.codings import LABELS
 from remit.gateway.framing import BODILESS, Body, Fields, Status
-from remit.gateway.scrub import SLICE, Inflated, Meter, Scrubber, SecretPatterns, is_compressed
+from remit.gateway.patterns import SecretPatterns
+from remit.gateway.scrub import TURN, Inflated, Meter, Scrubber, searched
 
 CLOSE = b"connection: close\r\n"  # what is left of a body must not be read as a request
 # `alt-svc` would send the client round the gateway; only remit says what remit did (`proxy-status`, `remit-dropped`);
@@ -28,7 +30,6 @@ _DROPPED = frozenset(
 )
 _LINES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b"application/json-seq")
 _IDENTITY = frozenset({b"", b"identity"})
-_INFLATED = frozenset({b"gzip", b"x-gzip", b"deflate"})
 
 
 def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes | None, *, keep: bool) -> bytes:
@@ -51,17 +52,17 @@ class ResponsePlan:
     ``heads`` are for the client: where its connection is closed afterwards, and where it is kept.
     """
 
-    __slots__ = ("chunked", "heads", "inflate", "lines", "status")
+    __slots__ = ("chunked", "coding", "heads", "lines", "status")
 
     def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
         coding = (fields.get(b"content-encoding") or b"").lower()
-        if has_body and coding not in _IDENTITY | _INFLATED:
+        if has_body and coding not in _IDENTITY and coding not in LABELS:
             raise UpstreamError("the upstream answered in an encoding that remit did not ask for and cannot look into")
         self.status = status.code
-        self.inflate = has_body and coding in _INFLATED
+        self.coding = LABELS.get(coding) if has_body else None
         self.lines = (fields.get(b"content-type") or b"").startswith(_LINES)
-        self.chunked = has_body and (self.inflate or fields.length is None)
-        dropped = _DROPPED | fields.nominated | ({b"content-encoding"} if self.inflate else set())
+        self.chunked = has_body and (self.coding is not None or fields.length is None)
+        dropped = _DROPPED | fields.nominated | ({b"content-encoding"} if self.coding is not None else set())
         lines = [b"HTTP/1.1 %d %b\r\n" % (status.code, status.reason)]
         lines += [b"%b: %b\r\n" % (name, value) for name, value in fields.items if name not in dropped]
         if self.chunked:
@@ -76,7 +77,8 @@ class ResponsePlan:
 class ResponseBody:
     """The body of one response on its way. ``feed`` and ``more`` raise LeakError or UpstreamError.
 
-    What inflates is taken in turns of ``SLICE`` bytes: while ``busy``, ``more`` is due in a later turn of the loop.
+    What takes long is taken in turns of some ``TURN`` bytes: while ``busy``, ``more`` is due in a later turn of the
+    loop.
     """
 
     _patterns: SecretPatterns
@@ -93,13 +95,13 @@ class ResponseBody:
 
     def feed(self, payload: bytes, *, done: bool) -> bytes:
         """Take payload of the upstream's body; return bytes for the client. ``done``: there is no more."""
-        if done and self._body is None and not self._plan.inflate and not is_compressed(payload):
-            self._patterns.check(payload)  # a body that is all there, as most are
+        coding = self._plan.coding
+        if done and self._body is None and coding is None and searched(self._patterns, payload):  # as most are
             return self._framed(payload, done=True)
         if self._body is None:
             self._meter = Meter()
             scrubber = Scrubber(self._patterns, lines=self._plan.lines, meter=self._meter)
-            self._body = Inflated(scrubber) if self._plan.inflate else scrubber
+            self._body = scrubber if coding is None else Inflated(scrubber, coding)
         self._meter.fed += len(payload)
         steps = self._body.steps(payload)
         self._steps = steps if self._steps is None else chain(self._steps, steps)
@@ -114,7 +116,7 @@ class ResponseBody:
         released = []
         for piece in self._steps:
             released.append(piece)
-            if self._meter.turn >= SLICE:
+            if self._meter.turn >= TURN:
                 return self._framed(b"".join(released), done=False)
         self._steps = None
         if self._done:

@@ -23,7 +23,7 @@ from remit.core.fields import is_loopback
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, UpstreamError
 from remit.gateway.framing import BODILESS, Fields
-from remit.gateway.scrub import SecretPatterns
+from remit.gateway.patterns import SecretPatterns
 from remit.ports import Resource
 from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
