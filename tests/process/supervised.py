@@ -37,7 +37,7 @@ class Driven:
 
     async def run(self) -> int:
         supervision = Supervision(
-            self._context.link,
+            self._context.links[0],
             started=self._started,
             ended=self._ended,
             stop=self._stop,
@@ -76,7 +76,7 @@ class Driven:
                 await supervision.kill(self._links[name], again=bool(again))
                 return None
             case "run", [name, code]:
-                return await self._run(self._links[name].link, code)
+                return await self._run(self._links[name].links[0], code)
             case "state", []:
                 state = await supervision.state()
                 return {"processes": [[p.name, p.pid, p.restarts, p.walls] for p in state.processes]}
@@ -126,7 +126,7 @@ def evaluated(code: str, names: Mapping[str, object]) -> object:
 
 def worker(context: RoleContext) -> int:
     """Run the code that comes over the link, until its end."""
-    file = context.link.makefile("rw")
+    file = context.links[0].makefile("rw")
     for line in file:
         file.write(json.dumps(evaluated(json.loads(line), {"context": context})) + "\n")
         file.flush()

@@ -173,9 +173,9 @@ def test_each_has_the_descriptors_that_are_its_own(rig: Rig) -> None:
         assert rig.run(rig.state().popitem()[0], "found = 1") == 1  # it runs: what is not its own is closed
     descriptors = {name: _descriptors(pid) for name, pid in rig.pids.items()}
     links = {name: {n: where for n, where in each.items() if n > 2} for name, each in descriptors.items()}
-    assert {name: len(links[name]) for name in ("edge", "edge.2", "targets")} == {"edge": 2, "edge.2": 2, "targets": 1}
+    assert {name: len(links[name]) for name in ("edge", "edge.2", "targets")} == {"edge": 3, "edge.2": 3, "targets": 2}
     seen = [where for name in ("edge", "edge.2", "targets") for where in links[name].values()]
-    assert len(set(seen)) == len(seen) == 5
+    assert len(set(seen)) == len(seen) == 8
     assert set(seen).isdisjoint(links["authority"].values())
     assert {descriptors[name][0] for name in ("edge", "targets", "authority")} == {"/dev/null"}
 

@@ -4,11 +4,11 @@ How it is used::
 
     supervise(ProcessRole("authority", main), {"edge": ProcessRole("edge", main, confinement, listen), …}) -> status
 
-``main(context) -> int`` runs in the fork: ``context.link`` is its socket, ``context.listeners`` are those that
-``listen(name)`` made in the supervisor. The authority wraps its link in its loop::
+``main(context) -> int`` runs in the fork: ``context.links`` are its sockets, ``context.listeners`` are those that
+``listen(name)`` made in the supervisor. The authority wraps its one in its loop::
 
-    supervision = Supervision(context.link, started=linked, ended=gone, stop=stop.set, reload=asked.set)
-    worker = await supervision.start("edge")  # named edge, then edge.2; ``linked(worker)`` has its ``link``, also when
+    supervision = Supervision(context.links[0], started=linked, ended=gone, stop=stop.set, reload=asked.set)
+    worker = await supervision.start("edge")  # named edge, then edge.2; ``linked(worker)`` has its ``links``, also when
     await supervision.kill(worker)  # it is started again, as it is after each death; ``again=False``: for good
     supervision.ready()  # it serves: from now on it is started anew when it crashes
     (await supervision.state()).processes, .lacks  # for status and the doctor

@@ -13,6 +13,7 @@ import msgspec
 from remit.errors import UnavailableError
 
 MAX_PACKET = 64 * 1024  # bytes
+MAX_LINKS = 4  # descriptors beside one
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -99,12 +100,12 @@ _read_report = msgspec.msgpack.Decoder(Report).decode
 
 
 class Worker(msgspec.Struct, frozen=True):
-    """A worker that lives, or did, and our end of its link, non-blocking."""
+    """A worker that lives, or did, and our ends of its link, non-blocking."""
 
     name: str
     role: str
     pid: int
-    link: socket.socket
+    links: tuple[socket.socket, ...]
 
 
 class Supervision:
@@ -163,7 +164,7 @@ class Supervision:
     def _read(self) -> None:
         while True:
             try:
-                data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_PACKET, 1)
+                data, descriptors, _, _ = socket.recv_fds(self._sock, MAX_PACKET, MAX_LINKS)
             except BlockingIOError:
                 return
             if not data:
@@ -173,9 +174,10 @@ class Supervision:
     def _told(self, report: Report, descriptors: list[int]) -> None:
         match report:
             case Started(order, name, role, pid):
-                link = socket.socket(fileno=descriptors[0])
-                link.setblocking(False)
-                worker = Worker(name, role, pid, link)
+                links = tuple(socket.socket(fileno=descriptor) for descriptor in descriptors)
+                for link in links:
+                    link.setblocking(False)
+                worker = Worker(name, role, pid, links)
                 self._started(worker)
                 self._answer(order, worker)
             case Ended():

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ PATIENCE = 15.0  # seconds that the authority has to end
 CALM = 60.0  # seconds after which a death is a first one again
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a process that died again is started again
 MOST = 64  # workers
+LINKS = 2  # sockets between a worker and the authority: one for calls, and one on which nothing waits behind a call
 
 _LOG = logging.getLogger("remit.process")
 
@@ -38,7 +39,8 @@ class RoleContext:
     """What a process has when its main is called, in the fork."""
 
     name: str
-    link: socket.socket  # to the authority; of the authority itself to the supervisor, for ``orders.Supervision``
+    # two to the authority; of the authority itself one to the supervisor, for ``orders.Supervision``
+    links: tuple[socket.socket, ...]
     listeners: Mapping[str, socket.socket]
 
 
@@ -83,16 +85,22 @@ class _Process:
         self.child, self.due, self.restarts = None, now + pause, self.restarts + 1
 
 
-def supervise(authority: ProcessRole, workers: Mapping[str, ProcessRole], walls: Walls | None = None) -> int:
+def supervise(
+    authority: ProcessRole,
+    workers: Mapping[str, ProcessRole],
+    walls: Walls | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> int:
     """Run the authority and its workers until it ends or we are told to; return the status to exit with.
 
+    ``ready`` is called when an authority says for the first time that it serves.
     ``walls`` are those that this kernel has (``survey``). What a main needs is imported by now: children share
     its memory.
     """
     forking.prepare()
     found = survey() if walls is None else walls
     with _heard() as heard:
-        return Supervisor(authority, workers, found, heard).run()
+        return Supervisor(authority, workers, found, heard, ready).run()
 
 
 @contextmanager
@@ -114,8 +122,16 @@ def _heard() -> Iterator[int]:
 class Supervisor:
     """One supervision, from the first authority to the last."""
 
-    def __init__(self, authority: ProcessRole, workers: Mapping[str, ProcessRole], walls: Walls, heard: int) -> None:
+    def __init__(
+        self,
+        authority: ProcessRole,
+        workers: Mapping[str, ProcessRole],
+        walls: Walls,
+        heard: int,
+        ready: Callable[[], None],
+    ) -> None:
         """Read the numbers of signals from ``heard``."""
+        self._when_ready = ready
         self._roles, self._walls, self._heard, self._since = workers, walls, heard, time.time()
         self._authority = _Process(authority.name, authority)
         self._workers: dict[str, _Process] = {}
@@ -169,18 +185,20 @@ class Supervisor:
 
     def _start(self, process: _Process) -> None:
         of_authority = process is self._authority
-        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET if of_authority else socket.SOCK_STREAM)
         listeners = self._listeners.get(process.name, {})
-        with theirs:
-            link = theirs.fileno()
+        with ExitStack() as theirs, ExitStack() as failed:
+            kind, count = (socket.SOCK_SEQPACKET, 1) if of_authority else (socket.SOCK_STREAM, LINKS)
+            pairs = [socket.socketpair(type=kind) for _ in range(count)]
+            ours = [failed.enter_context(pair[0]) for pair in pairs]
+            links = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
             try:
                 process.child = forking.forked(
-                    lambda: self._main(process, link, listeners),
-                    (link, *listeners.values()),
+                    lambda: self._main(process, links, listeners),
+                    (*links, *listeners.values()),
                     apart=process.role.confinement is not None and self._walls.namespaces,
                 )
+                failed.pop_all()
             except OSError as error:
-                ours.close()
                 if of_authority and not self._ready:
                     raise
                 _LOG.error("the %s cannot be started: %s", process.name, error.strerror)
@@ -188,19 +206,20 @@ class Supervisor:
                 return
         process.since, process.started = time.time(), time.monotonic()
         if of_authority:
-            ours.setblocking(False)
-            self._orders = ours
+            [self._orders] = ours
+            self._orders.setblocking(False)
             return
-        with ours:
+        with ExitStack() as told:
+            numbers = [told.enter_context(sock).fileno() for sock in ours]
             report = orders.Started(process.asked, process.name, process.role.name, process.child.pid)
-            self._tell(report, ours.fileno())
+            self._tell(report, *numbers)
         process.asked = 0
 
-    def _main(self, process: _Process, link: int, listeners: Mapping[str, int]) -> int:
+    def _main(self, process: _Process, links: Sequence[int], listeners: Mapping[str, int]) -> int:
         """Be the process: this is the fork."""
         kernel.prctl(kernel.PR_SET_NAME, f"remit {process.name}")
         inherited = {name: socket.socket(fileno=descriptor) for name, descriptor in listeners.items()}
-        context = RoleContext(process.name, socket.socket(fileno=link), inherited)
+        context = RoleContext(process.name, tuple(socket.socket(fileno=link) for link in links), inherited)
         confine.raise_walls(process.role.confinement, self._walls)
         return process.role.main(context)
 
@@ -230,8 +249,9 @@ class Supervisor:
                 self._end(order, name, pid, again=again)
             case orders.Tell(order):
                 self._tell(orders.Done(order, state=self._state()))
-            case orders.Ready():
+            case orders.Ready() if not self._ready:
                 self._ready = True
+                self._when_ready()
 
     def _begin(self, order: int, name: str) -> None:
         """Let a worker of a role begin in the next turn."""
