@@ -55,7 +55,7 @@ def run(world: World, say: Say) -> Guarded:
     with houses.broker(folder) as house:
         say("configuring three services and a database, each bounded")
         asyncio.run(_configure(world, house))
-        world.plant(sockets=(str(house.control), str(house.control.with_name("launch.sock"))))
+        world.plant(sockets=(str(house.control), str(house.control.with_name("handover-1.sock"))))
         roles = {row["rolname"] for row in asyncio.run(world.ask(ROLES))}
         say("running the orchestrator; it spawns three sub-agents")
         column, watch = Guarded(), _Watch(house, say)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from starlette.applications import Starlette
 from remit.compose.app import build
 from remit.compose.key_rings import OVERLAP, KeyRing, KeyRings
 from remit.compose.policy import LastGoodPolicies, PolicyDirectory
+from remit.compose.wiring import new_id
 from remit.core.lease import LeaseState
 from remit.core.policy import in_bounds
 from remit.core.principal import Holder, Signal
@@ -25,6 +27,7 @@ from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
+from remit.run.registry import RunRegistry
 from remit.sessions.transmitter import EventStream, StreamReceiver, Transmitter
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import serve
@@ -106,7 +109,15 @@ def whole(plane: Plane) -> AppDeps:
         policies=policies,
         rings=KeyRings(plane.broker, rings),
         streams=transmitter.routes(),
+        begin_run=_runs(plane).begin_run,
     )
+
+
+def _runs(plane: Plane) -> RunRegistry:
+    """Return runs that no edge comes for: each is offered."""
+    made = RunRegistry(plane.broker, OPERATOR, plane.broker.kinds, lambda: plane.world.now, secrets.token_bytes, new_id)
+    made.taking(made.edge("/run/1.sock"))
+    return made
 
 
 class Unheard:

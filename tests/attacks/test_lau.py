@@ -152,8 +152,8 @@ def test_credential_files_of_the_working_directory_are_empty_and_named(runs: Hou
 
 INSIDE = """
 import json, os, subprocess, sys
-socket = os.environ["REMIT_SOCKET"].replace("channel", "launch")
-told = {"command": ["cat", ".env"], "socket": socket, "request": {"grant": os.environ["REMIT_GRANT"]}, "quiet": True}
+asked = {"socket": os.environ["REMIT_SOCKET"], "request": {"grant": os.environ["REMIT_GRANT"]}}
+told = {"command": ["cat", ".env"], "quiet": True, **asked}
 done = subprocess.run([sys.executable, sys.argv[1], json.dumps(told)], capture_output=True, text=True)
 print(json.dumps([done.returncode, done.stdout]))
 """
@@ -345,7 +345,7 @@ def test_a_command_is_a_program_and_never_an_option_or_a_line(runs: House, comma
 
 
 ASK = """
-import json, os, socket, sys
+import http.client, json, os, socket, sys
 def greet(family, address):
     with socket.socket(family) as sock:
         try:
@@ -355,14 +355,17 @@ def greet(family, address):
         return sock.recv(99).decode().strip()
 copied = json.loads(sys.argv[1])
 port = int(copied["REMIT_GATEWAY"].rpartition(":")[2])
-launch = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-launch.connect("/run/remit/launch.sock")
-wish = {"grant": copied["REMIT_GRANT"], "posture": {"isolation": "namespace"}, "folder": "/run/remit"}
-launch.send(json.dumps(wish).encode())
+def ask(method, path, body=None):
+    channel = http.client.HTTPConnection("localhost")
+    channel.sock = socket.socket(socket.AF_UNIX)
+    channel.sock.connect(copied["REMIT_SOCKET"])
+    channel.request(method, path, body, {"content-type": "application/json"})
+    return json.loads(channel.getresponse().read())
+wish = {"grant": copied["REMIT_GRANT"], "isolation": "namespace", "folder": "/run/remit"}
 print(json.dumps({
     "gateway": greet(socket.AF_INET, ("127.0.0.1", port)),
-    "channel": greet(socket.AF_UNIX, copied["REMIT_SOCKET"]),
-    "asked": json.loads(launch.recv(9999))["error"]["code"],
+    "channel": ask("GET", "/v1/self")["grant"],
+    "asked": ask("POST", "/v1/runs", json.dumps(wish))["code"],
     "own": os.environ["REMIT_GRANT"],
 }))
 """
@@ -387,7 +390,7 @@ def test_what_was_copied_from_a_run_is_worth_nothing_in_another(runs: House) -> 
     found = json.loads(done.stdout)
     assert found["own"] != copied["REMIT_GRANT"]
     assert found["gateway"] == f"gateway {found['own']}"
-    assert found["channel"] == f"channel {found['own']}"
+    assert found["channel"] == found["own"]
     assert found["asked"] == "not-found"
 
 
@@ -406,7 +409,7 @@ def test_what_was_copied_from_a_run_is_worth_nothing_outside(runs: House) -> Non
 @pytest.mark.live
 @pytest.mark.attack("LAU-07")
 def test_the_sockets_of_the_broker_are_in_no_run(runs: House) -> None:
-    script = f"ls {runs.socket} {runs.socket.parent} 2>&1; true"
+    script = f"ls {runs.control} {runs.control.parent} 2>&1; true"
     done = runs.run(["sh", "-c", script])
     assert done.stdout.count("No such file or directory") == 2
 
@@ -414,16 +417,16 @@ def test_the_sockets_of_the_broker_are_in_no_run(runs: House) -> None:
 @pytest.mark.live
 @pytest.mark.attack("LAU-07")
 def test_the_sockets_of_the_broker_stay_out_when_what_is_around_them_is_bound(runs: House) -> None:
-    done = runs.run(["ls", "-A", str(runs.socket.parent)], binds=[[str(runs.folder), True]])
+    done = runs.run(["ls", "-A", str(runs.control.parent)], binds=[[str(runs.folder), True]])
     assert (done.stdout, done.returncode) == ("", 0)
 
 
 @pytest.mark.live
 @pytest.mark.attack("LAU-07")
 def test_covers_cannot_be_taken_away_from_inside(runs: House) -> None:
-    place = runs.socket.parent
+    place = runs.control.parent
     steps = ("umount P", "mv P P2", "unshare -Urm umount P", "unshare -Urm umount -l P", "ls -A P")
     script = "; ".join(steps).replace(" P", f" {place}")
     done = runs.run(["sh", "-c", script], binds=[[str(runs.folder), True]])
     assert (done.stdout, done.returncode) == ("", 0)
-    assert runs.socket.exists()
+    assert runs.control.exists()

@@ -102,7 +102,7 @@ def test_in_a_run_the_runs_own_grant_and_channel_are_used(
     run(["run", "--", "true"])
     assert request(launched[0])["delegate"]["parent"] == "grt_1"
     assert request(launched[1]) == {"grant": "grt_1"}
-    assert {spec.socket for spec in launched} == {place.socket.with_name("launch.sock")}
+    assert {spec.socket for spec in launched} == {place.socket}
     assert launched[0].hidden == ()
 
 
@@ -110,7 +110,7 @@ def test_what_belongs_to_remit_is_hidden_from_the_run(plane: Served, launched: l
     run(["run", "-g", "grt_1", "--", "true"])
     state = plane.directory / "state"
     assert {state, state / "run"} <= set(launched[0].hidden)
-    assert launched[0].socket == state / "run" / "launch.sock"
+    assert launched[0].socket == state / "run" / "control.sock"
 
 
 def test_a_key_a_witness_and_policies_in_places_of_their_own_are_kept_apart(

@@ -22,12 +22,12 @@ from remit.core.principal import Operator
 from remit.core.secret import Secret
 from remit.errors import LimitError
 from remit.ports import Resource
-from remit.run import handover
+from remit.run import handover, offer
 from remit.run.handover import Message
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
 OPENING = {"open": {"purpose": "try", "ttl": 60, "depth": 1, "fan_out": 1, "authorization_details": [DETAIL]}}
-WHERE = {"posture": {"isolation": "namespace"}, "folder": "/run/remit"}
+WHERE = {"isolation": "namespace", "folder": "/run/remit"}
 
 
 def ask(sock: socket.socket, message: Mapping[str, object], descriptors: tuple[int, ...] = ()) -> Message:
@@ -41,12 +41,16 @@ def ask(sock: socket.socket, message: Mapping[str, object], descriptors: tuple[i
 def launch(
     stack: ExitStack, path: Path, folder: Path, request: Mapping[str, object]
 ) -> tuple[str, list[socket.socket]]:
-    """Hand over what a run has; return its grant and its listening sockets."""
+    """Ask on a socket for a run and hand over what it has; return its grant and its listening sockets."""
     folder.mkdir()
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(path))
+        granted = offer.begin(asking, {**WHERE, **request})
     sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     sock.settimeout(20)
-    sock.connect(str(path))
-    granted = ask(sock, {**WHERE, **request})
+    nested = granted["handover"] == "/run/remit/launch.sock"  # as the run sees it
+    sock.connect(str(path.with_name("launch") if nested else granted["handover"]))
+    ask(sock, {"ticket": granted["ticket"]})
     listeners = granted["listeners"]
     assert isinstance(listeners, list)
     bound = [stack.enter_context(listening(item, folder)) for item in listeners]
@@ -74,8 +78,8 @@ def test_a_run_inside_a_run_reaches_gateway_and_control_plane(tmp_path: Path) ->
             resource = Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {})
             await edges.application.broker.put_resource(operator, resource, Secret("k"))
             with ExitStack() as stack:
-                outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", OPENING)
-                port = Path(outer[1][-1].getsockname())
+                outer = await asyncio.to_thread(launch, stack, made.places.control, tmp_path / "1", OPENING)
+                port = tmp_path / "1" / "channel"
                 inner = await asyncio.to_thread(launch, stack, port, tmp_path / "2", {"grant": outer[0]})
                 transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "2" / "channel"))
                 async with httpx.AsyncClient(transport=transport, base_url="http://remit") as channel:
@@ -123,8 +127,8 @@ def test_no_socket_of_a_broker_takes_descriptors_but_those_for_hand_overs(tmp_pa
             ):
                 await edges.application.broker.put_resource(operator, resource, None)
             with ExitStack() as stack:
-                outer = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", {"open": request})
-                port = next(Path(sock.getsockname()) for sock in outer[1] if sock.type == socket.SOCK_SEQPACKET)
+                outer = await asyncio.to_thread(launch, stack, made.places.control, tmp_path / "1", {"open": request})
+                port = tmp_path / "1" / "channel"
                 await asyncio.to_thread(launch, stack, port, tmp_path / "2", {"grant": outer[0]})
                 assert streams() == {made.places.control.name: 0, "channel": 0, "workload": 0}
 
@@ -157,8 +161,8 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
             await edges.application.broker.put_resource(operator, resource, Secret("k"))
             edges.edge.gateway.quota.free = FEW
             with ExitStack() as stack:
-                greedy = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "1", DEEP)
-                other = await asyncio.to_thread(launch, stack, made.places.launch, tmp_path / "2", DEEP)
+                greedy = await asyncio.to_thread(launch, stack, made.places.control, tmp_path / "1", DEEP)
+                other = await asyncio.to_thread(launch, stack, made.places.control, tmp_path / "2", DEEP)
                 runs = await asyncio.to_thread(launch_until_refused, stack, greedy, tmp_path)
                 assert 0 < runs < 64
                 await asyncio.to_thread(open_connections, stack, greedy[1][:2])
@@ -170,7 +174,7 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
                 transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "2" / "channel"))
                 async with httpx.AsyncClient(transport=transport, base_url="http://remit") as channel:
                     assert (await channel.get("/v1/self")).json()["grant"] == other[0]
-            await until(lambda: not edges.edge.launches.busy and edges.edge.gateway.quota.free == FEW)
+            await until(lambda: not edges.edge.handover.busy and edges.edge.gateway.quota.free == FEW)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scene())
@@ -178,7 +182,7 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
 
 def launch_until_refused(stack: ExitStack, mine: tuple[str, list[socket.socket]], folder: Path) -> int:
     """Launch runs of a run's own grant until one is refused; return how many there are."""
-    port = Path(mine[1][-1].getsockname())
+    port = Path(mine[1][-1].getsockname()).with_name("channel")
     for number in range(100):
         try:
             launch(stack, port, folder / f"more-{number}", {"grant": mine[0]})

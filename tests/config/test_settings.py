@@ -14,7 +14,7 @@ def test_places_follow_xdg(tmp_path: Path) -> None:
     where = settings.places({"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "rt")})
     assert where.state == tmp_path / ".local/state/remit"
     assert where.control == tmp_path / "rt/remit/control.sock"
-    assert where.launch == tmp_path / "rt/remit/launch.sock"
+    assert where.handover("1") == tmp_path / "rt/remit/handover-1.sock"
     assert where.config == tmp_path / ".config/remit/config.toml"
 
 

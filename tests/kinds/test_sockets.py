@@ -21,8 +21,7 @@ from remit.kinds import spiffe
 from remit.ports import Quota, Start
 from remit.ports.broker import Notice
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
-from remit.ports.runs import RunListener
-from remit.run.environment import RunProvisioning
+from remit.ports.runs import RedeemedRun, RunListener
 from remit.run.host import Run
 
 HOLDER = Holder("task_1", "grt_1")
@@ -69,7 +68,7 @@ def test_a_run_reaches_what_the_kind_serves(edges: Callable[..., Edges]) -> None
         server = built.edge.sockets["agentbox"]
         assert isinstance(server, Agentbox)
         assert server.lent.broker is built.application.broker
-        run = Run(HOLDER, RunProvisioning((LISTENER,), {}), {"gateway": 1, "agentbox": str(LISTENER.path)})
+        run = Run(RedeemedRun("run_1", HOLDER, (LISTENER,), {}, None), {"gateway": 1, "agentbox": str(LISTENER.path)})
         with socket.socket(socket.AF_UNIX) as sock:
             close = await built.edge.serve_run(run, LISTENER, sock, None)
             assert server.served == [HOLDER]

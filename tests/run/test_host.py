@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 
 from remit.core.principal import Holder
 from remit.core.task import Grant
 from remit.run import handover
-from tests.run.launchers import SANDBOX, Launcher, grant_of, is_closed, launcher
+from tests.run.launchers import SANDBOX, Launcher, code, grant_of, is_closed, launcher
 from tests.run.rig import READ, TABLE, House, opening
 
 
@@ -29,6 +30,41 @@ def test_the_environment_names_the_ports_that_were_bound(runs: House) -> None:
         environment = ready["environment"]
         assert isinstance(environment, dict)
         assert environment["REMIT_GATEWAY"] == f"http://127.0.0.1:{one.bound[0].getsockname()[1]}"
+
+
+@pytest.mark.attack("LAU-14")
+def test_a_ticket_counts_once(runs: House) -> None:
+    with launcher(runs) as one, launcher(runs) as two:
+        offered = one.redeem({**SANDBOX, **opening()})
+        assert code(two.ask({"ticket": offered["ticket"]})) == "grant-token"
+        assert not is_closed(runs, offered)
+
+
+@pytest.mark.attack("LAU-14")
+def test_a_ticket_for_inside_a_run_is_not_redeemed_outside_nor_in_another_and_what_it_was_for_ends(runs: House) -> None:
+    with launcher(runs) as outer, launcher(runs) as other:
+        outer.launch(opening())
+        other.launch(opening())
+        for where in (None, other):
+            with launcher(runs, outer) as inner, launcher(runs, where) as elsewhere:
+                offered = inner.begin({**SANDBOX, "delegate": {"authorization_details": [READ]}})
+                assert code(elsewhere.ask({"ticket": offered["ticket"]})) == "grant-token"
+                runs.until(lambda: grant_of(runs, offered).revoked)  # noqa: B023 - it is called here
+        with launcher(runs) as third, launcher(runs, outer) as inside:
+            offered = third.begin({**SANDBOX, **opening()})
+            assert code(inside.ask({"ticket": offered["ticket"]})) == "grant-token"
+            runs.until(lambda: is_closed(runs, offered))
+
+
+@pytest.mark.parametrize("shown", [{}, {"ticket": 7}, {"ticket": "unknown"}, {"ticket": "\ud800"}, opening()], ids=str)
+def test_whoever_shows_no_ticket_leaves_nothing_behind(runs: House, shown: Mapping[str, object]) -> None:
+    with launcher(runs) as one, socket.socket() as sock:
+        assert code(one.ask(shown)) in {"invalid-request", "grant-token"}
+        with suppress(OSError):
+            handover.send(one.sock, {"bound": ["gateway"]}, [sock.fileno()])
+        runs.until(lambda: not runs.server.busy)
+        assert runs.services.open == []
+        assert list(runs.broker._tasks) == []
 
 
 def test_end_of_file_closes_the_task_that_was_opened_for_the_run(runs: House) -> None:
@@ -63,7 +99,7 @@ def test_saying_that_it_ended_is_answered_when_the_authority_has_ended(runs: Hou
 
 def test_a_launcher_that_leaves_half_way_leaves_nothing_open(runs: House) -> None:
     with launcher(runs) as one:
-        granted = one.ask({**SANDBOX, **opening()})
+        granted = one.redeem({**SANDBOX, **opening()})
     runs.until(lambda: is_closed(runs, granted))
 
 
@@ -90,7 +126,7 @@ def test_a_delegated_grant_ends_with_its_run_and_its_parent_stays(runs: House) -
 def test_inside_a_run_the_parent_is_the_runs_own_grant(runs: House) -> None:
     with launcher(runs) as outer:
         granted, _ = outer.launch(opening())
-        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+        with launcher(runs, outer) as inner:
             child, _ = inner.launch({"delegate": {"authorization_details": [READ]}})
             assert grant_of(runs, child).parent == granted["grant"]
 
@@ -98,7 +134,7 @@ def test_inside_a_run_the_parent_is_the_runs_own_grant(runs: House) -> None:
 def test_a_run_ends_the_runs_launched_inside_it(runs: House) -> None:
     with launcher(runs) as outer:
         granted, _ = outer.launch(opening())
-        inner = Launcher(Path(outer.bound[-1].getsockname()), runs.folder)
+        inner = Launcher(runs, outer)
         inner.launch({"delegate": {"authorization_details": [READ]}})
         outer.sock.close()
         runs.until(lambda: is_closed(runs, granted))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
@@ -29,8 +27,8 @@ from tests.run.rig import READ, House, opening
 def test_a_run_gets_no_more_than_it_has(runs: House, request_: Mapping[str, object], wanted: str) -> None:
     with launcher(runs) as outer:
         outer.launch(opening())
-        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
-            assert code(inner.ask({**SANDBOX, **request_})) == wanted
+        with launcher(runs, outer) as inner:
+            assert code(inner.begin({**SANDBOX, **request_})) == wanted
 
 
 @pytest.mark.parametrize(
@@ -38,11 +36,11 @@ def test_a_run_gets_no_more_than_it_has(runs: House, request_: Mapping[str, obje
 )
 def test_a_run_in_weaker_surroundings_than_its_grant_promises_is_refused(runs: House, held: str, weaker: str) -> None:
     with launcher(runs) as outer, launcher(runs) as other, launcher(runs) as child:
-        granted, _ = outer.launch(opening(), posture={"isolation": held})
-        refused = other.ask({**SANDBOX, "grant": granted["grant"], "posture": {"isolation": weaker}})
+        granted, _ = outer.launch(opening(), isolation=held)
+        refused = other.begin({**SANDBOX, "grant": granted["grant"], "isolation": weaker})
         assert code(refused) == "denied"
         request = {"parent": granted["grant"], "authorization_details": [READ]}
-        made, _ = child.launch({"delegate": request}, posture={"isolation": weaker})
+        made, _ = child.launch({"delegate": request}, isolation=weaker)
         assert grant_of(runs, made).posture.isolation == weaker
 
 
@@ -56,7 +54,7 @@ def test_a_run_on_a_grant_that_was_there_is_recorded(runs: House) -> None:
     grant = runs.call(runs.world.opened(runs.broker))
     with launcher(runs) as outer:
         outer.launch({"grant": grant.id})
-        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+        with launcher(runs, outer) as inner:
             inner.launch({"grant": grant.id})
     assert attaching(runs) == [
         ("allow", grant.id, None, f"by {OPERATOR.subject.sub}"),
@@ -68,15 +66,15 @@ def test_a_run_on_a_grant_that_was_there_is_recorded(runs: House) -> None:
 def test_no_run_is_started_on_a_grant_that_is_bound_or_attested(runs: House, bound: Mapping[str, object]) -> None:
     grant = runs.call(runs.world.opened(runs.broker, **bound))
     with launcher(runs) as one:
-        assert code(one.ask({**SANDBOX, "grant": grant.id})) == "denied"
+        assert code(one.begin({**SANDBOX, "grant": grant.id})) == "denied"
     with launcher(runs) as outer:
         root, _ = outer.launch(opening())
         made = changed(GrantRequest(details(READ)), bound)
         theirs = runs.call(
             runs.broker.delegate(Holder(str(root["task"]), str(root["grant"])), str(root["grant"]), made)
         )
-        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
-            assert code(inner.ask({**SANDBOX, "grant": theirs.id})) == "denied"
+        with launcher(runs, outer) as inner:
+            assert code(inner.begin({**SANDBOX, "grant": theirs.id})) == "denied"
     assert attaching(runs) == [
         ("deny", grant.id, "denied", f"by {OPERATOR.subject.sub}"),
         ("deny", root["grant"], "denied", f"under {theirs.id}"),
@@ -85,32 +83,24 @@ def test_no_run_is_started_on_a_grant_that_is_bound_or_attested(runs: House, bou
 
 def test_the_owner_starts_no_run_on_the_grant_of_another_human(runs: House) -> None:
     grant = runs.call(runs.world.opened(runs.broker))
-    path = runs.folder / "other.sock"
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.bind(str(path))
-    sock.listen()
-    runs.call(listening(runs, sock))
-    with launcher(runs, path) as one:
-        assert code(one.ask({**SANDBOX, "grant": grant.id})) == "denied"
+    runs.call(runs.serve_operator(runs.folder / "other.sock", STRANGER))
+    with launcher(runs) as one:
+        one.asks = runs.folder / "other.sock"
+        assert code(one.begin({**SANDBOX, "grant": grant.id})) == "denied"
     assert attaching(runs) == [("deny", grant.id, "denied", f"under {grant.id}")]
-
-
-async def listening(house: House, sock: socket.socket) -> None:
-    """Listen for launchers of an owner of the state who opened none of its tasks."""
-    house.server.listen(sock, STRANGER)
 
 
 def test_a_grant_that_promises_no_surroundings_is_used_in_any(runs: House) -> None:
     grant = runs.call(runs.world.opened(runs.broker))
     with launcher(runs) as one:
-        assert one.launch({"grant": grant.id}, posture={"isolation": "unsandboxed"})[1]["ready"] is True
+        assert one.launch({"grant": grant.id}, isolation="unsandboxed")[1]["ready"] is True
 
 
 def test_a_run_inside_promises_no_more_than_the_run_around_it_whatever_its_grant_does(runs: House) -> None:
     grant = runs.call(runs.world.opened(runs.broker))
     with launcher(runs) as outer:
-        outer.launch({"grant": grant.id}, posture={"isolation": "host-net"})
-        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+        outer.launch({"grant": grant.id}, isolation="host-net")
+        with launcher(runs, outer) as inner:
             child, _ = inner.launch({"delegate": {"authorization_details": [{**READ, "uses": 1}]}})
             assert grant_of(runs, child).posture.isolation == "host-net"
 
@@ -119,20 +109,19 @@ def test_a_run_cannot_use_the_grant_of_a_sibling_or_of_its_parent(runs: House) -
     with launcher(runs) as outer, launcher(runs) as other:
         root, _ = outer.launch(opening())
         foreign, _ = other.launch(opening())
-        port = Path(outer.bound[-1].getsockname())
-        with launcher(runs, port) as first, launcher(runs, port) as second:
+        with launcher(runs, outer) as first, launcher(runs, outer) as second:
             one, _ = first.launch({"delegate": {"authorization_details": [READ]}})
             two, _ = second.launch({"delegate": {"authorization_details": [READ]}})
             for grant in (two["grant"], root["grant"], foreign["grant"]):
-                with launcher(runs, Path(first.bound[-1].getsockname())) as thief:
-                    assert code(thief.ask({**SANDBOX, "grant": grant})) == "not-found"
+                with launcher(runs, first) as thief:
+                    assert code(thief.begin({**SANDBOX, "grant": grant})) == "not-found"
             assert one["grant"] != two["grant"]
 
 
 def test_an_agent_cannot_claim_a_better_posture_than_what_surrounds_it(runs: House) -> None:
     with launcher(runs) as outer:
-        outer.launch(opening(), posture={"isolation": "host-net"})
-        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+        outer.launch(opening(), isolation="host-net")
+        with launcher(runs, outer) as inner:
             child, _ = inner.launch({"delegate": {"authorization_details": [READ]}})
             assert grant_of(runs, child).posture.isolation == "host-net"
 
@@ -140,7 +129,7 @@ def test_an_agent_cannot_claim_a_better_posture_than_what_surrounds_it(runs: Hou
 @pytest.mark.parametrize("isolation", ["namespace", "host-net", "unsandboxed"])
 def test_the_posture_is_recorded(runs: House, isolation: str) -> None:
     with launcher(runs) as one:
-        granted, _ = one.launch(opening(), posture={"isolation": isolation})
+        granted, _ = one.launch(opening(), isolation=isolation)
         posture = grant_of(runs, granted).posture
         assert (posture.isolation, posture.custody) == (isolation, "channel")
 

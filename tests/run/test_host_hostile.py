@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
+import httpx
 import pytest
 
-from remit.ports.runs import NESTED
-from remit.run import handover, host
+from remit.run import handover, room
 from remit.run.acceptor import Acceptor
-from tests.broker.world import OPERATOR
-from tests.run.launchers import CLOSED, SANDBOX, answers, attached, code, connect, launcher
+from remit.run.registry import NESTED
+from tests.run.launchers import CLOSED, SANDBOX, Launcher, answers, attached, code, connect, launcher
 from tests.run.rig import READ, House, opening
 
 
+def http(run: Launcher) -> httpx.Client:
+    """Return a client on the channel of a run."""
+    return httpx.Client(transport=httpx.HTTPTransport(uds=str(run.path("channel"))), base_url="http://remit")
+
+
 def test_a_run_inside_a_run_is_served_like_any_other(runs: House) -> None:
-    with attached(runs) as (_, inner):
-        for sock, name in zip(inner.bound, ("gateway", "postgres:warehouse", "channel"), strict=False):
+    with attached(runs) as (outer, inner):
+        with http(outer) as channel:
+            grant = channel.get("/v1/self").json()["grant"]
+        for sock, name in zip(inner.bound, ("gateway", "postgres:warehouse"), strict=False):
             with connect(sock) as client:
                 assert client.recv(100).startswith(name.encode())
-        with launcher(runs, Path(inner.bound[-1].getsockname())) as third:
+        with http(inner) as channel:
+            assert channel.get("/v1/self").json()["grant"] == grant
+        with launcher(runs, inner) as third:
             assert third.launch({"delegate": {"authorization_details": [READ]}})[1]["ready"] is True
 
 
@@ -105,11 +114,11 @@ def test_a_launcher_that_goes_on_talking_is_hung_up_on_at_its_first_word(runs: H
 def test_a_flood_on_many_conversations_leaves_the_loop_a_turn_after_each_message(runs: House) -> None:
     with launcher(runs) as outer, ExitStack() as stack:
         outer.launch(opening())
-        over, port = threading.Event(), Path(outer.bound[-1].getsockname())
+        over = threading.Event()
 
         def flood() -> None:
             while not over.is_set():
-                with launcher(runs, port) as one, suppress(OSError):
+                with launcher(runs, outer) as one, suppress(OSError):
                     one.sock.settimeout(1)
                     while not over.is_set():
                         one.sock.send(b"{}")
@@ -130,7 +139,7 @@ def test_a_launcher_whose_conversation_is_ended_before_it_begins_is_hung_up_on(r
     sock.listen()
 
     async def scene() -> None:
-        close = runs.server.listen(sock, OPERATOR)
+        close = runs.server.listen(sock, os.geteuid())
         client.connect(sock.getsockname())
         asyncio.get_running_loop().call_later(0, close)  # timers come after what is ready to be read
 
@@ -168,14 +177,15 @@ def test_a_run_cannot_make_the_broker_linger(runs: House) -> None:
 def test_launches_inside_a_task_are_counted_together_however_they_are_chained(
     runs: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "RUNS_OF_A_TASK", 3)
+    monkeypatch.setattr(room, "RUNS_OF_A_TASK", 3)
     with launcher(runs) as outer, ExitStack() as stack:
         granted, _ = outer.launch(opening())
         last = outer
         for _ in range(3):
-            last = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
+            last = stack.enter_context(launcher(runs, last))
             last.launch({"grant": granted["grant"]})
-        one_more = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
+        one_more = stack.enter_context(launcher(runs, last))
+        assert code(one_more.begin({**SANDBOX, "grant": granted["grant"]})) == "limit"
         heard = handover.receive(one_more.sock)
         assert heard is not None
         assert code(heard[0]) == "limit"
@@ -183,11 +193,11 @@ def test_launches_inside_a_task_are_counted_together_however_they_are_chained(
 
 
 def test_the_places_of_runs_that_ended_are_free_again(runs: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "RUNS_OF_A_TASK", 1)
+    monkeypatch.setattr(room, "RUNS_OF_A_TASK", 1)
     with launcher(runs) as outer:
         granted, _ = outer.launch(opening())
         for _ in range(3):
-            with launcher(runs, Path(outer.bound[-1].getsockname())) as inner:
+            with launcher(runs, outer) as inner:
                 inner.launch({"grant": granted["grant"]})
                 inner.ask({"end": True})
             runs.until(lambda: len(runs.server._conversations) == 1)
@@ -198,7 +208,7 @@ def test_runs_are_nested_only_so_deep(runs: House) -> None:
         granted, _ = outer.launch(opening())
         last = outer
         for _ in range(NESTED - 1):
-            last = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
+            last = stack.enter_context(launcher(runs, last))
             last.launch({"grant": granted["grant"]})
-        deeper = stack.enter_context(launcher(runs, Path(last.bound[-1].getsockname())))
-        assert code(deeper.ask({**SANDBOX, "grant": granted["grant"]})) == "limit"
+        deeper = stack.enter_context(launcher(runs, last))
+        assert code(deeper.begin({**SANDBOX, "grant": granted["grant"]})) == "limit"

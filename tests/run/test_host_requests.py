@@ -11,17 +11,16 @@ from pathlib import Path
 import pytest
 
 from remit.run import handover
-from tests.broker.world import OPERATOR
 from tests.run.launchers import SANDBOX, code, is_closed, launcher
-from tests.run.rig import READ, House, opening
+from tests.run.rig import READ, House, listening, opening
 
 MALFORMED: list[Mapping[str, object]] = [
     {},
     {"open": 7},
     {"grant": 7},
-    {**opening(), "posture": {}},
-    {**opening(), "posture": {"isolation": "perfect"}},
-    {**opening(), "posture": {"isolation": ["namespace"]}},
+    {**opening(), "isolation": ""},
+    {**opening(), "isolation": "perfect"},
+    {**opening(), "isolation": ["namespace"]},
     {**opening(), "folder": "relative"},
     {**opening(), "folder": "/" + "x" * 200},
     {"open": {"authorization_details": [READ], "ttl": 60}},
@@ -44,7 +43,7 @@ MALFORMED: list[Mapping[str, object]] = [
 @pytest.mark.parametrize("wrong", MALFORMED, ids=str)
 def test_a_malformed_request_opens_nothing(runs: House, wrong: Mapping[str, object]) -> None:
     with launcher(runs) as one:
-        assert code(one.ask({**SANDBOX, **wrong})) in {"invalid-request", "unknown-detail"}
+        assert code(one.begin({**SANDBOX, **wrong})) in {"invalid-request", "unknown-detail"}
         assert list(runs.broker._tasks) == []
 
 
@@ -59,7 +58,7 @@ def test_bytes_that_are_no_message_are_answered(runs: House) -> None:
 @pytest.mark.parametrize("ttl", [28_801, 360_000_000])
 def test_a_run_that_is_to_last_too_long_is_told_how_long_it_may(runs: House, ttl: int) -> None:
     with launcher(runs) as one:
-        refusal = one.ask({**SANDBOX, **opening(ttl=ttl)})["error"]
+        refusal = one.begin({**SANDBOX, **opening(ttl=ttl)})["error"]
     assert isinstance(refusal, dict)
     assert refusal["detail"] == "`ttl` must be from 1 second to 28800 seconds (8 hours)"
 
@@ -96,7 +95,7 @@ def test_other_sockets_than_were_asked_for_are_refused_and_nothing_stays(
     runs: House, spoil: Callable[[list[str], list[socket.socket]], Bound]
 ) -> None:
     with launcher(runs) as one, ExitStack() as stack:
-        granted = one.ask({**SANDBOX, **opening(READ)})
+        granted = one.redeem({**SANDBOX, **opening(READ)})
         names, sockets = spoil(one.bind(granted), one.bound)
         for sock in sockets:
             stack.callback(sock.close)
@@ -107,19 +106,17 @@ def test_other_sockets_than_were_asked_for_are_refused_and_nothing_stays(
 
 def test_descriptors_that_are_no_sockets_are_refused(runs: House) -> None:
     with launcher(runs) as one, (runs.folder / "file").open("w") as file:
-        names = one.bind(one.ask({**SANDBOX, **opening(READ)}))
+        names = one.bind(one.redeem({**SANDBOX, **opening(READ)}))
         assert code(one.ask({"bound": names}, [file.fileno()] * 3)) == "invalid-request"
 
 
 def test_another_user_is_not_spoken_to(runs: House, tmp_path: Path) -> None:
-    path = tmp_path / "foreign.sock"
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.bind(str(path))
-    sock.listen()
+    sock = listening(tmp_path / "foreign.sock", socket.SOCK_SEQPACKET)
 
     async def listen() -> None:
-        runs.server.listen(sock, OPERATOR, os.geteuid() + 1)
+        runs.server.listen(sock, os.geteuid() + 1)
 
     runs.call(listen())
-    with launcher(runs, path) as one:
-        assert handover.receive(one.sock) is None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.connect(str(tmp_path / "foreign.sock"))
+        assert handover.receive(client) is None

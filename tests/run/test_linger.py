@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.run import handover, host
+from remit.run import handover, room
 from tests.run.launchers import SANDBOX, answers, attached, code, connect, launcher
 from tests.run.rig import READ, House, opening
 
@@ -126,8 +126,8 @@ def test_a_run_that_has_its_channel_take_descriptors_again_is_not_heard_there(ru
 def test_what_was_sent_to_a_channel_before_it_was_handed_over_is_never_read(runs: House) -> None:
     with launcher(runs) as outer, lingering() as socks, ExitStack() as stack:
         granted, _ = outer.launch(opening())
-        inner = stack.enter_context(launcher(runs, Path(outer.bound[-1].getsockname())))
-        names = inner.bind(inner.ask({**SANDBOX, "grant": granted["grant"]}))
+        inner = stack.enter_context(launcher(runs, outer))
+        names = inner.bind(inner.redeem({**SANDBOX, "grant": granted["grant"]}))
         early = stack.enter_context(connect(inner.bound[2]))
         throw(runs, early, socks)
         assert inner.ask({"bound": names}, [sock.fileno() for sock in inner.bound])["ready"] is True
@@ -197,9 +197,9 @@ def test_a_process_in_a_run_cannot_pass_a_descriptor_over_its_channel(
 def test_a_request_with_descriptors_holds_up_nobody(runs: House, deep: bool) -> None:  # noqa: FBT001 - a parameter
     with launcher(runs) as outer, lingering() as socks, ExitStack() as stack:
         outer.launch(opening())
-        inner = stack.enter_context(launcher(runs, Path(outer.bound[-1].getsockname())))
+        inner = stack.enter_context(launcher(runs, outer))
         sent = [nested(socks[0])] if deep else socks
-        throw(runs, inner.sock, sent, handover.encode({**SANDBOX, "delegate": {"authorization_details": [READ]}}))
+        throw(runs, inner.sock, sent, handover.encode({"ticket": "x"}))
         still(runs)
 
 
@@ -207,8 +207,8 @@ def test_a_request_with_descriptors_holds_up_nobody(runs: House, deep: bool) -> 
 def test_as_many_descriptors_as_linux_passes_hold_up_nobody(runs: House) -> None:
     with launcher(runs) as outer, lingering(2) as socks, ExitStack() as stack:
         outer.launch(opening())
-        inner = stack.enter_context(launcher(runs, Path(outer.bound[-1].getsockname())))
-        names = inner.bind(inner.ask({**SANDBOX, "delegate": {"authorization_details": [READ]}}))
+        inner = stack.enter_context(launcher(runs, outer))
+        names = inner.bind(inner.redeem({**SANDBOX, "delegate": {"authorization_details": [READ]}}))
         many = [inner.bound[0].dup() for _ in range(MOST - 2)]
         throw(runs, inner.sock, [socks[0], *many, socks[1]], handover.encode({"bound": names}))
         still(runs)
@@ -227,10 +227,10 @@ def test_descriptors_with_a_later_message_hold_up_nobody_and_end_the_run(runs: H
 def test_a_run_whose_thread_is_kept_busy_ends_with_its_launcher_all_the_same(
     runs: House, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr(host, "RUNS_OF_A_TASK", 0)
+    monkeypatch.setattr(room, "RUNS_OF_A_TASK", 0)
     with launcher(runs) as outer, lingering() as socks:
         granted, _ = outer.launch(opening())
-        with launcher(runs, Path(outer.bound[-1].getsockname())) as inner, suppress(BrokenPipeError):
+        with launcher(runs, outer) as inner, suppress(BrokenPipeError):
             throw(runs, inner.sock, [nested(socks[0])])  # refused, and closed in the thread of the outer one
         if said:
             outer.sock.send(said)
@@ -247,11 +247,11 @@ def test_a_run_whose_thread_is_kept_busy_ends_with_its_launcher_all_the_same(
 
 @pytest.mark.attack("LAU-10")
 def test_a_hand_over_that_is_refused_is_not_closed_by_the_loop(runs: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "RUNS_OF_A_TASK", 0)
+    monkeypatch.setattr(room, "RUNS_OF_A_TASK", 0)
     with launcher(runs) as outer, lingering(TRIES) as socks, ExitStack() as stack:
         outer.launch(opening())
         for sock in socks:
-            inner = stack.enter_context(launcher(runs, Path(outer.bound[-1].getsockname())))
+            inner = stack.enter_context(launcher(runs, outer))
             with suppress(BrokenPipeError):
                 throw(runs, inner.sock, [sock])
         still(runs)
@@ -275,12 +275,11 @@ def test_a_message_that_comes_when_the_launcher_has_been_given_up_holds_up_nobod
 ) -> None:
     monkeypatch.setattr("remit.run.acceptor.PATIENCE", 0.0)
     with launcher(runs) as outer, lingering(TRIES) as socks, ExitStack() as stack:
-        grant = runs.call(runs.world.opened(runs.broker))
         del outer
         for sock in socks:
             one = stack.enter_context(launcher(runs))
             with suppress(BrokenPipeError, ConnectionResetError):
-                throw(runs, one.sock, [sock], handover.encode({**SANDBOX, "grant": grant.id}))
+                throw(runs, one.sock, [sock], handover.encode({"ticket": "x"}))
         still(runs)
 
 
@@ -306,7 +305,7 @@ def test_a_listener_that_has_become_a_connection_holds_up_nobody(runs: House) ->
 @pytest.mark.attack("LAU-10")
 def test_descriptors_are_passed_on_only_as_far_as_they_are_due(runs: House) -> None:
     with launcher(runs) as one:
-        names = one.bind(one.ask({**SANDBOX, **opening()}))
+        names = one.bind(one.redeem({**SANDBOX, **opening()}))
         answer = one.ask({"bound": names}, [one.bound[0].fileno()] * MOST)
         assert code(answer) == "invalid-request"
 
@@ -319,8 +318,8 @@ def test_a_run_cannot_have_the_broker_make_a_descriptor_of_each_message(runs: Ho
             inner.bound[-1].setsockopt(socket.SOL_SOCKET, option, 1)
         before = _open()
         for _ in range(8):
-            with launcher(runs, Path(inner.bound[-1].getsockname())) as thief:
-                assert code(thief.ask({"posture": {}})) == "invalid-request"
+            with launcher(runs, inner) as thief:
+                assert code(thief.ask({})) == "invalid-request"
         runs.until(lambda: len(runs.server._conversations) == 2)
         assert _open() <= before
 

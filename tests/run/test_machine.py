@@ -15,7 +15,7 @@ def spec(folder: Path, **more: object) -> LaunchSpec:
     """Return a launch in a project of some folder."""
     (folder / "project").mkdir(exist_ok=True)
     plain = LaunchSpec(
-        ("true",), folder / "runtime/launch.sock", {}, folder / "project", {"HOME": str(folder / "home")}
+        ("true",), folder / "runtime/control.sock", {}, folder / "project", {"HOME": str(folder / "home")}
     )
     return replace(plain, **more)  # type: ignore[arg-type]  # fields by name
 

@@ -23,7 +23,7 @@ OPERATOR = {
     "SSH_AUTH_SOCK": "/p/agent",
 }
 EMPTY = "holds credentials and is empty in this run, until that file is replaced"
-SPEC = LaunchSpec(("true",), Path("/run/user/1000/remit/launch.sock"), {"grant": "grt_1"}, Path("/p"), OPERATOR)
+SPEC = LaunchSpec(("true",), Path("/run/user/1000/remit/control.sock"), {"grant": "grt_1"}, Path("/p"), OPERATOR)
 
 
 def test_a_clean_environment_has_the_listed_variables_and_no_other() -> None:

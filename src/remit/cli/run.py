@@ -85,7 +85,7 @@ def run(
         apart += filter(None, (settings.keys.kek, settings.audit.witness, settings.policies))
     spec = LaunchSpec(
         command=tuple(command),
-        socket=Path(channel).with_name("launch.sock") if channel else where.launch,
+        socket=Path(channel) if channel else where.control,
         request=asked,
         cwd=Path.cwd(),
         environ=dict(os.environ),

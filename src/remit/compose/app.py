@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 
 from remit.control import administration
 from remit.control.approvals import ApprovalRoutes
+from remit.control.runs import RunRoutes
 from remit.control.v1 import V1
 from remit.core.principal import Right
 from remit.jose.token import STATUS
@@ -47,6 +48,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         *V1(deps).routes(),
         *ApprovalRoutes(deps).routes(),
         *administration.routes(deps),
+        *(() if deps.begin_run is None else RunRoutes(deps.begin_run).routes()),
     )
 
 

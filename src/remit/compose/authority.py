@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 import remit.compose.app as control
@@ -23,6 +24,7 @@ from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.errors import RemitError
 from remit.jose.proof import Nonces
+from remit.run.registry import RunRegistry
 from remit.sessions.transmitter import Transmitter
 from remit.web import listen
 from remit.web.authentication import SocketAuth
@@ -63,12 +65,22 @@ class AuthorityRole:
             rings=self.rings,
             streams=() if self.sender is None else self.sender.routes(),
         )
+        self.runs = RunRegistry(
+            app.broker,
+            app.operator,
+            app.broker.kinds,
+            app.clock,
+            secrets.token_bytes,
+            wiring.new_id,
+            app.identity.humans,
+        )
         witness = [] if app.witness is None else [(WITNESS, app.broker.checkpoints.look)]
-        self.rounds = [(PRUNE, self.rings.prune), *witness]
+        self.rounds = [(PRUNE, self.rings.prune), (SWEEP, self.runs.sweep), *witness]
 
     async def control(self, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""
-        places, app = self.application.settings.places, control.build(self.deps)
+        places = self.application.settings.places
+        app = control.build(replace(self.deps, begin_run=self.runs.begin_run))
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
         return await listen.serve(app, bind_unix(places.control), owner, uid=os.geteuid())
 

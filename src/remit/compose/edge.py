@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import remit.compose.app as control
 from remit.compose import wiring
@@ -16,8 +18,8 @@ from remit.ports import Clock, Start
 from remit.ports.broker import Notice
 from remit.ports.identity import Federation
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
-from remit.ports.runs import RunListener
-from remit.run.host import Close, LaunchServer, Run
+from remit.ports.runs import RunListener, RunPort
+from remit.run.host import Close, HandoverServer, Run
 from remit.web import listen
 from remit.web.authentication import SocketAuth
 from remit.web.routes import AppDeps
@@ -28,8 +30,8 @@ RESERVE = 256  # descriptors that the gateway leaves: for the link, the control 
 class EdgeRole:
     """What serves agents."""
 
-    def __init__(self, deps: AppDeps, clock: Clock, federation: Federation | None = None) -> None:
-        self._app, verifier = control.build(deps), deps.verifier
+    def __init__(self, deps: AppDeps, runs: RunPort, clock: Clock, federation: Federation | None = None) -> None:
+        self._app, self._runs, verifier = control.build(replace(deps, begin_run=runs.begin_run)), runs, deps.verifier
         self._keys = verifier.keys
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.gateway = Gateway(
@@ -44,22 +46,27 @@ class EdgeRole:
             descriptors=max(descriptors - RESERVE, descriptors // 2),
         )
         self.sockets = _socket_servers(deps, clock, federation)
-        self.launches = LaunchServer(
-            deps.broker, deps.kinds, self.serve_run, self.gateway.quota.of, self.sockets, deps.identity.humans
-        )
+        self.handover = HandoverServer(runs, self.serve_run, self.gateway.quota.of)
+
+    async def take_runs(self, sock: socket.socket) -> None:
+        """Serve runs from now on: the operator's launchers come to a listening socket."""
+        self.handover.listen(sock, os.geteuid())
+        await self._runs.take_runs(sorted(self.sockets))
 
     async def serve_run(self, run: Run, listener: RunListener, sock: socket.socket, start: Start | None) -> Close:
         """Serve one listener as ``run``: identity is the listener."""
+        holder, listeners = run.redeemed.holder, run.redeemed.listeners
         if listener.kind == "gateway":
-            channel = Channel(run.holder.grant, run.provisioning.placeholders)
+            channel = Channel(holder.grant, run.redeemed.placeholders)
             return (await self.gateway.listen(sock, channel, start=start)).close
         if listener.resource:
-            return (await self.gateway.pipe(sock, run.holder.grant, listener.resource, start)).close
-        share = self.gateway.quota.of(run.holder.task)
+            return (await self.gateway.pipe(sock, holder.grant, listener.resource, start)).close
+        share = self.gateway.quota.of(holder.task)
         if listener.kind in self.sockets:
-            return await self.sockets[listener.kind].serve(sock, run.holder, start, share)
-        ports = {item.resource: int(run.places[item.name]) for item in run.provisioning.listeners if item.resource}
-        who = SocketAuth(run.holder, gateway=f"http://127.0.0.1:{run.places['gateway']}", ports=ports)
+            return await self.sockets[listener.kind].serve(sock, holder, start, share)
+        ports = {item.resource: int(run.places[item.name]) for item in listeners if item.resource}
+        gateway = f"http://127.0.0.1:{run.places['gateway']}"
+        who = SocketAuth(holder, gateway=gateway, ports=ports, run=run.redeemed.run)
         return (await listen.serve(self._app, sock, who, start=start, share=share)).close
 
     def noticed(self, notice: Notice) -> None:
@@ -70,7 +77,7 @@ class EdgeRole:
             server.noticed(notice)
 
     async def close(self) -> None:
-        await self.launches.close()
+        await self.handover.close()
         await self.gateway.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,13 +16,16 @@ from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.link.edge import following
 
+EDGE = "1"  # the one that there is
+
 
 class Edges:
     """The roles of one broker."""
 
     def __init__(self, authority: AuthorityRole) -> None:
         self.authority, app = authority, authority.application
-        self.edge = EdgeRole(authority.deps, app.clock, app.bundles)
+        runs = authority.runs.edge(str(app.settings.places.handover(EDGE)))
+        self.edge = EdgeRole(authority.deps, runs, app.clock, app.bundles)
         told = signals.rounds(app.signals, app.broker, app.ended, app.clock, authority.sender)
         self.web = WebRole(authority.deps, app.settings, app.bundles, told)
 
@@ -33,10 +35,11 @@ class Edges:
 
     def busy(self) -> bool:
         """Whether a task is open, or one that ended not yet on record, or a lease not yet gone."""
-        return self.edge.launches.busy or self.application.broker.busy
+        return self.edge.handover.busy or self.application.broker.busy
 
     async def close(self) -> None:
-        await self.edge.launches.close()
+        self.authority.runs.close()
+        await self.edge.handover.close()
         self.web.close()
         await self.edge.close()
 
@@ -48,8 +51,9 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         app = edges.application
         stack.push_async_callback(edges.close)
         stack.enter_context(following(app.broker.notices(), edges.edge.noticed))
-        edges.edge.launches.listen(bind_unix(settings.places.launch, socket.SOCK_SEQPACKET), app.operator, os.geteuid())
-        stack.callback(settings.places.launch.unlink, missing_ok=True)
+        handover = settings.places.handover(EDGE)
+        await edges.edge.take_runs(bind_unix(handover, socket.SOCK_SEQPACKET))
+        stack.callback(handover.unlink, missing_ok=True)
         if tcp:
             await _listen_tcp(edges)
         stack.enter_context(ticking(edges.web.rounds))

@@ -39,9 +39,8 @@ class Places:
     def log(self) -> Path:
         return self.state / "log"  # what the broker says to its operator, never to a caller
 
-    @property
-    def launch(self) -> Path:
-        return self.runtime / "launch.sock"  # where runs hand over their listeners
+    def handover(self, edge: str) -> Path:
+        return self.runtime / f"handover-{edge}.sock"  # where the operator's launchers pass the listeners of runs
 
 
 class Settings(Configuration, frozen=True, kw_only=True):

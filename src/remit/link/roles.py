@@ -46,7 +46,7 @@ _EVERY = frozenset(
 )
 EDGE = WorkerRole(
     "edge",
-    _EVERY | {"use", "target", "credential", "begin_run", "redeem_run", "run_ready", "end_run"},
+    _EVERY | {"use", "target", "credential", "take_runs", "begin_run", "redeem_run", "run_ready", "end_run"},
     (Holder,),
 )
 WEB = WorkerRole(

@@ -5,7 +5,7 @@ Who begins a run gets a ticket for that edge's hand-over socket. Whoever redeems
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -16,10 +16,6 @@ from remit.core.secret import Secret
 from remit.core.task import Report
 
 TICKET_LIFE = timedelta(seconds=30)
-RUNS = 1_024  # at a time, on one broker
-RUNS_INSIDE = RUNS // 2  # at a time, launched inside runs: the rest is for the operator's
-RUNS_OF_A_TASK = 64  # at a time, launched inside its runs
-NESTED = 8  # runs, one inside the other
 
 Places = Mapping[str, int | str]  # listener name -> port or path, as bound
 
@@ -104,12 +100,18 @@ class RedeemedRun:
 
 
 class RunPort(Protocol):
-    """Runs as edges know them, and the operator's socket. Every method raises a RemitError or has done what it says."""
+    """Runs as an edge knows them. Every method raises a RemitError or has done what it says.
+
+    A run that this edge did not redeem is NotFoundError, as if it did not exist.
+    """
+
+    async def take_runs(self, sockets: Sequence[str]) -> None:
+        """Say that this edge serves runs from now on, with these sockets of kinds."""
 
     async def begin_run(self, caller: Operator | Holder, launch: LaunchRequest, within: str | None = None) -> RunOffer:
         """Make what a run needs; it ends again unless the ticket is redeemed in time.
 
-        ``within``: the run on whose channel a holder asks.
+        ``within``: the run on whose channel a holder asks. The operator asks on a socket of the authority's.
         """
 
     async def redeem_run(self, ticket: Secret) -> RedeemedRun:

@@ -27,6 +27,11 @@ class RunProvisioning:
     listeners: tuple[RunListener, ...]
     placeholders: Mapping[str, str]  # by resource
 
+    @property
+    def launch(self) -> str:
+        """The path of the socket to which launchers inside the run come."""
+        return next(str(listener.path) for listener in self.listeners if listener.name == "launch")
+
 
 def provision(
     grant: Grant,

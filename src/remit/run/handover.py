@@ -1,10 +1,10 @@
 """The hand-over: JSON messages with descriptors over a SOCK_SEQPACKET socket, one message a packet.
 
-The conversation, launcher first::
+The conversation, launcher first, which has asked for its run by ``POST /v1/runs``::
 
-    {"open": {...}} | {"delegate": {...}} | {"grant": "grt_…"}, with "posture": {"isolation"} and "folder"
-        {"task", "grant", "ends", "listeners": [{"name", "port"} | {"name", "path"}, ...]}
-    {"bound": [name, ...]} with one listening descriptor a name, in order
+    {"ticket": "…"}
+        {"redeemed": "run_…"}
+    {"bound": [name, ...]} with one listening descriptor a name, in the order of the offer
         {"ready": true, "environment": {...}}
     {"end": true}
         {"state", "revoked", "outstanding", "residue"}
@@ -15,7 +15,6 @@ means the same as ``end``.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -38,7 +37,7 @@ Message = dict[str, object]
 def encode(message: Mapping[str, object]) -> bytes:
     data = json.dumps(message, separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE:
-        raise TooLargeError("the launch request is larger than one message may be")
+        raise TooLargeError("a hand-over message is larger than one may be")
     return data
 
 
@@ -97,22 +96,6 @@ def takes_descriptors(sock: socket.socket) -> bool:
         return bool(sock.getsockopt(socket.SOL_SOCKET, _PASS_RIGHTS))
     except OSError:
         return False
-
-
-async def send_async(sock: socket.socket, message: Mapping[str, object]) -> None:
-    """Send one message on a non-blocking socket; a peer that has gone is no error."""
-    with suppress(ConnectionError):
-        await asyncio.get_running_loop().sock_sendall(sock, encode(message))
-
-
-async def readable(sock: socket.socket) -> None:
-    """Wait until a socket has something to read, or its end."""
-    loop, event = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sock, event.set)
-    try:
-        await event.wait()
-    finally:
-        loop.remove_reader(sock)
 
 
 def discard(descriptors: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
-"""The launcher: it starts the sandbox, carries the hand-over between it and the broker, and waits.
+"""The launcher: it asks for a run, starts the sandbox, carries the hand-over between it and the broker, and waits.
 
-It holds no secret, and makes itself unreadable all the same before anything else. Its connection to the broker stays
-open as long as the run: when the launcher ends, however it ends, so does the channel. The sandbox dies with it.
+It makes itself unreadable before anything else. Its connection to the hand-over socket stays open as long as the run:
+when the launcher ends, however it ends, so does the channel. The sandbox dies with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from types import FrameType
 
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, UnavailableError
-from remit.run import handover, sandbox
+from remit.run import handover, offer, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
 from remit.run.spec import LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
@@ -59,8 +59,10 @@ def main(spec: LaunchSpec) -> int:
     spec = replace(spec, masked=exposed_credentials(spec))
     for line in () if spec.quiet else (*render_exposure(spec), *gaps(spec, os.uname().machine)):
         _say(line)
-    with _connect(spec.socket) as broker, started(spec) as inner, _folder(spec) as folder:
-        return _Run(spec, broker, inner).follow(folder)
+    with _connect(spec.socket, socket.SOCK_STREAM) as asking, started(spec) as inner, _folder(spec) as folder:
+        given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder})
+        with _connect(Path(str(given["handover"])), socket.SOCK_SEQPACKET) as broker:
+            return _Run(spec, broker, inner).follow(given)
 
 
 def harden() -> None:
@@ -72,8 +74,8 @@ def harden() -> None:
         libc.syscall(keyctl, _JOIN_SESSION_KEYRING, None, 0, 0, 0)  # refused inside a run, where there is none
 
 
-def _connect(path: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _connect(path: Path, kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         sock.connect(str(path))
     except OSError as error:
@@ -120,20 +122,20 @@ class _Run:
         self.terminal: Terminal | None = None
         self.due: tuple[tuple[datetime, str], ...] = ()  # what to say, and when
 
-    def follow(self, folder: str) -> int:
+    def follow(self, given: Message) -> int:
         environment = base_environment(self.spec)
-        grant = self._ask({**self.spec.request, "posture": {"isolation": self.spec.isolation}, "folder": folder})
-        self.due = announced(datetime.fromisoformat(str(grant["ends"])), datetime.now(UTC), quiet=self.spec.quiet)
-        ready = self._hand_over(grant["listeners"])
-        given = ready["environment"]
-        assert isinstance(given, dict)  # noqa: S101 - what our own broker answers
+        self._ask({"ticket": given["ticket"]})
+        self.due = announced(datetime.fromisoformat(str(given["expires_at"])), datetime.now(UTC), quiet=self.spec.quiet)
+        ready = self._hand_over(given["listeners"])
+        variables = ready["environment"]
+        assert isinstance(variables, dict)  # noqa: S101 - what our own broker answers
         with contextlib.ExitStack() as stack:
             if self.terminal is not None:
                 stack.callback(self.terminal.restore)
                 self.terminal.open()
             for number in (*FORWARDED, signal.SIGWINCH):
                 stack.callback(signal.signal, number, signal.signal(number, self._signalled))
-            self.inner.go(self.spec.command, complete(environment, given, self.spec.env))
+            self.inner.go(self.spec.command, complete(environment, variables, self.spec.env))
             failed = self.inner.failure()
             code = self._wait()
         if failed is not None:

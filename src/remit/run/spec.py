@@ -38,7 +38,7 @@ class LaunchSpec:
     """
 
     command: tuple[str, ...]
-    socket: Path  # the broker's launch.sock, inside a run the run's own
+    socket: Path  # the broker's control.sock, inside a run its channel
     request: Mapping[str, object]
     cwd: Path
     environ: Mapping[str, str]  # the caller's

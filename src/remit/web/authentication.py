@@ -19,11 +19,15 @@ Prove = Callable[[str, str, Mapping[str, Sequence[str]], Sequence[bytes]], Await
 
 @dataclass(frozen=True, slots=True)
 class SocketAuth:
-    """A unix socket: whoever can connect is ``holder``. ``gateway`` and ``ports`` are what a run finds inside."""
+    """A unix socket: whoever can connect is ``holder``. ``gateway`` and ``ports`` are what a run finds inside.
+
+    ``run`` is the run whose channel it is.
+    """
 
     holder: Operator | Holder
     gateway: str | None = None  # base URL
     ports: Mapping[str, int] = field(default_factory=dict)  # resource -> port of its piped database listener
+    run: str | None = None
 
     def admit(self, request: Request) -> None:
         pass  # everybody: the socket's place decides

@@ -11,13 +11,15 @@ from starlette.responses import Response
 
 from remit.core.audit import Checkpoint
 from remit.core.policy import Question
-from remit.core.principal import Principal, Right
+from remit.core.principal import Holder, Operator, Principal, Right
 from remit.jose.keys import PublishedKey
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import Authority, ClientRegistry, Humans, Logins, Signals, Workloads
 from remit.ports.kind import Kind
+from remit.ports.runs import LaunchRequest, RunOffer
 from remit.web.verifier import Verifier
 
+BeginRun = Callable[[Operator | Holder, LaunchRequest, str | None], Awaitable[RunOffer]]  # ``ports.runs.RunPort``
 Handler = Callable[..., Awaitable[Response]]  # takes the request, and whom it is from where the route asks for that
 
 
@@ -94,3 +96,4 @@ class AppDeps:
     policies: Policies | None = None
     rings: Rings | None = None
     streams: Sequence[Route] = ()  # routes for receivers of our events, where some are configured
+    begin_run: BeginRun | None = None  # on unix sockets

@@ -1,0 +1,68 @@
+"""``/v1/runs``: asking for a run, on the operator's socket or, inside a run, on its channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from remit.core import request as requests
+from remit.core.principal import Principal, Right
+from remit.core.request import GrantRequest
+from remit.core.secret import Secret
+from remit.errors import InvalidRequestError, NotFoundError
+from remit.ports.runs import DelegatedToRun, HeldByRun, LaunchRequest, OpenedForRun
+from remit.web import wire
+from remit.web.authentication import SocketAuth, listener_of
+from remit.web.routes import BeginRun, Route
+
+AUTHORITY = frozenset({"open", "delegate", "grant"})
+
+
+class RunRoutes:
+    """The beginning of runs; what follows is a matter of the hand-over."""
+
+    def __init__(self, begin_run: BeginRun) -> None:
+        self._begin_run = begin_run
+
+    def routes(self) -> tuple[Route, ...]:
+        return (Route("POST", "/v1/runs", self.begin, Right.ACT),)
+
+    async def begin(self, request: Request, _: Principal) -> Response:
+        """Begin a run: answer with what its launcher has to bind, and a ticket with which it hands that over."""
+        listener = listener_of(request)
+        if not isinstance(listener, SocketAuth):
+            raise NotFoundError("there is nothing here")
+        asked = await wire.document(request, AUTHORITY | {"isolation", "folder"})
+        launch = LaunchRequest(_authority(asked), wire.text(asked, "isolation"), wire.text(asked, "folder"))
+        offer = await self._begin_run(listener.holder, launch, listener.run)
+        answer = {
+            "run": offer.run,
+            "task": offer.task,
+            "grant": offer.grant,
+            "expires_at": wire.instant(offer.ends),
+            "listeners": [each.wire() for each in offer.listeners],
+            "ticket": offer.ticket.reveal(),
+            "handover": offer.handover,
+        }
+        return wire.answer(answer, 201)
+
+
+def _authority(asked: Mapping[str, object]) -> OpenedForRun | DelegatedToRun | HeldByRun:
+    """Read what a run shall have: exactly one of three."""
+    match {name: asked[name] for name in AUTHORITY & asked.keys()}:
+        case {"open": dict(members), **rest} if not rest:
+            token = wire.text(members, "id_token") if "id_token" in members else None
+            return OpenedForRun(_requested(members, "id_token"), None if token is None else Secret(token))
+        case {"delegate": dict(members), **rest} if not rest:
+            parent = wire.text(members, "parent") if "parent" in members else None
+            return DelegatedToRun(_requested(members, "parent"), parent)
+        case {"grant": str(grant), **rest} if not rest:
+            return HeldByRun(grant)
+    raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
+
+
+def _requested(members: Mapping[str, object], more: str) -> GrantRequest:
+    wire.only(members, requests.FIELDS | {more})
+    return requests.read(members)

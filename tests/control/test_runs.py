@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from remit.compose.app import build
+from remit.core.principal import Holder, Operator
+from remit.core.request import Bounds
+from remit.core.secret import Secret
+from remit.ports.runs import DelegatedToRun, HeldByRun, LaunchRequest, OpenedForRun, RunListener, RunOffer
+from remit.web.authentication import SocketAuth, TokenAuth
+from remit.web.listen import serve
+from tests.broker.world import OPERATOR, SEARCH, details
+from tests.oauth.plane import Agent, Plane, _tcp, _unix, play
+
+WHERE = {"isolation": "namespace", "folder": "/run/remit"}
+TICKET = "c" * 43
+OFFER = RunOffer(
+    "run_1",
+    "task_1",
+    "grt_1",
+    datetime(2026, 11, 25, 12, tzinfo=UTC),
+    (RunListener("gateway", port=8471), RunListener("channel", path="/run/remit/channel.sock")),
+    Secret(TICKET),
+    "/run/1.sock",
+)
+ASKED = {"authorization_details": [SEARCH], "ttl": 60}
+
+Asked = tuple[Operator | Holder, LaunchRequest, str | None]
+
+
+class Beginning:
+    """Begins every run with the same offer, and remembers who asked for what."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+
+    async def begin_run(self, caller: Operator | Holder, launch: LaunchRequest, within: str | None = None) -> RunOffer:
+        self.asked.append((caller, launch, within))
+        return OFFER
+
+
+async def served(plane: Plane, runs: Beginning, who: SocketAuth) -> httpx.AsyncClient:
+    path = plane.directory / f"{len(plane.listeners)}.sock"
+    app = build(replace(plane.deps, begin_run=runs.begin_run))
+    plane.listeners.append(await serve(app, _unix(path), who))
+    return plane._client(path)
+
+
+def at(directory: Path, who: SocketAuth, body: object) -> tuple[httpx.Response, list[Asked]]:
+    """Ask for a run on the socket of somebody; return the answer, and what became a request."""
+    directory.mkdir(exist_ok=True)
+    runs, answers = Beginning(), list[httpx.Response]()
+
+    async def scene(plane: Plane) -> None:
+        answers.append(await (await served(plane, runs, who)).post("/v1/runs", json=body))
+
+    play(directory, scene)
+    return answers[0], runs.asked
+
+
+def test_the_offer_is_what_a_launcher_needs(tmp_path: Path) -> None:
+    answer, asked = at(tmp_path, SocketAuth(OPERATOR), {"grant": "grt_1", **WHERE})
+    assert answer.status_code == 201
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.json() == {
+        "run": "run_1",
+        "task": "task_1",
+        "grant": "grt_1",
+        "expires_at": "2026-11-25T12:00:00.000Z",
+        "listeners": [
+            {"name": "gateway", "port": 8471},
+            {"name": "channel", "path": "/run/remit/channel.sock"},
+        ],
+        "ticket": TICKET,
+        "handover": "/run/1.sock",
+    }
+    assert asked == [(OPERATOR, LaunchRequest(HeldByRun("grt_1"), "namespace", "/run/remit"), None)]
+
+
+def test_on_a_channel_the_run_is_named_whose_it_is(tmp_path: Path) -> None:
+    holder = Holder("task_1", "grt_1")
+    answer, asked = at(tmp_path, SocketAuth(holder, run="run_7"), {"delegate": ASKED, **WHERE})
+    assert answer.status_code == 201
+    assert [(caller, within) for caller, _, within in asked] == [(holder, "run_7")]
+
+
+def test_what_a_run_shall_have_is_read_like_any_request(tmp_path: Path) -> None:
+    _, [(_, launch, _)] = at(tmp_path / "a", SocketAuth(OPERATOR), {"open": {**ASKED, "purpose": "p"}, **WHERE})
+    match launch.authority:
+        case OpenedForRun(request, None):
+            assert (request.scope, request.bounds, request.purpose) == (
+                details(SEARCH),
+                Bounds(timedelta(seconds=60)),
+                "p",
+            )
+        case other:
+            pytest.fail(str(other))
+    _, [(_, launch, _)] = at(tmp_path / "b", SocketAuth(OPERATOR), {"delegate": {**ASKED, "parent": "grt_9"}, **WHERE})
+    assert isinstance(launch.authority, DelegatedToRun)
+    assert launch.authority.parent == "grt_9"
+
+
+def test_an_id_token_is_kept_as_a_secret(tmp_path: Path) -> None:
+    _, [(_, launch, _)] = at(tmp_path, SocketAuth(OPERATOR), {"open": {**ASKED, "id_token": "ey.j"}, **WHERE})
+    assert isinstance(launch.authority, OpenedForRun)
+    assert launch.authority.id_token == Secret("ey.j")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        [],
+        {"grant": "grt_1"},
+        {"grant": "grt_1", "isolation": "namespace"},
+        {"grant": "grt_1", "folder": "/f"},
+        {"grant": 7, **WHERE},
+        {"grant": "grt_1", "open": ASKED, **WHERE},
+        {"open": 7, **WHERE},
+        {"open": {"ttl": 60}, **WHERE},
+        {"open": {**ASKED, "parent": "grt_1"}, **WHERE},
+        {"open": {**ASKED, "surprise": 1}, **WHERE},
+        {"open": {**ASKED, "id_token": 7}, **WHERE},
+        {"delegate": {**ASKED, "id_token": "x"}, **WHERE},
+        {"delegate": {**ASKED, "parent": 7}, **WHERE},
+        {"grant": "grt_1", "isolation": ["namespace"], "folder": "/f"},
+        {"grant": "grt_1", "surprise": 1, **WHERE},
+        {"grant": "grt_1", "ticket": TICKET, **WHERE},
+    ],
+    ids=str,
+)
+def test_a_malformed_request_begins_nothing(tmp_path: Path, wrong: Any) -> None:
+    answer, asked = at(tmp_path, SocketAuth(OPERATOR), wrong)
+    assert (answer.status_code, answer.headers["content-type"], asked) == (400, "application/problem+json", [])
+
+
+def test_over_tcp_there_is_no_such_route(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        runs, agent = Beginning(), Agent()
+        await plane.opened(agent)
+        sock = _tcp()
+        host = f"127.0.0.1:{sock.getsockname()[1]}"
+        app = build(replace(plane.deps, begin_run=runs.begin_run))
+        who = TokenAuth(frozenset({host, plane.base.removeprefix("http://")}), plane.verifier.holder)
+        plane.listeners.append(await serve(app, sock, who))
+        own = {"host": plane.base.removeprefix("http://"), **plane.headers(agent, "POST", "/v1/runs")}
+        known = await plane.web.post(f"http://{host}/v1/runs", json={"grant": agent.grant, **WHERE}, headers=own)
+        assert (known.status_code, known.json()["code"]) == (404, "not-found")
+        unknown = await plane.web.post(f"http://{host}/v1/runs", json={"grant": agent.grant, **WHERE})
+        assert unknown.status_code == 401
+        assert runs.asked == []
+
+    play(tmp_path, scene)
+
+
+def test_a_broker_that_begins_no_runs_has_no_such_route(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        answer = await plane.control.post("/v1/runs", json={"grant": "grt_1", **WHERE})
+        assert answer.status_code == 404
+
+    play(tmp_path, scene)
+
+
+def test_a_ticket_is_in_no_log_and_in_no_representation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        at(tmp_path, SocketAuth(OPERATOR), {"grant": "grt_1", **WHERE})
+    assert TICKET not in caplog.text
+    assert TICKET not in repr(OFFER)
