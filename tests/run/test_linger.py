@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from remit.process import kernel
 from remit.run import handover, room
 from tests.run.launchers import SANDBOX, answers, attached, code, connect, launcher
 from tests.run.rig import READ, House, opening
@@ -135,17 +136,17 @@ def test_what_was_sent_to_a_channel_before_it_was_handed_over_is_never_read(runs
 
 
 def test_a_kernel_that_cannot_refuse_descriptors_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "_PASS_RIGHTS", 4_095)  # which no kernel knows
+    monkeypatch.setattr(kernel, "_PASS_RIGHTS", 4_095)  # which no kernel knows
     with socket.socket(socket.AF_UNIX) as sock:
-        handover.refuse_descriptors(sock)
-        assert not handover.takes_descriptors(sock)
+        kernel.refuse_descriptors(sock)
+        assert not kernel.takes_descriptors(sock)
 
 
 def test_another_error_than_that_is_one() -> None:
     sock = socket.socket(socket.AF_UNIX)
     sock.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        handover.refuse_descriptors(sock)
+        kernel.refuse_descriptors(sock)
 
 
 THROW = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import resource
 import signal
@@ -12,10 +11,9 @@ from pathlib import Path
 
 from remit.config.values import Address
 from remit.errors import UnavailableError
-from remit.run import handover
+from remit.process import kernel
 
 BACKLOG = 128
-PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -31,7 +29,7 @@ def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socke
     finally:
         os.umask(before)
     if kind == socket.SOCK_STREAM:  # the other kind is for hand-overs
-        handover.refuse_descriptors(sock)
+        kernel.refuse_descriptors(sock)
     sock.listen(BACKLOG)
     return sock
 
@@ -54,7 +52,7 @@ def harden() -> None:
     os.umask(0o077)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
 def stopping() -> asyncio.Event:

@@ -4,8 +4,8 @@ How it is used::
 
     supervise(ProcessRole("authority", main), {"edge": ProcessRole("edge", main, confinement, listen), …}) -> status
 
-``main(context) -> int`` runs in the fork: ``context.links`` are its sockets, ``context.listeners`` are those that
-``listen(name)`` made in the supervisor. The authority wraps its one in its loop::
+``main(context) -> int`` runs in the fork: ``context.links`` are its two sockets to the authority, and
+``context.listeners`` those that ``listen(name)`` made in the supervisor. The authority has one link, to that::
 
     supervision = Supervision(context.links[0], started=linked, ended=gone, stop=stop.set, reload=asked.set)
     worker = await supervision.start("edge")  # named edge, then edge.2; ``linked(worker)`` has its ``links``, also when

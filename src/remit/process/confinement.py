@@ -30,6 +30,7 @@ class Walls:
     proc: bool = False  # a /proc that shows the worker's own processes
     landlock: int = 0  # the ABI, used where there are no namespaces
     seccomp: bool = False
+    links: bool = False  # the kernel keeps descriptors from the authority that a worker sends it over a link
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,14 +114,17 @@ _LAST = (
     allow("prctl", arg(0, *_PRCTLS)),
     refuse(errno.EPERM, "prctl clone fork vfork execve execveat kill tkill tgkill ptrace prlimit64 socketpair"),
 )
+_LINGER = (refuse(errno.ENOPROTOOPT, "setsockopt", arg(1, socket.SOL_SOCKET), arg(2, socket.SO_LINGER)),)
 OTHERWISE = errno.ENOSYS  # so that libraries fall back to calls that are known
 
 
 def rules(confinement: Confinement, walls: Walls) -> Sequence[CallRule]:
     """Return the system calls that a worker may make: for ``seccomp.program`` with ``OTHERWISE``.
 
-    A worker that starts programs may send signals only where they reach nobody else.
+    A worker that starts programs may send signals only where they reach nobody else. Where the kernel lets descriptors
+    through a link, none can be made slow to close: whoever reads the link closes them.
     """
+    base = _BASE if walls.links else (*_LINGER, *_BASE)
     if not confinement.executes:
-        return (*_BASE, *_LAST)
-    return (*_BASE, *_EXECUTES, *(_SIGNALS if walls.signals else ()), *_LAST)
+        return (*base, *_LAST)
+    return (*base, *_EXECUTES, *(_SIGNALS if walls.signals else ()), *_LAST)

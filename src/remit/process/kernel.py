@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 from typing import Final
 
 from remit.process.syscalls import ARCHITECTURES
@@ -13,6 +14,8 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x1
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 15, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
+
+_PASS_RIGHTS = 83  # SO_PASSRIGHTS
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _CALLS: Final = ARCHITECTURES[os.uname().machine].calls if os.uname().machine in ARCHITECTURES else {}
@@ -43,6 +46,29 @@ def syscall(name: str, *arguments: object) -> int:
     if name not in _CALLS:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     return _checked(_LIBC.syscall(ctypes.c_long(_CALLS[name]), *map(_long, arguments)))
+
+
+def refuse_descriptors(sock: socket.socket) -> bool:
+    """Have the kernel refuse what is sent of descriptors to a unix socket, or to a connection that it will accept.
+
+    Return whether it does: Linux before 6.16 has no such option. There the filters of runs and workers refuse what
+    makes a descriptor slow to close.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _PASS_RIGHTS, 0)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+        return False
+    return True
+
+
+def takes_descriptors(sock: socket.socket) -> bool:
+    """Whether a unix socket may have been sent descriptors; False where the kernel cannot tell."""
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, _PASS_RIGHTS))
+    except OSError:
+        return False
 
 
 def _long(value: object) -> object:

@@ -60,7 +60,7 @@ class ProcessesState(msgspec.Struct, frozen=True, tag=True):
 
 
 class Started(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A worker was started, for the first time or again; its link's end comes along. ``order`` is 0 where none was."""
+    """A worker was started, for the first time or, with ``order`` 0, again; our ends of its links come along."""
 
     order: int
     name: str
@@ -116,7 +116,7 @@ class Supervision:
         sock: socket.socket,
         *,
         started: Callable[[Worker], None],
-        ended: Callable[[Ended], None],  # its link is at its end, too
+        ended: Callable[[Ended], None],  # its links are at their end, too
         stop: Callable[[], None],
         reload: Callable[[], None],
     ) -> None:

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -185,35 +185,43 @@ class Supervisor:
 
     def _start(self, process: _Process) -> None:
         of_authority = process is self._authority
-        listeners = self._listeners.get(process.name, {})
-        with ExitStack() as theirs, ExitStack() as failed:
-            kind, count = (socket.SOCK_SEQPACKET, 1) if of_authority else (socket.SOCK_STREAM, LINKS)
-            pairs = [socket.socketpair(type=kind) for _ in range(count)]
-            ours = [failed.enter_context(pair[0]) for pair in pairs]
-            links = [theirs.enter_context(pair[1]).fileno() for pair in pairs]
-            try:
-                process.child = forking.forked(
-                    lambda: self._main(process, links, listeners),
-                    (*links, *listeners.values()),
-                    apart=process.role.confinement is not None and self._walls.namespaces,
-                )
-                failed.pop_all()
-            except OSError as error:
-                if of_authority and not self._ready:
-                    raise
-                _LOG.error("the %s cannot be started: %s", process.name, error.strerror)
-                process.died(time.monotonic())
-                return
-        process.since, process.started = time.time(), time.monotonic()
-        if of_authority:
-            [self._orders] = ours
+        kinds = [socket.SOCK_SEQPACKET] if of_authority else [socket.SOCK_STREAM] * LINKS
+        pairs = [socket.socketpair(type=kind) for kind in kinds]
+        ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        for sock in ours:
+            kernel.refuse_descriptors(sock)
+        links, listeners = [sock.fileno() for sock in theirs], self._listeners.get(process.name, {})
+        try:
+            process.child = forking.forked(
+                lambda: self._main(process, links, listeners),
+                (*links, *listeners.values()),
+                apart=process.role.confinement is not None and self._walls.namespaces,
+            )
+        except OSError as error:
+            if of_authority and not self._ready:
+                raise
+            _LOG.error("the %s cannot be started: %s", process.name, error.strerror)
+            process.died(time.monotonic())
+            for sock in ours:
+                sock.close()
+        else:
+            process.since, process.started = time.time(), time.monotonic()
+            self._link(process, process.child, ours)
+        finally:
+            for sock in theirs:
+                sock.close()
+
+    def _link(self, process: _Process, child: Child, sockets: Sequence[socket.socket]) -> None:
+        """Keep our end of what we share with the authority; hand it its end of what it shares with a worker."""
+        if process is self._authority:
+            self._orders = sockets[0]
             self._orders.setblocking(False)
             return
-        with ExitStack() as told:
-            numbers = [told.enter_context(sock).fileno() for sock in ours]
-            report = orders.Started(process.asked, process.name, process.role.name, process.child.pid)
-            self._tell(report, *numbers)
+        report = orders.Started(process.asked, process.name, process.role.name, child.pid)
+        self._tell(report, *(sock.fileno() for sock in sockets))
         process.asked = 0
+        for sock in sockets:
+            sock.close()
 
     def _main(self, process: _Process, links: Sequence[int], listeners: Mapping[str, int]) -> int:
         """Be the process: this is the fork."""

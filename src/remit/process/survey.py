@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from remit.process import confine, files, forking, landlock, mounts, seccomp
+from remit.process import confine, files, forking, kernel, landlock, mounts, seccomp
 from remit.process.confinement import Walls
 
 _NO, _YES, _WITH_PROC = 1, 2, 3
@@ -16,7 +17,9 @@ _NO, _YES, _WITH_PROC = 1, 2, 3
 def survey() -> Walls:
     """Return the walls of this kernel, in the place that we run in (a container, another sandbox)."""
     namespaces, filtered = _tried(_namespaces, apart=True), _tried(_filter, apart=False)
-    return Walls(namespaces >= _YES, namespaces == _WITH_PROC, landlock.abi(), filtered == _YES)
+    with socket.socket(socket.AF_UNIX) as sock:
+        links = kernel.refuse_descriptors(sock)
+    return Walls(namespaces >= _YES, namespaces == _WITH_PROC, landlock.abi(), filtered == _YES, links)
 
 
 def _tried(what: Callable[[], int], *, apart: bool) -> int:

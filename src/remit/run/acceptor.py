@@ -22,6 +22,7 @@ from contextlib import suppress
 
 from remit.errors import InvalidRequestError, RemitError
 from remit.ports.runs import Places, RunListener
+from remit.process import kernel
 from remit.run import handover
 from remit.run.handover import Message
 
@@ -78,7 +79,7 @@ class Acceptor:
     async def serve(self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> Acceptor:
         """Serve a stream socket as ``create_server`` would; one of the unix family takes no descriptors from now on."""
         if sock.family == socket.AF_UNIX:
-            handover.refuse_descriptors(sock)
+            kernel.refuse_descriptors(sock)
         self.add(sock, lambda connection: self._adopt(factory, connection))
         return self
 
@@ -262,13 +263,14 @@ def _ours(connection: socket.socket) -> bool:
 
     It is ours alone from here on, but somebody else's listener has made it.
     """
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    with suppress(OSError):  # refused by our own filter where runs' filters refuse to set it
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     if connection.family != socket.AF_UNIX:
         return True
     for option in _PASSED_ON:
         with suppress(OSError):  # this kernel has no such option
             connection.setsockopt(socket.SOL_SOCKET, option, 0)
-    return connection.type != socket.SOCK_STREAM or not handover.takes_descriptors(connection)
+    return connection.type != socket.SOCK_STREAM or not kernel.takes_descriptors(connection)
 
 
 async def bound(acceptor: Acceptor, wanted: Sequence[RunListener]) -> tuple[list[socket.socket], Places]:

@@ -15,7 +15,6 @@ means the same as ``end``.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
@@ -28,7 +27,6 @@ from remit.errors import InvalidRequestError, RemitError, TooLargeError, Unavail
 
 MAX_MESSAGE = 128 * 1024  # bytes; a packet is one allocation in the kernel
 MAX_DESCRIPTORS = 64
-_PASS_RIGHTS = 83  # SO_PASSRIGHTS, since Linux 6.16
 _BY_CODE = {one.code: one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, RemitError)}
 
 Message = dict[str, object]
@@ -78,31 +76,12 @@ def receive(sock: socket.socket, due: int = MAX_DESCRIPTORS) -> tuple[Message, l
         raise
 
 
-def refuse_descriptors(sock: socket.socket) -> None:
-    """Have the kernel refuse what is sent of descriptors to a unix socket, or to a connection that it will accept.
-
-    Linux before 6.16 has no such option. There the filter of runs refuses what makes a descriptor slow to close.
-    """
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _PASS_RIGHTS, 0)
-    except OSError as error:
-        if error.errno != errno.ENOPROTOOPT:
-            raise
-
-
-def takes_descriptors(sock: socket.socket) -> bool:
-    """Whether a unix socket may have been sent descriptors; False where the kernel cannot tell."""
-    try:
-        return bool(sock.getsockopt(socket.SOL_SOCKET, _PASS_RIGHTS))
-    except OSError:
-        return False
-
-
 def discard(descriptors: Sequence[int]) -> None:
     """Close descriptors of unknown origin: a socket that lingers would hold up whoever closes it."""
     for descriptor in descriptors:
         with suppress(OSError), socket.socket(fileno=descriptor) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+            with suppress(OSError):  # our own filter refuses it where nobody can set it
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
             continue
         with suppress(OSError):
             os.close(descriptor)

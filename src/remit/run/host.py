@@ -19,6 +19,7 @@ from remit.core.task import Report
 from remit.errors import GrantTokenError, InvalidRequestError, LimitError, RemitError
 from remit.ports import Quota, Start
 from remit.ports.runs import Places, RedeemedRun, RunListener, RunPort
+from remit.process import kernel
 from remit.run import handover
 from remit.run.acceptor import Acceptor, bound
 from remit.run.room import RunRoom
@@ -221,7 +222,7 @@ class HandoverServer:
         if talk.port.run is not None:  # an agent's launcher may keep copies of what it hands over
             return await self._serve(run, listener, sock, talk.acceptor.serve)
         if listener.path is not None:
-            handover.refuse_descriptors(sock)
+            kernel.refuse_descriptors(sock)
         return await self._serve(run, listener, sock, None)
 
 
