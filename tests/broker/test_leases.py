@@ -12,6 +12,7 @@ from remit.core.task import LeaseState, Plan, Revocation
 from remit.errors import (
     AttenuationError,
     ConflictError,
+    DeniedError,
     EngineError,
     ExpiredError,
     InvalidRequestError,
@@ -27,6 +28,7 @@ from tests.broker.world import (
     TABLE,
     PlainEngine,
     World,
+    child,
     details,
     holder,
     run,
@@ -246,5 +248,46 @@ def test_a_credential_whose_lease_was_revoked_meanwhile_is_ended_by_the_receipt_
         with pytest.raises(ConflictError):
             await broker.issue(OPERATOR, root.id, DETAIL)
         assert world.target.accounts == {}
+
+    run(body())
+
+
+def test_a_login_is_admitted_to_its_resource_under_its_grant_and_those_above_while_its_lease_lasts(
+    world: World,
+) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        below, beside = [
+            (await broker.delegate(holder(broker, root), root.id, child(TABLE, SEARCH))).grant for _ in range(2)
+        ]
+        stranger = await world.opened(broker)
+        lease = (await broker.issue(holder(broker, below), below.id, DETAIL)).lease
+        resource, login = DETAIL.resource, lease.plan.name
+        for grant in (below, root):
+            await broker.admit(grant.id, resource, login)
+        refused = [(beside.id, resource, login), (stranger.id, resource, login), (root.id, "search", login)]
+        refused += [(root.id, resource, other) for other in ("postgres", "", login.upper(), lease.id)]
+        for asked in refused:
+            with pytest.raises(DeniedError):
+                await broker.admit(*asked)
+        await broker.revoke_lease(OPERATOR, lease.id)
+        with pytest.raises(DeniedError):
+            await broker.admit(root.id, resource, login)
+
+    run(body())
+
+
+def test_a_login_is_admitted_no_longer_than_its_lease_and_its_grant(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        lease = (await broker.issue(holder(broker, root), root.id, DETAIL)).lease
+        world.now = lease.expires_at
+        with pytest.raises(DeniedError):
+            await broker.admit(root.id, DETAIL.resource, lease.plan.name)
+        world.now = root.expires_at
+        with pytest.raises(ExpiredError):
+            await broker.admit(root.id, DETAIL.resource, lease.plan.name)
 
     run(body())

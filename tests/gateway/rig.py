@@ -33,7 +33,7 @@ from remit.ports import Resource, Store
 from remit.ports.credential import SourceOf
 from tests.broker.world import OPERATOR, ClearSealer
 from tests.grant_requests import changed
-from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.kinds import NOTHING_LENT, Make, Planner, serving, simulated
 from tests.support.link import edge_of
 from tests.support.memory_store import MemoryStore
 from tests.support.upstream import Upstream
@@ -232,8 +232,13 @@ async def rig(
     placeholders: Mapping[str, str] | None = None,
     store: Store | None = None,
     source_of: SourceOf = lambda _: None,
+    make: Make | None = None,
+    plan: Planner | None = None,
 ) -> AsyncIterator[Rig]:
-    """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel."""
+    """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel.
+
+    ``make`` is the engine of databases, ``plan`` how their leases are named.
+    """
     ids = itertools.count()
     now = [datetime(2026, 1, 1, tzinfo=UTC)]
     ticks = [0.0]
@@ -243,7 +248,11 @@ async def rig(
         return f"{prefix}_{next(ids)}"
 
     broker = Broker(
-        store=store, kinds=simulated(), context=NOTHING_LENT, sealer=ClearSealer(), clock=lambda: now[0], new_id=new_id
+        store=store,
+        **(serving(make, plan) if make else {"kinds": simulated(), "context": NOTHING_LENT}),
+        sealer=ClearSealer(),
+        clock=lambda: now[0],
+        new_id=new_id,
     )
     await broker.start()
     async with upstream or Upstream() as up:

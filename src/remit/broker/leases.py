@@ -18,7 +18,7 @@ from remit.broker.tasks import TaskCache
 from remit.core.principal import Principal
 from remit.core.scope import Detail
 from remit.core.task import Lease, LeaseState, Report
-from remit.errors import AttenuationError, ConflictError, NotFoundError, PolicyError, RemitError
+from remit.errors import AttenuationError, ConflictError, DeniedError, NotFoundError, PolicyError, RemitError
 from remit.ports import NewId
 from remit.ports.broker import IssuedLease
 from remit.ports.kind import LeaseRequest
@@ -61,6 +61,17 @@ class LeaseVerbs:
             await self._tasks.denied("lease.issue", grant_id, error, resource=detail.resource)
             raise
         return await self._make(engine, task.head.id, lease)
+
+    async def admit(self, grant_id: str, resource: str, login: str) -> None:
+        task = self._tasks.task(self._tasks.check(grant_id).task)
+        for lease in task.leases.values():
+            here = lease.plan.name == login and lease.plan.detail.resource == resource
+            active = lease.state is LeaseState.ACTIVE and self._tasks.now() < lease.expires_at
+            if here and active and grant_id in (grant.id for grant in task.lineage(lease.grant)):
+                return
+        raise DeniedError(
+            f"the login is that of no active lease on `{resource}` under this grant", help="issue one and use its login"
+        )
 
     async def _make(self, engine: ResourceEngine, task_id: str, lease: Lease) -> IssuedLease:
         issued = None

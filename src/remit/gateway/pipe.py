@@ -1,21 +1,25 @@
 """A database port of a run, piped to the resource's configured address and nowhere else, and cut when its grant ends.
 
-The credential is not here: a lease carries it, and the database checks it. The pipe only says who may reach the port.
+The credential is not here: a lease carries it, and the database checks it. What opens a connection is read in the
+language of its kind (``PortSession``), and only logins of active leases of the grant, or of one below it, are let
+through; what would cancel a session, only for a session of the same grant. After that bytes are passed on unread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from remit.core.scope import Access
-from remit.errors import LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
+from remit.errors import DeniedError, LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
 from remit.gateway.plane import DataPlane
 from remit.gateway.quota import TaskQuota
 from remit.ports.broker import Use
-from remit.ports.kind import PortAccess
+from remit.ports.kind import PortAccess, PortSession, TlsStart
 
+OPENING = 10.0  # seconds until a client has said who it is
 CONNECT = 10.0  # seconds
 _log = logging.getLogger("remit.gateway")
 
@@ -26,6 +30,7 @@ class PipeEnd(asyncio.Protocol):
 
     _pipe: DatabasePipe
     _early: bytes = b""
+    _came: asyncio.Event = field(default_factory=asyncio.Event)
     other: PipeEnd | None = None
     ended: bool = False
     transport: asyncio.Transport | None = None
@@ -38,22 +43,45 @@ class PipeEnd(asyncio.Protocol):
         """Pass on; keep what comes before there is another side (uvloop starts to read after ``connection_made``)."""
         if self.other is None:
             self._early += data
+            self._came.set()
             if self.transport is not None:
                 self.transport.pause_reading()
         elif self.other.transport is not None:
-            self.other.transport.write(data)
+            self.other.transport.write(self._pipe.passed(self, data))
+
+    async def early(self) -> bytes:
+        """Return what has come, once something has, before there is another side; nothing when nothing will."""
+        if not self._early and self.open:
+            self._came.clear()
+            self.transport.resume_reading()
+            await self._came.wait()
+        data, self._early = self._early, b""
+        return data
+
+    @property
+    def open(self) -> bool:
+        """Whether more may come."""
+        return self.transport is not None and not self.ended and not self.transport.is_closing()
+
+    def tell(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
 
     def join(self, other: PipeEnd) -> None:
         self.other = other
         if self._early and other.transport is not None:
-            other.transport.write(self._early)
+            other.transport.write(self._pipe.passed(self, self._early))
         self._early = b""
 
     def eof_received(self) -> bool:
-        """Pass on that this side says no more; when neither does, both are done."""
+        """Pass on that this side says no more; when neither does, or cannot say so, both are done."""
         self.ended = True
+        self._came.set()
         other = self.other
-        if other is None or other.transport is None:
+        if other is None or other.transport is None or self.transport is None:
+            return False
+        if not (self.transport.can_write_eof() and other.transport.can_write_eof()):  # TLS
+            other.transport.close()
             return False
         other.transport.write_eof()
         if other.ended:
@@ -71,6 +99,7 @@ class PipeEnd(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the other side too: at once after an error, else when it has written what it was given."""
         self.transport = None
+        self._came.set()
         self._pipe.lost(self, broken=exc is not None)
 
 
@@ -87,6 +116,7 @@ class DatabasePipe:
     _counted: bool = False  # among its grant's pipes
     _piped: bool = False
     _cut: bool = False
+    _session: PortSession | None = None
     near: PipeEnd = field(init=False)  # inside the run
     _far: PipeEnd = field(init=False)  # at the database
 
@@ -102,22 +132,31 @@ class DatabasePipe:
             self._plane.start(self._run())
 
     async def _run(self) -> None:
-        request, access = self._plane.new_request(), Access(self._resource, "connect")
+        request, use = self._plane.new_request(), Access(self._resource, "connect")
+        self._plane.in_flight.add(self)
         try:
             if not self._counted:
                 raise LimitError("too many connections to databases are open", retry_after=1)
             index = await self._index()
-            self._use = await self._plane.recorder.use(self.grant, access, request, index)
-            self._plane.in_flight.add(self)
-            await self._connect()
+            resource = await self._plane.broker.resource(self._resource)
+            access = self._plane.kinds[resource.kind].access
+            if not isinstance(access, PortAccess):
+                raise NotFoundError
+            self._session = session = access.session(resource)
+            if await self._opened(session):
+                await self._check(session)
+                self._use = await self._plane.recorder.use(self.grant, use, request, index)
+                await self._connect(session, *access.address(resource))
         except RemitError as error:
-            self.cut(error)
             if self._use is None:
-                await self._plane.recorder.deny(self.grant, access, error, request)
+                self._refuse(await self._plane.recorder.deny(self.grant, use, error, request))
             else:
+                self._refuse(error)
                 self._outcome("failed", error.code)
         finally:
             self._begins = False
+            if not self._piped:
+                self._plane.in_flight.discard(self)
             self._uncount()
 
     async def _index(self) -> int:
@@ -126,26 +165,81 @@ class DatabasePipe:
                 return index
         raise ScopeError(f"the grant does not cover `{self._resource}`")
 
-    async def _connect(self) -> None:
+    async def _opened(self, session: PortSession) -> bool:
+        """Read how the client opens; False when it has left, or has taken too long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENING):
+                while self.near.open:
+                    self.near.tell(session.heard(await self.near.early()))
+                    if session.login is not None or session.cancels is not None:
+                        return True
+        if self.near.transport is not None:
+            self.near.transport.abort()
+        return False
+
+    async def _check(self, session: PortSession) -> None:
+        if session.login is not None:
+            await self._plane.broker.admit(self.grant, self._resource, session.login)
+            return
+        pipes = [moving for moving in self._plane.in_flight if isinstance(moving, DatabasePipe)]
+        if not any(pipe.serves(self.grant, self._resource, session.cancels) for pipe in pipes):
+            raise DeniedError("what was to be cancelled is no session of this run")
+
+    def serves(self, grant: str, resource: str, key: bytes | None) -> bool:
+        """Whether this is a session of a grant on a resource that is known there by ``key``."""
+        mine = self._session is not None and self._session.key is not None and self._session.key == key
+        return mine and (grant, resource) == (self.grant, self._resource)
+
+    async def _connect(self, session: PortSession, host: str, port: int) -> None:
         near, far = self.near, self._far
-        resource = await self._plane.broker.resource(self._resource)
-        access = self._plane.kinds[resource.kind].access
-        if not isinstance(access, PortAccess):
-            raise NotFoundError
-        host, port = access.address(resource)
         try:
             async with asyncio.timeout(CONNECT):
                 await asyncio.get_running_loop().create_connection(lambda: far, host, port)
+                if session.tls is not None:
+                    await self._encrypt(session.tls)
         except (OSError, TimeoutError) as error:
             raise UpstreamError("the database could not be reached") from error
-        if near.transport is None or self._cut:  # it left, or was cut, meanwhile
+        if near.transport is None or far.transport is None or self._cut:  # it left, or was cut, meanwhile
             self.cut(UpstreamError())
             self._outcome("failed", None)
             return
+        far.transport.write(session.first)
+        self._piped = True
         far.join(near)
         near.join(far)
-        self._piped = True
         near.transport.resume_reading()
+
+    async def _encrypt(self, tls: TlsStart) -> None:
+        """Go on in TLS at the database's side, its certificate verified."""
+        far = self._far
+        plain, loop = far.transport, asyncio.get_running_loop()
+        assert plain is not None  # noqa: S101 - it was connected just now
+        plain.write(tls.ask)
+        if await far.early() != tls.granted:  # more than that could only be somebody else's
+            raise UpstreamError("the database does not speak TLS")
+        far.transport = None
+        try:
+            made = await loop.start_tls(plain, far, self._plane.pools.tls, server_hostname=tls.name)
+        except BaseException:
+            plain.abort()
+            raise
+        if made is None or made.is_closing():
+            raise UpstreamError("the database could not be reached")
+        far.transport = made
+
+    def passed(self, end: PipeEnd, data: bytes) -> bytes:
+        """Return what the other side is to get of what one has read."""
+        return data if end is self.near or self._session is None else self._session.answered(data)
+
+    def _refuse(self, error: RemitError) -> None:
+        """Tell the client why, and end both sides."""
+        if self._session is None or self._cut or self.near.transport is None:
+            self.cut(error)
+            return
+        self.near.tell(self._session.refusal(error))
+        self.near.transport.close()
+        if self._far.transport is not None:
+            self._far.transport.abort()
 
     def lost(self, end: PipeEnd, *, broken: bool) -> None:
         self._uncount()

@@ -136,7 +136,7 @@ class Pools:
     """
 
     _broker: BrokerPort
-    _tls: ssl.SSLContext
+    tls: ssl.SSLContext
     _clock: Clock
     _quota: DescriptorBudget
     _now: float = 0.0  # of the last sweep, in seconds by a clock that never goes back
@@ -160,7 +160,7 @@ class Pools:
             self._roots[use.root] = use.task
             mine = self._tasks[use.task] = {}
         quota = self._quota.of(use.task)
-        mine[target.resource.name] = pool = Pool(credential, self._tls, quota, self._now, self._spare)
+        mine[target.resource.name] = pool = Pool(credential, self.tls, quota, self._now, self._spare)
         return pool
 
     def _current(self, target: HttpTarget) -> BoundCredential | None:

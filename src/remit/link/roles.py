@@ -46,7 +46,7 @@ _EVERY = frozenset(
 )
 EDGE = WorkerRole(
     "edge",
-    _EVERY | {"use", "target", "credential", "take_runs", "begin_run", "redeem_run", "run_ready", "end_run"},
+    _EVERY | {"admit", "use", "target", "credential", "take_runs", "begin_run", "redeem_run", "run_ready", "end_run"},
     (Holder,),
 )
 WEB = WorkerRole(
@@ -59,7 +59,9 @@ WEB = WorkerRole(
     (Holder, Human, Workload),
 )
 
-LOOKS = frozenset({"grant", "check_acting", "deny", "target", "resource", "mint", "present", "token_keys", "nonce_key"})
+LOOKS = frozenset(
+    {"admit", "grant", "check_acting", "deny", "target", "resource", "mint", "present", "token_keys", "nonce_key"}
+)
 WAITS = frozenset({"wait"})
 NAMING = frozenset({"grant_id", "parent_id", "own"})  # arguments that name a grant
 # whose answer tells a worker of a grant of its own

@@ -214,6 +214,9 @@ class BrokerPort(Protocol):
     async def issue(self, principal: Principal, grant_id: str, detail: Detail, key: str | None = None) -> IssuedLease:
         """Make a credential for a detail the grant covers; ``key`` first revokes the lease issued under it before."""
 
+    async def admit(self, grant_id: str, resource: str, login: str) -> None:
+        """Raise unless ``login`` is that of an active lease on the resource, of a live grant or one below it."""
+
     async def renew(self, principal: Principal, lease_id: str, ttl: timedelta) -> Lease:
         """Extend a lease in place, within its grant and its detail's ttl."""
 

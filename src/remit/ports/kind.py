@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # commands know the kinds too, and start without these
     import socket
 
     from remit.core.principal import Holder
+    from remit.errors import RemitError
     from remit.ports.broker import BrokerPort, Notice
 
 
@@ -59,12 +60,44 @@ class GatewayAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsStart:
+    """TLS that begins within a connection: ``ask`` is sent, ``granted`` comes back, and the server has this name."""
+
+    ask: bytes
+    granted: bytes
+    name: str
+
+
+class PortSession(Protocol):
+    """One connection through a port, as its kind reads how it opens. It does no I/O, and keeps little."""
+
+    tls: TlsStart | None  # how the target is spoken to; the client's side stays within the run
+    login: str | None  # who the client says it is; of a credential, the plan's name
+    cancels: bytes | None  # instead of a login: the ``key`` of the session that is to stop what it does
+    key: bytes | None  # by which the target knows the session, once it has said so
+    first: bytes  # what the target is sent, once the client may speak to it
+
+    def heard(self, data: bytes) -> bytes:
+        """Take what the client sent, until ``login`` or ``cancels`` is known; return what to answer at once.
+
+        InvalidRequestError for what is no opening, or one for somewhere else.
+        """
+
+    def answered(self, data: bytes) -> bytes:
+        """Return what the client is to get of what the target sent."""
+
+    def refusal(self, error: RemitError) -> bytes:
+        """Return what tells the client that it may not."""
+
+
+@dataclass(frozen=True, slots=True)
 class PortAccess:
-    """A run has a TCP port for each resource, piped to the resource's address."""
+    """A run has a TCP port for each resource, piped to the resource's address for logins of its grant's leases."""
 
     port: int  # or the next one that is free
     address: Callable[[Resource], tuple[str, int]]
     local: Callable[[Mapping[str, str], int], Mapping[str, str]]  # the credential with that port for the address
+    session: Callable[[Resource], PortSession]
 
 
 class SocketServer(Protocol):

@@ -24,7 +24,7 @@ from remit.core import scope as scopes
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.ports import Inspectable, Resource
-from remit.ports.kind import EngineContext, GatewayAccess, Kind, PortAccess, SocketAccess
+from remit.ports.kind import EngineContext, GatewayAccess, Kind, PortAccess, PortSession, SocketAccess
 
 WORD = re.compile(r"[a-z][a-z0-9-]*")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -151,11 +151,25 @@ def a_run_finds_it(subject: KindUnderTest) -> None:
             assert host
             assert all(1 <= each < 65_536 for each in (port, access.port))
             assert {"password": "p"}.items() <= access.local({"password": "p"}, PORT).items()
+            _it_reads_who_opens(access.session(resource))
         case SocketAccess() as access:
             assert WORD.fullmatch(access.socket)
             assert VARIABLE.fullmatch(access.variable)
         case None:
             return
+
+
+def _it_reads_who_opens(session: PortSession) -> None:
+    """What is no opening of its protocol is refused, and the client told so; nothing of it goes to the target."""
+    assert (session.login, session.cancels, session.key, session.first) == (None, None, None, b"")
+    refused = False
+    try:
+        session.heard(b"\xff" * 65_536)
+    except InvalidRequestError:
+        refused = True
+    assert refused, "65,536 octets of nothing were read"
+    assert session.login is None
+    assert session.refusal(InvalidRequestError())
 
 
 CASES: tuple[Case, ...] = (

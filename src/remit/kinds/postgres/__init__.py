@@ -14,7 +14,7 @@ from remit.core.secret import Secret
 from remit.core.task import Plan
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.ports import Engine, Resource
-from remit.ports.kind import EngineContext, Kind, LeaseRequest, PortAccess
+from remit.ports.kind import EngineContext, Kind, LeaseRequest, PortAccess, PortSession
 
 HERE = "127.0.0.1"
 PORT = 5432
@@ -76,20 +76,20 @@ def _check(resource: Resource, secret: Secret | None, context: EngineContext) ->
 
 
 def local(credential: Mapping[str, str], port: int) -> Mapping[str, str]:
-    """Return a credential that points to a port of this machine.
-
-    Where the server's certificate is verified its name stays, and ``hostaddr`` (libpq) says where it is reached.
-    """
+    """Return a credential that points to a port of this machine, without TLS: the gateway speaks it to the server."""
     if "dsn" not in credential:
         return credential
     parts = urlsplit(credential["dsn"])
     login, at, _ = parts.netloc.rpartition("@")
-    if "sslmode=verify-full" in parts.query.split("&"):
-        named = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        moved = parts._replace(netloc=f"{login}{at}{named}:{port}", query=f"{parts.query}&hostaddr={HERE}")
-        return {**credential, "dsn": urlunsplit(moved), "hostaddr": HERE, "port": str(port)}
-    moved = parts._replace(netloc=f"{login}{at}{HERE}:{port}")
+    kept = [option for option in parts.query.split("&") if option and not option.startswith("ssl")]
+    moved = parts._replace(netloc=f"{login}{at}{HERE}:{port}", query="&".join([*kept, "sslmode=disable"]))
     return {**credential, "dsn": urlunsplit(moved), "host": HERE, "port": str(port)}
+
+
+def _session(resource: Resource) -> PortSession:
+    from remit.kinds.postgres.port import PostgresSession
+
+    return PostgresSession(target(resource))
 
 
 KIND = Kind(
@@ -104,7 +104,7 @@ KIND = Kind(
     destination="postgresql://user@host:port/database",
     docs="docs/reference/engines/postgres.md",
     check=_check,
-    access=PortAccess(PORT, _address, local),
+    access=PortAccess(PORT, _address, local, _session),
     engine=_engine,
     plan=_plan,
     inspects=True,

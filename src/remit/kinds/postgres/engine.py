@@ -12,8 +12,10 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from remit.core.secret import Secret
@@ -27,6 +29,11 @@ from remit.kinds.postgres.bundle import drop_idle
 from remit.kinds.postgres.connections import Connections
 from remit.kinds.postgres.scram import PasswordPool, iterations
 from remit.ports import Clock, Finding, Issued, Resource
+
+BUNDLES = (
+    *("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"),  # Debian, Alpine; Fedora
+    *("/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"),  # SUSE; macOS
+)
 
 
 class PostgresEngine:
@@ -106,10 +113,19 @@ class PostgresEngine:
         address = f"[{place.host}]" if ":" in place.host else place.host
         options = {"options": "-c search_path=pg_catalog"}
         if place.tls == "verify-full":
-            options |= {"sslmode": "verify-full", "sslrootcert": "system"}  # as the engine itself verifies
+            options |= {"sslmode": "verify-full", "sslrootcert": authorities()}  # as the engine itself verifies
         dsn = (
             f"postgresql://{quote(user, safe='')}:{quote(password.reveal(), safe='')}@{address}:{place.port}"
             f"/{quote(place.database, safe='')}?{urlencode(options, quote_via=quote)}"
         )
         where = {"host": place.host, "port": str(place.port), "dbname": place.database}
         return {**where, "user": user, "password": password, "dsn": Secret(dsn)}
+
+
+def authorities() -> str:
+    """Return the file with this system's certificate authorities, since most drivers read one; else what libpq knows.
+
+    To ``system`` asyncpg and node's ``pg`` say that there is no such file.
+    """
+    found = (ssl.get_default_verify_paths().cafile, *BUNDLES)
+    return next((path for path in found if path and Path(path).is_file()), "system")
