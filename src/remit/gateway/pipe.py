@@ -51,7 +51,7 @@ class PipeEnd(asyncio.Protocol):
 
     async def early(self) -> bytes:
         """Return what has come, once something has, before there is another side; nothing when nothing will."""
-        if not self._early and self.open:
+        if not self._early and self.open and self.transport is not None:
             self._came.clear()
             self.transport.resume_reading()
             await self._came.wait()
