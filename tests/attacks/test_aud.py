@@ -168,7 +168,7 @@ def test_a_broker_on_an_older_copy_ends_every_task_and_serves_nothing(house: Hou
         broker = house.broker(store)
         await broker.start()
         await broker.put_resource(OPERATOR, warehouse(), Secret("one"))
-        await broker.put_resource(OPERATOR, search(), Secret("two"))
+        await broker.put_resource(OPERATOR, search(), Secret("two-0123456789ab"))
         grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
         task = broker._tasks.task_of(grant.id).id
         await store._read(lambda rows: rows.all("head", task))  # a reader that is open does not hide what follows

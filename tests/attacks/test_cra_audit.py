@@ -78,7 +78,7 @@ def test_without_a_durable_entry_nothing_is_done_and_it_recovers(
         )
         await broker.start()
         await broker.put_resource(OPERATOR, warehouse(), Secret("one"))
-        await broker.put_resource(OPERATOR, search(), Secret("two"))
+        await broker.put_resource(OPERATOR, search(), Secret("two-0123456789ab"))
         wanted = GrantRequest(details(TABLE, HTTP), Bounds(timedelta(minutes=15), depth=1, fan_out=1))
         grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
         size = await store.size()

@@ -33,7 +33,7 @@ def test_a_changed_destination_needs_its_secret_again(world: World) -> None:
         broker = await world.ready()
         with pytest.raises(InvalidRequestError, match="destination"):
             await broker.put_resource(OPERATOR, search("https://evil.test"))
-        await broker.put_resource(OPERATOR, search("https://other.test"), Secret("new-key"))
+        await broker.put_resource(OPERATOR, search("https://other.test"), Secret("new-key-0123456789ab"))
         assert broker._registry.resource("search").destination == "https://other.test"
 
     run(body())
@@ -76,7 +76,7 @@ def test_a_new_secret_replaces_the_old(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker)
-        await broker.put_secret(OPERATOR, "search", Secret("rotated"))
+        await broker.put_secret(OPERATOR, "search", Secret("rotated-0123456789ab"))
         await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r")
         assert broker._registry._opened["search"].reveal() == "rotated"
 

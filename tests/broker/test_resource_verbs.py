@@ -17,7 +17,7 @@ def test_a_changed_bound_leaves_its_digest_on_record_and_a_stored_secret_its_own
     async def body() -> None:
         broker = await world.ready()
         await broker.put_resource(OPERATOR, search())
-        await broker.put_secret(OPERATOR, "search", Secret("rotated"))
+        await broker.put_secret(OPERATOR, "search", Secret("rotated-0123456789ab"))
         last = [(e.event, e.resource, e.detail_s256) for e in await world.events()][-3:]
         bound = scope.digest(search().bound)
         assert last == [

@@ -55,7 +55,7 @@ def over(world: World, kinds: Mapping[str, Kind]) -> ResourceRegistry:
 def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world: World) -> None:
     async def body() -> None:
         kept = registry(world)
-        await kept.put(OPERATOR, search(), Secret("key-1"))
+        await kept.put(OPERATOR, search(), Secret("key-1-0123456789ab"))
         sealed = await world.store.secret("search")
         assert (sealed.name, sealed.version, sealed.resource, sealed.destination) == (
             "search",
@@ -63,9 +63,9 @@ def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world
             "search",
             "https://search.test",
         )
-        await kept.put(OPERATOR, search(), Secret("key-2"))
+        await kept.put(OPERATOR, search(), Secret("key-2-0123456789ab"))
         assert (await world.store.secret("search")).version == 2
-        assert (await kept.secret("search")).reveal() == "key-2"
+        assert (await kept.secret("search")).reveal() == "key-2-0123456789ab"
 
     run(body())
 
@@ -73,7 +73,7 @@ def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world
 def test_a_secret_moved_to_another_destination_is_not_opened(world: World) -> None:
     async def body() -> None:
         kept = registry(world)
-        await kept.put(OPERATOR, search(), Secret("key-1"))
+        await kept.put(OPERATOR, search(), Secret("key-1-0123456789ab"))
         fresh = registry(world)
         await fresh.load()
         fresh._resources["search"] = replace(fresh.resource("search"), destination="https://evil.test")
@@ -138,9 +138,9 @@ def test_a_secret_of_bytes_or_parts_comes_back_as_it_was(world: World, secret: S
 
 def test_a_text_is_stored_as_it_always_was(world: World) -> None:
     async def body() -> None:
-        await registry(world).put(OPERATOR, search(), Secret("key-1"))
+        await registry(world).put(OPERATOR, search(), Secret("key-1-0123456789ab"))
         sealed = await world.store.secret("search")
-        assert ClearSealer().open(sealed.sealed, associated(sealed)) == b"key-1"
+        assert ClearSealer().open(sealed.sealed, associated(sealed)) == b"key-1-0123456789ab"
 
     run(body())
 
@@ -283,12 +283,12 @@ def test_a_secret_read_while_its_resource_moves_is_not_kept_for_the_new_destinat
     async def body() -> None:
         world.store = slow = SlowStore()
         kept = registry(world)
-        await kept.put(OPERATOR, search(), Secret("key-1"))
+        await kept.put(OPERATOR, search(), Secret("key-1-0123456789ab"))
         moved = replace(search(), destination="https://elsewhere.test")
-        slow.happening = lambda: kept.put(OPERATOR, moved, Secret("key-2"))
+        slow.happening = lambda: kept.put(OPERATOR, moved, Secret("key-2-0123456789ab"))
         with pytest.raises(ConflictError):
             await kept.secret("search")
-        assert (await kept.secret("search")).reveal() == "key-2"
+        assert (await kept.secret("search")).reveal() == "key-2-0123456789ab"
 
     run(body())
 
@@ -297,7 +297,7 @@ def test_uses_that_open_a_secret_together_get_the_same(world: World) -> None:
     async def body() -> None:
         world.store = slow = SlowStore()
         kept = registry(world)
-        await kept.put(OPERATOR, search(), Secret("key-1"))
+        await kept.put(OPERATOR, search(), Secret("key-1-0123456789ab"))
         first: list[Secret] = []
 
         async def meanwhile() -> None:

@@ -126,7 +126,7 @@ def test_use_is_recorded_before_it_is_permitted(world: World) -> None:
             "req-1",
             "unix://host#1000",
         )
-        assert broker._registry._opened["search"].reveal() == "api-key"
+        assert broker._registry._opened["search"].reveal() == "api-key-0123456789ab"
         await broker.outcomes([Outcome(use, "done", None, "200")])
         assert (await world.events())[-1].event == "resource.outcome"
         assert broker._tasks.spent[root.id, 1] == 1

@@ -92,12 +92,12 @@ def test_a_secret_is_given_for_the_version_that_a_use_was_permitted_for(world: W
         broker = await world.ready()
         root = await world.opened(broker)
         use = await broker.use(root.id, SEARCHED, "r", 1)
-        assert await broker.credential("search", use.version) == Secret("api-key")
-        await broker.put_secret(OPERATOR, "search", Secret("key-2"))
+        assert await broker.credential("search", use.version) == Secret("api-key-0123456789ab")
+        await broker.put_secret(OPERATOR, "search", Secret("key-2-0123456789ab"))
         with pytest.raises(ConflictError, match="changed meanwhile"):
             await broker.credential("search", use.version)
         target = await broker.target("search")
-        assert await broker.credential("search", target.version) == Secret("key-2")
+        assert await broker.credential("search", target.version) == Secret("key-2-0123456789ab")
         bound = {key: value for key, value in SEARCH.items() if key != "uses"}
         await broker.put_resource(
             OPERATOR, replace(search(), name="open", bound=details({**bound, "resource": "open"}))
@@ -115,7 +115,7 @@ def test_a_use_of_a_resource_that_changes_while_it_is_recorded_is_not_permitted(
 
         async def slow(writes: object, events: object) -> None:
             world.store.commit = commit  # type: ignore[method-assign]  # one commit alone is slow
-            await broker.put_secret(OPERATOR, "search", Secret("key-2"))
+            await broker.put_secret(OPERATOR, "search", Secret("key-2-0123456789ab"))
             await commit(writes, events)  # type: ignore[arg-type]  # as it came
 
         world.store.commit = slow  # type: ignore[method-assign]  # as above

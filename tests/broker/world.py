@@ -162,7 +162,7 @@ class World:
         broker = self.broker()
         await broker.start()
         await broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
-        await broker.put_resource(OPERATOR, search(), Secret("api-key"))
+        await broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789ab"))
         return broker
 
     async def opened(self, broker: Broker, *raw: Mapping[str, object], **more: object) -> Grant:

@@ -105,7 +105,11 @@ def test_the_log_of_another_broker_is_not_what_a_checkpoint_signed(
     kept = checkpoint(plane)
     (tmp_path / "other").mkdir()
     with served(tmp_path / "other") as other:
-        other.call(other.broker.put_resource(OPERATOR, other.broker._registry.resource("search"), Secret("sk-other")))
+        other.call(
+            other.broker.put_resource(
+                OPERATOR, other.broker._registry.resource("search"), Secret("sk-other-0123456789ab")
+            )
+        )
         found = other.call(other.broker.entries(0, 1_000))
         lines = [entry.leaf.decode() for entry in found]
     lines += log.read_text("utf-8").splitlines()[len(lines) :]

@@ -66,7 +66,7 @@ async def resources(app: Application) -> None:
     for bound in (SEARCH, MAIL):
         name = bound[0].resource
         made = Resource(name, "http", f"https://{name}.test", bound, None, {})
-        await app.broker.put_resource(app.operator, made, Secret("key"))
+        await app.broker.put_resource(app.operator, made, Secret("key-0123456789ab"))
 
 
 async def delegated(app: Application, parent: str, more: Mapping[str, Any]) -> Grant:

@@ -17,6 +17,7 @@ from remit.compose import doctor
 from remit.compose.doctor import CheckResult
 from remit.config.settings import Places, Settings, read
 from remit.core.audit import Event
+from remit.core.secret import Secret
 from remit.errors import EngineRefusedError
 from remit.identity.fetch import HttpFetch
 from remit.keys.file import FileSealer
@@ -281,20 +282,20 @@ def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         yield found
 
 
-def databases(plane: Served) -> CheckResult:
+def resource(plane: Served, name: str = "postgres warehouse") -> CheckResult:
     places = Places(plane.directory / "c", plane.directory / "state", plane.directory)
     findings = {finding.name: finding for finding in doctor.broker(read(places, {}))}
     assert findings["broker"].level == "good"
-    return findings["postgres warehouse"]
+    return findings[name]
 
 
 def test_a_database_that_the_broker_can_log_in_to_is_good(plane: Served) -> None:
-    assert databases(plane).level == "good"
+    assert resource(plane).level == "good"
 
 
 def test_a_database_whose_login_became_too_strong_is_wrong(plane: Served) -> None:
     plane.world.target.findings = [TargetFinding("login-superuser", "the login is a superuser", acceptable=False)]
-    finding = databases(plane)
+    finding = resource(plane)
     assert (finding.level, finding.text) == ("wrong", "login-superuser: the login is a superuser")
 
 
@@ -305,8 +306,15 @@ def test_a_database_that_refuses_the_login_is_wrong_though_it_answers(
         raise EngineRefusedError("the database refused the login (SQLSTATE 28P01)", help="set the login's password")
 
     monkeypatch.setattr(FullEngine, "inspect", refusing)
-    finding = databases(plane)
+    finding = resource(plane)
     assert (finding.level, finding.help) == ("wrong", "set the login's password")
+
+
+def test_a_key_that_is_too_short_to_be_used_is_wrong(plane: Served) -> None:
+    assert resource(plane, "http search").level == "good"
+    plane.broker._registry._opened["search"] = Secret("short")
+    finding = resource(plane, "http search")
+    assert (finding.level, "16 characters or more" in finding.text) == ("wrong", True)
 
 
 def test_the_doctor_prints_all_findings_and_exits_with_one_when_something_is_wrong(

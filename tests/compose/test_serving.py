@@ -47,7 +47,13 @@ def serving(made: settings.Settings, body: Callable[[Edges, httpx.AsyncClient], 
 async def opened(client: httpx.AsyncClient) -> dict[str, str]:
     put = await client.put(
         "/v1/resources/search",
-        json={"kind": "http", "destination": "http://127.0.0.1:1", "bound": [DETAIL], "settings": {}, "secret": "k"},
+        json={
+            "kind": "http",
+            "destination": "http://127.0.0.1:1",
+            "bound": [DETAIL],
+            "settings": {},
+            "secret": "k-0123456789abcdef",
+        },
     )
     assert put.is_success, put.text
     made = await client.post(

@@ -48,7 +48,7 @@ async def opened(app: Application) -> str:
     await app.broker.put_resource(
         app.operator,
         Resource("search", "http", "https://search.test", SEARCH, None, {}),
-        Secret("rmt-canary-key"),
+        Secret("rmt-canary-key-0123456789ab"),
     )
     return (await app.broker.open(app.operator, GrantRequest(SEARCH, Bounds(timedelta(minutes=5)), purpose="why"))).id
 
@@ -63,7 +63,7 @@ def test_a_restart_keeps_tasks_resources_and_keys(tmp_path: Path) -> None:
         assert app.broker._tasks.check(kept["grant"]).grant.id == kept["grant"]
         assert app.tokens.signer.kid == kept["kid"]
         await permitted_use(app.broker, kept["grant"], scope.Access("search", "GET", "/x"), "r")
-        assert app.broker._registry._opened["search"].reveal() == "rmt-canary-key"
+        assert app.broker._registry._opened["search"].reveal() == "rmt-canary-key-0123456789ab"
 
     with_application(made, first)
     with_application(made, second)
@@ -81,7 +81,7 @@ def test_nothing_on_disk_shows_a_secret_and_no_file_is_open_to_others(tmp_path: 
     for path in (tmp_path / "state").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
         if path.is_file():
-            assert b"rmt-canary-key" not in path.read_bytes()
+            assert b"rmt-canary-key-0123456789ab" not in path.read_bytes()
 
 
 def test_a_second_broker_on_the_same_state_gets_one_clear_error(tmp_path: Path) -> None:

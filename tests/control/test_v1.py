@@ -178,7 +178,7 @@ def test_a_resource_is_put_shown_listed_and_removed(tmp_path: Path) -> None:
             "bound": [HTTP],
             "settings": {"provider": "generic"},
         }
-        put = await plane.control.put("/v1/resources/mail", json={**body, "secret": "k3y-of-mail"})
+        put = await plane.control.put("/v1/resources/mail", json={**body, "secret": "k3y-of-mail-0123456789"})
         assert (put.status_code, put.json()["secret"]) == (200, True)
         listed = await plane.control.get("/v1/resources")
         assert [item["resource"] for item in listed.json()["resources"]] == ["mail", "search", "warehouse"]
@@ -226,7 +226,7 @@ def test_a_resource_that_is_not_right_is_refused(tmp_path: Path, change: dict[st
 
 def test_a_secret_is_replaced_under_the_name_of_its_resource(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
-        good = {"resource": "search", "value": "n3w"}
+        good = {"resource": "search", "value": "n3w-0123456789abcdef"}
         assert (await plane.control.put("/v1/secrets/search", json=good)).status_code == 204
         assert (await plane.control.put("/v1/secrets/other", json=good)).status_code == 400
         assert (await plane.control.get("/v1/secrets/search")).status_code == 405

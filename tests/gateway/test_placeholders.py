@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from base64 import b64encode
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -143,5 +144,57 @@ def test_a_token_of_anybody_costs_no_forms_of_all_placeholders_again() -> None:
                 shown = f"Authorization: Bearer eyJ{number:016}"
                 assert (await r.get("/api/x", shown, method="POST", body=b"x", port=port)).status == 200
             assert time.thread_time() - start < 0.2
+
+    play(scene)
+
+
+PLACES = {
+    "path": ("GET", f"/api/x/{PLACEHOLDER}", (), b""),
+    "query": ("GET", f"/api/x?key={PLACEHOLDER}", (), b""),
+    "query of all kinds": ("GET", "/api/x?key=" + "".join(f"%{ord(char):02x}" for char in PLACEHOLDER), (), b""),
+    "header `x-api-key`": ("GET", "/api/x", (f"X-Api-Key: {PLACEHOLDER}",), b""),
+    "header `authorization`": ("GET", "/api/x", (f"Authorization: Basic {PLACEHOLDER}",), b""),
+    "headers": ("GET", "/api/x", (f"{PLACEHOLDER}: 1",), b""),
+    "body": ("POST", "/api/x", (), f'{{"key": "{PLACEHOLDER}"}}'.encode()),
+    "body in base64": ("POST", "/api/x", (), b64encode(f"key={quote(PLACEHOLDER)}".encode())),
+}
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_misplaced_placeholder_alarms_and_is_told_its_right_place(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    method, target, lines, body = PLACES[place]
+
+    async def scene() -> None:
+        async with rig(ALL, settings={"provider": "openai"}) as r:
+            replies = [await r.get(target, *lines, method=method, body=body) for _ in range(3)]
+            where = place.partition(" in ")[0].partition(" of ")[0]
+            for reply in replies:
+                said = reply.json()
+                assert (reply.status, said["code"]) == (403, "placeholder")
+                assert said["detail"] == f"a placeholder or a token of remit's stands in the {where}"
+                assert "`Authorization: Bearer …`, as a client does that reads `OPENAI_API_KEY`" in str(said["help"])
+                assert PLACEHOLDER.encode() not in reply.body
+            assert r.upstream.seen == []
+            if body:
+                await r.outcomes(3)
+            refused = [event for event in await r.events() if event.code == "placeholder"]
+            assert len(refused) == 3
+            told = [record for record in caplog.records if "a placeholder" in record.message]
+            assert [record.levelname for record in told] == ["WARNING"]  # once for a grant and a place
+            assert (r.grant.id in told[0].message, f"the {where}" in told[0].message) == (True, True)
+            assert PLACEHOLDER not in caplog.text
+
+    play(scene)
+
+
+def test_a_placeholder_twice_in_its_right_place_is_once_too_often() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings={"provider": "anthropic"}) as r:
+            once = await r.get("/api/x", f"X-Api-Key: {PLACEHOLDER}", f"Authorization: Bearer {PLACEHOLDER}")
+            twice = await r.get("/api/x", f"X-Api-Key: {PLACEHOLDER}", f"X-Api-Key: {PLACEHOLDER}")
+            assert (once.status, twice.status) == (200, 403)
 
     play(scene)

@@ -29,7 +29,7 @@ def check(*lines: str, how: HttpTarget | None = None, placeholders: dict[str, st
     """Look for placeholders in a header section."""
     block = "\r\n".join(["Host: a", *lines]).encode()
     given = Placeholders(placeholders or {"api": PLACEHOLDER, "other": OTHER})
-    given.check_head(block, framing.request_fields(block), b"/api/x", how or shape())
+    given.check_head(framing.request_fields(block), b"/api/x", how or shape())
 
 
 def test_the_credential_is_written_once_where_the_resource_says() -> None:
@@ -38,7 +38,8 @@ def test_the_credential_is_written_once_where_the_resource_says() -> None:
 
 
 def test_a_provider_says_where_its_key_goes() -> None:
-    assert b"x-api-key: sk\r\n" in static(shape("anthropic"), Secret("sk")).fixed
+    key = "sk-ant-0123456789"
+    assert f"x-api-key: {key}\r\n".encode() in static(shape("anthropic"), Secret(key)).fixed
 
 
 def test_a_resource_without_a_secret_gets_none() -> None:
@@ -174,13 +175,13 @@ def test_a_placeholder_anywhere_else_in_a_head_is_refused(lines: list[str]) -> N
 def test_a_placeholder_in_a_target_is_refused(form: str) -> None:
     given = Placeholders({"api": PLACEHOLDER})
     with pytest.raises(PlaceholderError):
-        given.check_head(b"Host: a", NO_FIELDS, b"/api/x?q=" + CODERS[form](PLACEHOLDER), shape())
+        given.check_head(NO_FIELDS, b"/api/x?q=" + CODERS[form](PLACEHOLDER), shape())
 
 
 def test_a_placeholder_in_part_percent_encoded_is_refused() -> None:
     coded = "".join(f"%{ord(c):02X}" if i % 3 == 0 else c for i, c in enumerate(PLACEHOLDER))
     with pytest.raises(PlaceholderError):
-        Placeholders({"api": PLACEHOLDER}).check_head(b"Host: a", NO_FIELDS, f"/api/x?q={coded}".encode(), shape())
+        Placeholders({"api": PLACEHOLDER}).check_head(NO_FIELDS, f"/api/x?q={coded}".encode(), shape())
 
 
 @pytest.mark.parametrize(
@@ -209,3 +210,15 @@ def test_a_setting_that_does_not_exist_is_refused_by_name() -> None:
     resource = Resource("api", "http", "https://api.test", scope.parse([ALL]), None, {"max-body": 10})
     with pytest.raises(InvalidRequestError, match="`max-body` is not a setting"):
         target.check(resource, None)
+
+
+@pytest.mark.parametrize("short", ["x", "fifteen-letters", "-" * 99, "twelve------0123456789"[:16]])
+def test_a_short_secret_is_neither_stored_nor_used(short: str) -> None:
+    resource = shape().resource
+    with pytest.raises(InvalidRequestError, match="16 characters or more, 12 of them letters or digits"):
+        target.check(resource, Secret(short))
+    with pytest.raises(UpstreamError, match="too short to be kept out of answers") as refused:
+        static(shape(), Secret(short))
+    assert "`remit secret set api`" in str(refused.value.help)
+    target.check(resource, Secret(f"{short}abcdefghijkl+++++"))
+    target.check(resource, None)

@@ -32,7 +32,7 @@ def _subjects() -> list[KindUnderTest]:
             http.KIND,
             api,
             [replace(api, destination="http://api.example"), replace(api, settings={"provider": "nobody"})],
-            Secret("key"),
+            Secret("key-0123456789ab"),
         ),
         KindUnderTest(
             postgres.KIND,

@@ -57,7 +57,7 @@ def test_a_broker_behind_a_link_answers_as_the_broker_does(world: World) -> None
         use = await there.use(root.id, SEARCHED, "req_1", 0)
         await there.outcomes([Outcome(use, "done", None, "200")])
         secret = await there.credential("search", use.version)
-        assert secret == Secret("api-key")
+        assert secret == Secret("api-key-0123456789ab")
         renewed = await there.renew(OPERATOR, issued.lease.id, timedelta(minutes=5))
         assert renewed == await broker.lease(issued.lease.id)
         report = await there.revoke(OPERATOR, root.id)

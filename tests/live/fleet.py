@@ -221,7 +221,13 @@ async def running(directory: Path, domain: Domain, **parts: object) -> AsyncIter
         edges = await stack.enter_async_context(served(made))
         transport = httpx.AsyncHTTPTransport(uds=str(made.places.control))
         control = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://control"))
-        target = {"kind": "http", "destination": "http://127.0.0.1:1", "bound": [SEARCH], "settings": {}, "secret": "k"}
+        target = {
+            "kind": "http",
+            "destination": "http://127.0.0.1:1",
+            "bound": [SEARCH],
+            "settings": {},
+            "secret": "k-0123456789abcdef",
+        }
         put = await control.put("/v1/resources/search", json=target)
         assert put.is_success, put.text
         yield Fleet(edges, domain, directory, web, stack, control)

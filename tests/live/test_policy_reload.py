@@ -78,7 +78,7 @@ class Land:
     async def grow(self, broker: Broker) -> None:
         """Make the grants, and issue leases to some of those that will end."""
         await broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
-        await broker.put_resource(OPERATOR, search(), Secret("api-key"))
+        await broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789ab"))
         root = GrantRequest(
             details(TABLE, {**SEARCH, "uses": 1_000_000}), Bounds(timedelta(hours=1), depth=1, fan_out=BELOW)
         )

@@ -84,7 +84,7 @@ def consent_page(home: Path, *more: str) -> Iterator[ConsentPage]:
             transport = httpx.HTTPTransport(uds=json.loads(line)["control"])
             target = {"kind": "http", "destination": "http://127.0.0.1:1", "bound": [SEARCH], "settings": {}}
             with httpx.Client(transport=transport, base_url="http://control") as control:
-                put = control.put("/v1/resources/search", json={**target, "secret": "k"})
+                put = control.put("/v1/resources/search", json={**target, "secret": "k-0123456789abcdef"})
                 assert put.is_success, put.text
             yield ConsentPage(terminal, up, provider, json.loads(line)["api"], set())
         finally:

@@ -132,7 +132,7 @@ class House:
         self.broker = self.world.broker()
         await self.broker.start()
         await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
-        await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
+        await self.broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789ab"))
         clock = lambda: self.world.now  # noqa: E731 - as the world has it
         self.runs = RunRegistry(self.broker, OPERATOR, KINDS, clock, secrets.token_bytes, new_id)
         self.edge = edge_of(self.runs.edge(str(self.handover)))

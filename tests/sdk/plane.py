@@ -112,7 +112,7 @@ class Served:
     async def _resources(self) -> None:
         search = Resource("search", "http", "https://api.search.example", details(UNBOUNDED), None, {})
         warehouse = Resource("warehouse", "postgres", "postgresql://remit@127.0.0.1:1/sales", details(TABLE), None, {})
-        await self.broker.put_resource(OPERATOR, search, Secret("sk-search"))
+        await self.broker.put_resource(OPERATOR, search, Secret("sk-search-0123456789ab"))
         await self.broker.put_resource(OPERATOR, warehouse, Secret("pg-login"))
 
     async def stop(self) -> None:

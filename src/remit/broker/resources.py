@@ -158,8 +158,9 @@ class ResourceRegistry:
 
     async def findings(self, name: str) -> Sequence[Finding]:
         resource = self.resource(name)
-        self._check(resource)
-        return await self._refused(resource, await self.secret(name) if resource.secret else None)
+        secret = await self.secret(name) if resource.secret else None
+        self._check(resource, secret)
+        return await self._refused(resource, secret)
 
     async def _refused(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
         if resource.kind not in self._ports:

@@ -142,7 +142,7 @@ def check(name: Name, json: options.Json = False) -> None:
     """Check a resource again; nothing is written, here or there.
 
     A database is asked, as when it was added: the login's powers, and what everybody has there. Of an http resource
-    only the form of its destination, settings and bound is checked, and nothing is contacted.
+    only the form of its destination, settings, bound and secret is checked; nothing is contacted.
 
     \b
     Examples:

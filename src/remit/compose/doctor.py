@@ -315,20 +315,20 @@ def broker(settings: Settings) -> Iterator[CheckResult]:
         if about["rolled_back"]:
             text = f"{about['second_place'] or ROLLED_BACK}: nothing is served"
             yield CheckResult("rollback", "wrong", text, RESTORE)
-        inspected = {kind.name for kind in known(settings).values() if kind.inspects}
         for item in found:
-            if item["kind"] in inspected:
-                yield _target(client, f"{item['kind']} {item['resource']}", str(item["resource"]))
+            yield _resource(client, f"{item['kind']} {item['resource']}", str(item["resource"]))
 
 
-def _target(client: Client, about: str, name: str) -> CheckResult:
-    """Have the broker ask a target what it was asked when the resource was added."""
+def _resource(client: Client, about: str, name: str) -> CheckResult:
+    """Have the broker look at a resource, its secret and its target as it did when the resource was added."""
     try:
-        found = client.run(verbs.check_resource(name))["findings"]
+        checked = client.run(verbs.check_resource(name))
     except RemitError as error:
         helps = error.help or "start it, or correct the resource's destination"
         return CheckResult(about, "wrong", error.detail, helps)
-    if found:
-        text = "; ".join(f"{item['name']}: {item['text']}" for item in found)
+    if checked["findings"]:
+        text = "; ".join(f"{item['name']}: {item['text']}" for item in checked["findings"])
         return CheckResult(about, "wrong", text, "fix it at the database, or accept by name what can be accepted")
+    if not checked["contacted"]:
+        return good(about, "its settings and its secret can be used; its target was not asked")
     return good(about, "the broker can log in, and the login is as it should be")

@@ -10,14 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes
 
 from remit import jose
 from remit.core.orders import json_text
 from remit.errors import PlaceholderError, RemitError
 from remit.gateway.framing import Fields, request_fields
 from remit.gateway.fronts import Front
-from remit.gateway.patterns import SecretPatterns
+from remit.gateway.patterns import SecretPatterns, weak
 from remit.gateway.plane import BoundedCache, DataPlane
 from remit.gateway.quota import TaskQuota
 from remit.gateway.scrub import UPLOAD, Meter, Scrubber
@@ -26,7 +25,6 @@ from remit.gateway.target import HttpTarget
 HEAD = 30.0  # seconds for a head to arrive
 STALL = 600.0  # seconds without a byte in either direction
 LINGER = 2.0  # seconds that a client is listened to after its last answer
-_SHORTEST = 16  # bytes: what is shorter is no token, and stands in many places
 _PROXY_ERROR = dict.fromkeys((400, 413, 415, 421), "http_request_error") | {
     500: "proxy_internal_error",
     502: "http_protocol_error",
@@ -51,54 +49,62 @@ class Placeholders:
     else. A token is for remit alone, ``proven`` or told by its looks: it may stand once, where it is shown.
     """
 
-    __slots__ = ("_all", "_of", "_proven", "patterns")
+    __slots__ = ("_of", "_patterns", "_proven")
 
     def __init__(self, values: Mapping[str, str], *, proven: bool = False) -> None:
         self._of = {name: value.encode() for name, value in values.items()}
-        self._all = tuple(dict.fromkeys(self._of.values()))
         self._proven = proven
-        self.patterns = SecretPatterns(sorted(self._all))
+        self._patterns = SecretPatterns(sorted(set(self._of.values())))
 
-    def check_head(self, block: bytes, fields: Fields, raw: bytes, target: HttpTarget) -> None:
+    def check_head(self, fields: Fields, raw: bytes, target: HttpTarget) -> None:
         """Raise PlaceholderError if a placeholder, or the caller's token, stands where it does not belong."""
         token = self._token(fields)
-        if token is not None:
-            for part, right in ((block, 1), (raw, 0)):  # once, where it is shown, escaped or not
-                if part.count(token) > right or (b"%" in part and unquote_to_bytes(part).count(token) > right):
-                    raise PlaceholderError
-        if self._all:
-            self._check_fields(block, fields, target)
-            if self.patterns.hit(raw) or (b"%" in raw and self.patterns.hit(unquote_to_bytes(raw))):
-                raise PlaceholderError
+        patterns = self._looked_for(token)
+        if patterns is None:
+            return
+        path, _, query = raw.partition(b"?")
+        for where, part in (("path", path), ("query", query)):
+            if patterns.hit(part):
+                raise misplaced(where, target)
+        mine = self._of.get(target.resource.name)
+        proper = set() if mine is None else {(n, f.replace("{}", mine.decode()).encode()) for n, f in target.positions}
+        rest = []
+        for name, value in fields.items:
+            if (name, value) in proper:
+                proper.remove((name, value))  # once
+            elif name == b"authorization" and token is not None:
+                rest.append((name, value.replace(token, b"", 1)))
+            else:
+                rest.append((name, value))
+        if patterns.hit(b"\n".join(map(b": ".join, rest))):
+            found = next((name.decode() for name, value in rest if patterns.hit(value)), None)
+            raise misplaced("headers" if found is None else f"header `{found}`", target)
 
     def scrubber(self, fields: Fields) -> Scrubber | None:
-        """Return what looks for placeholders, and for the caller's token as a form may escape it, in a body."""
-        token = self._token(fields)
-        if token is None and not self._all:
-            return None
-        patterns = self.patterns
+        """Return what looks for placeholders, and for the caller's token, in a body."""
+        patterns = self._looked_for(self._token(fields))
+        return None if patterns is None else Scrubber(patterns, meter=Meter(UPLOAD))
+
+    def _looked_for(self, token: bytes | None) -> SecretPatterns | None:
         if token is not None:
-            patterns = patterns.beside(token)
-        return Scrubber(patterns, meter=Meter(UPLOAD))
+            return self._patterns.beside(token)
+        return self._patterns if self._of else None
 
     def _token(self, fields: Fields) -> bytes | None:
         """Return what `Authorization` shows. Where nobody proved it, only what looks like a token of remit's."""
         shown = (fields.get(b"authorization") or b"").partition(b" ")[2].strip(b" ")
-        return shown if len(shown) >= _SHORTEST and (self._proven or shown.startswith(b"eyJ")) else None
+        return shown if not weak(shown) and (self._proven or shown.startswith(b"eyJ")) else None
 
-    def _check_fields(self, block: bytes, fields: Fields, target: HttpTarget) -> None:
-        """Raise PlaceholderError if a placeholder stands anywhere but alone in a credential's header."""
-        mine = self._of.get(target.resource.name)
-        right = 0
-        if mine is not None:
-            proper = {(name, form.replace("{}", mine.decode()).encode()) for name, form in target.positions}
-            right = len(proper.intersection(fields.items))
-        if sum(block.count(value) for value in self._all) != right:
-            raise PlaceholderError
-        for value in self._all if right else ():
-            block = block.replace(value, b"")
-        if self.patterns.hit(block):
-            raise PlaceholderError
+
+def misplaced(where: str, target: HttpTarget) -> PlaceholderError:
+    """Return the refusal of a placeholder or token that stands in a part of a request, with its right place."""
+    injection, provider = target.injection, target.provider
+    right = f"`{injection.header}: {injection.format.replace('{}', '…')}`"
+    reads = f", as a client does that reads `{provider.variables[0]}`" if provider and provider.variables else ""
+    return PlaceholderError(
+        f"a placeholder or a token of remit's stands in the {where}",
+        help=f"send a placeholder alone, in {right}{reads}; in no URL and no body",
+    )
 
 
 class GatewayListener:

@@ -13,7 +13,7 @@ from remit.core.scope import Access
 from remit.errors import InvalidRequestError, PlaceholderError, RemitError, TooLargeError
 from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
-from remit.gateway.downstream import Downstream, ParsedHeaders
+from remit.gateway.downstream import Downstream, ParsedHeaders, misplaced
 from remit.gateway.framing import BODILESS, Body, request_body
 from remit.gateway.patterns import LeakError
 from remit.gateway.plane import DataPlane, GrantRoute
@@ -116,7 +116,7 @@ class HttpExchange:
         grant, headers = self.grant or "", self._headers
         await self._plane.broker.grant(grant)  # an ended grant is told so, whatever it covered
         placeholders = self._downstream.listener.placeholders
-        placeholders.check_head(headers.block, headers.fields, self._raw, route.target)
+        placeholders.check_head(headers.fields, self._raw, route.target)
         request = HttpRequest(self.method, target, headers.fields, has_body=self._body is not None)
         permit = authorize(route.rules, route.target, request)
         if permit is None:
@@ -144,6 +144,8 @@ class HttpExchange:
             self._plane.in_flight.discard(self)
         if error is not None:
             self._failed(error)
+        if isinstance(error, PlaceholderError):
+            self._plane.routes.misplaced(self.grant, permit.access.resource, error)
         if isinstance(error, LeakError):
             self._plane.routes.leaked(self.grant, self._downstream.listener.front.bound_grant, permit.access.resource)
         decision = "done" if error is None else "failed"
@@ -215,7 +217,8 @@ class HttpExchange:
         try:
             safe = payload if scrubber is None else scrubber.feed(payload)
         except LeakError:
-            raise PlaceholderError from None
+            assert self._up is not None  # noqa: S101 - it is on its way there
+            raise misplaced("body", self._up.pool.credential.target) from None
         if done and scrubber is not None:
             safe += scrubber.end()
         return chunk(safe, done=done) if self._headers.fields.chunked else safe
@@ -339,6 +342,8 @@ class HttpExchange:
         access = Access(target.resource if target else "", self.method, target.path if target else "")
         named = (target.grant if target else None) or self._headers.named
         cause = f"under {named}" if named not in {None, self.grant} else None
+        if isinstance(error, PlaceholderError):
+            self._plane.routes.misplaced(self.grant, access.resource, error)
         self._refuse(await self._plane.recorder.deny(self.grant, access, error, self._request, cause))
 
     def _refuse(self, error: RemitError) -> None:

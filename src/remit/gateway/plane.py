@@ -79,6 +79,7 @@ class Routes:
     _routes: dict[tuple[str, str], GrantRoute] = field(default_factory=dict)
     _leaks: dict[str, int] = field(default_factory=dict)
     _suspended: set[str] = field(default_factory=set)
+    _alarms: set[tuple[str | None, str, str]] = field(default_factory=set)  # that were raised
 
     def of(self, grant_id: str, name: str) -> GrantRoute | None:
         """Return a grant's route to a resource if it is compiled. ``use`` looks whether the grant is live."""
@@ -122,6 +123,13 @@ class Routes:
             self._leaks[holder] = self._leaks.get(holder, 0) + 1
             if self._leaks[holder] >= MAX_LEAKS:
                 self._suspended.add(holder)
+
+    def misplaced(self, grant: str | None, resource: str, error: RemitError) -> None:
+        """Raise the alarm about a placeholder or token that was to go elsewhere, once for each grant and place."""
+        alarm = (grant, resource, error.detail)
+        if alarm not in self._alarms:
+            self._alarms = {*self._alarms, alarm} if len(self._alarms) < _ROUTES else {alarm}
+            _log.warning("a request to %s under %s was refused: %s", resource, grant, error.detail)
 
     def forget(self, grants: frozenset[str], resources: frozenset[str]) -> None:
         for grant, name in [key for key in self._routes if key[0] in grants or key[1] in resources]:

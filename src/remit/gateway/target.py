@@ -23,7 +23,7 @@ from remit.core.fields import is_loopback
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, UpstreamError
 from remit.gateway.framing import BODILESS, Fields
-from remit.gateway.patterns import SecretPatterns
+from remit.gateway.patterns import LEAST, SHORTEST, SecretPatterns, weak
 from remit.ports import Resource
 from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
@@ -130,6 +130,11 @@ def check(resource: Resource, value: Secret | None) -> None:
     text = "" if value is None else value.reveal()
     if not text.isascii() or not text.isprintable():
         raise InvalidRequestError("a secret that goes into a header is printable ASCII characters")
+    if text and weak(text.encode()):
+        raise InvalidRequestError(
+            f"a secret that goes into a header has {SHORTEST} characters or more, {LEAST} of them letters or digits",
+            help="have a longer key made at the provider: a short one stands in texts by chance, and passes in answers",
+        )
     unknown = sorted(resource.settings.keys() - SETTINGS)
     if unknown:
         raise InvalidRequestError(f"`{unknown[0]}` is not a setting of http; there are {', '.join(sorted(SETTINGS))}")
@@ -219,6 +224,11 @@ class BoundCredential:
         self, target: HttpTarget, injection: Injection, names: frozenset[str], signer: RequestSigner | None = None
     ) -> None:
         self.target = target
+        if any(map(weak, injection.patterns)):
+            raise UpstreamError(
+                "the credential is too short to be kept out of answers, so the request was not sent",
+                help=f"store one of {SHORTEST} characters or more: `remit secret set {target.resource.name}`",
+            )
         self.signer = signer
         self._names = names
         self.until: datetime | None = injection.until

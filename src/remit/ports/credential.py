@@ -12,7 +12,7 @@ from remit.ports import Resource
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """Header fields that go into each request, and the sensitive bytes that no answer may repeat."""
+    """Header fields that go into each request, and the sensitive bytes, 16 or more each, that no answer may repeat."""
 
     fields: tuple[tuple[str, str], ...] = field(repr=False)
     patterns: tuple[bytes, ...] = field(repr=False)

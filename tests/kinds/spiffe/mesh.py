@@ -104,7 +104,7 @@ class Mesh:
         await self.broker.put_resource(
             OPERATOR, Resource("mesh", "spiffe", f"spiffe://{DOMAIN}", scope.parse([wide]), None, {}), None
         )
-        await self.broker.put_resource(OPERATOR, search(), Secret("api-key"))
+        await self.broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789ab"))
         self.api = WorkloadApi(SocketContext(self.broker, self.authority, clock, self.others))
 
     def later(self, seconds: float) -> None:
