@@ -78,7 +78,7 @@ def test_a_new_secret_replaces_the_old(world: World) -> None:
         root = await world.opened(broker)
         await broker.put_secret(OPERATOR, "search", Secret("rotated-0123456789ab"))
         await permitted_use(broker, root.id, Access("search", "GET", "/v1/x"), "r")
-        assert broker._registry._opened["search"].reveal() == "rotated"
+        assert broker._registry._opened["search"].reveal() == "rotated-0123456789ab"
 
     run(body())
 

@@ -182,6 +182,10 @@ CARRIERS = [
     "/v1/%24batch",
     "/batch/drive/v3",
     "/a/b/c/d/e/f/g/h/batch",
+    "/_bulk",
+    "/v1/_BULK;x",
+    "/v1/_mget/",
+    "/v1/%5Fmsearch",
 ]
 
 
@@ -195,9 +199,25 @@ def test_what_carries_other_requests_is_permitted_by_name_only(path: str, provid
     assert catalog.named(provider, "POST", path, ["/**", path])
 
 
-@pytest.mark.parametrize("path", ["/v1/batches", "/v1/batch/jobs", "/v1/a:batchGet", "/v1/mybatch", "/v1/search"])
+@pytest.mark.parametrize(
+    "path", ["/v1/batches", "/v1/batch/jobs", "/v1/a:batchGet", "/v1/mybatch", "/v1/search", "/v1/bulk"]
+)
 def test_what_only_sounds_like_it_is_permitted_by_a_wildcard(path: str) -> None:
     assert catalog.named(None, "POST", path, ["/v1/**"])
+
+
+@pytest.mark.attack("DST-10")
+@pytest.mark.parametrize(
+    ("provider", "path"),
+    [("openai", "/v1/batches"), ("anthropic", "/v1/messages/batches"), ("gemini", "/v1beta/openai/batches")],
+)
+def test_batches_of_a_provider_are_permitted_by_name_only(provider: str, path: str) -> None:
+    known = PROVIDERS[provider]
+    for spelled in (path, f"{path}/", f"{path};x=1", path.upper(), path.replace("/batches", "//b%61tches")):
+        assert not catalog.named(known, "POST", spelled, ["/**"])
+    assert catalog.named(known, "POST", path, [path])
+    assert catalog.named(known, "GET", path, ["/**"])  # to list them
+    assert catalog.named(known, "POST", f"{path}/b_1/cancel", ["/**"])
 
 
 def test_an_operation_of_every_method_is_one_whatever_the_method() -> None:

@@ -33,12 +33,14 @@ def test_everything_that_may_be_said_is_read() -> None:
     arguments = ["acme-account"]
     headers = ["acme-version"]
     mints = ["POST /keys/*"]
+    batches = ["POST /jobs"]
     rotate = "https://acme.com/keys"
     """
     acme = read(LEAST + more)["acme"]
     assert acme.accepts == (Position("Authorization", "Bearer {}"),)
     assert acme.base == Base("ACME_URL", "{}/v2")
     assert acme.mints == (Operation("POST", "/keys/*"),)
+    assert acme.batches == (Operation("POST", "/jobs"),)
     assert (acme.destination, acme.rotate) == ("https://api.acme.com", "https://acme.com/keys")
     assert (acme.hosts, acme.variables) == (("api.acme.com",), ("ACME_KEY",))
     assert (acme.arguments, acme.headers) == (("acme-account",), ("acme-version",))

@@ -76,7 +76,7 @@ def test_a_run_inside_a_run_reaches_gateway_and_control_plane(tmp_path: Path) ->
         async with served(made) as edges:
             operator: Operator = edges.application.operator
             resource = Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {})
-            await edges.application.broker.put_resource(operator, resource, Secret("k-0123456789ab"))
+            await edges.application.broker.put_resource(operator, resource, Secret("k-0123456789abcdef"))
             with ExitStack() as stack:
                 outer = await asyncio.to_thread(launch, stack, made.places.control, tmp_path / "1", OPENING)
                 port = tmp_path / "1" / "channel"
@@ -158,7 +158,7 @@ def test_a_run_that_hands_its_own_grant_over_without_end_leaves_the_others_their
         async with served(made) as edges:
             operator: Operator = edges.application.operator
             resource = Resource("search", "http", "http://127.0.0.1:1", scope.parse([DETAIL]), None, {})
-            await edges.application.broker.put_resource(operator, resource, Secret("k-0123456789ab"))
+            await edges.application.broker.put_resource(operator, resource, Secret("k-0123456789abcdef"))
             edges.edge.gateway.quota.free = FEW
             with ExitStack() as stack:
                 greedy = await asyncio.to_thread(launch, stack, made.places.control, tmp_path / "1", DEEP)

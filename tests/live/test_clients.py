@@ -190,7 +190,9 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
     }
     made = settings.read(settings.places({"REMIT_STATE_DIR": str(directory / "state")}), raw)
     async with served(made) as edges:
-        await edges.application.broker.put_resource(edges.application.operator, search(), Secret("sk-canary"))
+        await edges.application.broker.put_resource(
+            edges.application.operator, search(), Secret("sk-canary-0123456789")
+        )
         mesh = Resource("mesh", "spiffe", "spiffe://remit.local", details(MESH), None, {})
         await edges.application.broker.put_resource(edges.application.operator, mesh, None)
         human = Human(provider)

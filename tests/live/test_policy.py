@@ -70,7 +70,7 @@ class Home:
             for name in ("search", "mail"):
                 bound = [{**DETAIL, "resource": name}]
                 body = {"kind": "http", "destination": f"https://{name}.example", "bound": bound, "settings": {}}
-                client.run(verbs.put_resource(name, {**body, "secret": "key"}))
+                client.run(verbs.put_resource(name, {**body, "secret": "key-0123456789abcd"}))
 
     def open(self, name: str) -> str:
         return str(self.remit("open", "try", "-r", name)["task"])

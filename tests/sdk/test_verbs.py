@@ -91,7 +91,7 @@ def test_a_resource_is_put_read_and_removed(client: Client) -> None:
         "settings": {},
     }
     assert client.run(verbs.put_resource("docs", body))["secret"] is False
-    client.run(verbs.put_secret("docs", "docs", "sk-docs"))
+    client.run(verbs.put_secret("docs", "docs", "sk-docs-0123456789"))
     assert client.run(verbs.resource("docs"))["secret"] is True
     assert "docs" in [item["resource"] for item in client.run(verbs.resources())]
     client.run(verbs.delete_resource("docs"))

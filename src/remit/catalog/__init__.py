@@ -102,6 +102,7 @@ class Provider:
     body_on: tuple[str, ...] = ()
     reads_bodies: bool = False
     mints: tuple[Operation, ...] = ()
+    batches: tuple[Operation, ...] = ()
     rotate: str | None = None
 
 
@@ -109,11 +110,13 @@ _REQUIRED = frozenset(field.name for field in dataclasses.fields(Provider) if fi
 _OPTIONAL = frozenset(field.name for field in dataclasses.fields(Provider) if field.default is not MISSING)
 
 # Where servers by custom take requests that carry other requests, of any path and method: OData's and Microsoft Graph's
-# `$batch`, `batch` as the last segment, Google's `/batch/api/version`.
+# `$batch`, `batch` as the last segment, Google's `/batch/api/version`, Elasticsearch's, whose lines name an index.
+_BATCH_WORDS = ("$batch", "batch", "_bulk", "_mget", "_msearch")
 BATCHES = (
     Operation("*", "/batch/**"),
-    *(Operation("*", "/" + "*/" * depth + word) for word in ("$batch", "batch") for depth in range(_DEEP + 1)),
+    *(Operation("*", "/" + "*/" * depth + word) for word in _BATCH_WORDS for depth in range(_DEEP + 1)),
 )
+_MAY_BE_BATCH = re.compile("batch|/_(?:bulk|mget|msearch)$")
 
 
 @cache
@@ -154,9 +157,9 @@ def named(provider: Provider | None, method: str, path: str, patterns: Iterable[
     operation when all that it matches is that operation: ``/user/keys`` does, ``/user/*`` and ``/**`` do not.
     """
     said = plain(path)
-    mints = provider.mints if provider is not None else ()
-    batches = BATCHES if "batch" in said and method not in _SAFE else ()
-    for operation in (*mints, *batches):
+    known = (*provider.mints, *provider.batches) if provider is not None else ()
+    batches = BATCHES if method not in _SAFE and _MAY_BE_BATCH.search(said) else ()
+    for operation in (*known, *batches):
         if operation.method in {"*", method} and path_le(said, operation.path):
             return any(path_le(path, wide) and path_le(plain(wide), operation.path) for wide in patterns)
     return True
@@ -224,6 +227,7 @@ def _provider(name: str, table: object) -> Provider:
         body_on=_list(where + "body_on", table, _BODILESS),
         reads_bodies=fields.flag(where + "reads_bodies", table.get("reads_bodies", False)),
         mints=tuple(_operation(where + "mints", item) for item in _items(where + "mints", table)),
+        batches=tuple(_operation(where + "batches", item) for item in _items(where + "batches", table)),
         rotate=_url(where + "rotate", table["rotate"]) if "rotate" in table else None,
     )
 
