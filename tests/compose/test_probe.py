@@ -23,6 +23,7 @@ from remit.config.sections import TlsSection
 from remit.config.settings import Settings
 from remit.config.values import Address
 from remit.errors import InvalidRequestError, UnavailableError
+from remit.identity.documents import PublishedDocuments
 from tests.identity.issuing import URL, Clock, Site, ec, public
 
 HUMAN = {"issuer": URL, "client_id": "remit"}
@@ -101,7 +102,7 @@ def test_a_bundle_is_read_and_one_that_is_missing_or_empty_says_so(tmp_path: Pat
         {"name": f"{name}.test", "bundle_file": str(tmp_path / name), "allow": [f"spiffe://{name}.test/*"]}
         for name in ("good", "empty", "missing")
     ]
-    good, empty, missing = asyncio.run(probe.bundles(configured(trust_domains=domains)))
+    good, empty, missing = asyncio.run(probe.bundles(configured(trust_domains=domains), PublishedDocuments({})))
     assert good == ProbeResult("good.test")
     assert empty.failure == "the bundle of `empty.test` has no key that signs anything"
     assert missing.failure is not None
@@ -112,10 +113,10 @@ def test_each_of_them_has_a_line_that_says_whether_it_is_loaded(tmp_path: Path) 
     (tmp_path / "good").write_text(json.dumps({"keys": [public(ec(), use="jwt-svid")]}))
     domain = {"name": "good.test", "bundle_file": str(tmp_path / "good"), "allow": ["spiffe://good.test/*"]}
     made = configured(humans=[HUMAN], trust_domains=[domain])
-    issuer, bundle = asyncio.run(probe.lines(made, Clock(), Site(down=True)))
+    issuer, bundle = asyncio.run(probe.lines(made, Clock(), PublishedDocuments({}, Site(down=True))))
     assert issuer.startswith(f"issuer {URL}: not yet, and nobody of it is let in before: the issuer `{URL}` cannot be ")
     assert bundle == "trust domain good.test: loaded"
-    assert asyncio.run(probe.lines(made, Clock(), Site()))[0] == f"issuer {URL}: loaded"
+    assert asyncio.run(probe.lines(made, Clock(), PublishedDocuments({}, Site())))[0] == f"issuer {URL}: loaded"
 
 
 # -- the certificate --------------------------------------------------------------------------------------------------

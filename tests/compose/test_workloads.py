@@ -12,6 +12,7 @@ from remit.config import settings
 from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
+from remit.identity.documents import PublishedDocuments
 from remit.identity.workloads.bundles import ApiSource, FileSource, TrustBundles, WebSource
 from tests.identity.spire import Authority, Domain, Held, Times, server
 
@@ -33,7 +34,7 @@ def row(name: str, pattern: str) -> dict[str, object]:
 
 
 def test_no_trust_domain_lets_nobody_in() -> None:
-    assert identities.bundles(made(), Times()) is None
+    assert identities.bundles(made(), Times(), PublishedDocuments({})) is None
     assert identities.attested(made(), None, Times(), {}) is None
 
 
@@ -147,7 +148,7 @@ def test_platforms_are_believed_with_and_without_trust_domains() -> None:
 
     async def scene() -> None:
         for configured in (made(), made(row("one.example", "/**"))):
-            held = identities.bundles(configured, Times())
+            held = identities.bundles(configured, Times(), PublishedDocuments({}))
             found = identities.attested(configured, held, Times(), {"urn:platform": platform})
             assert found is not None
             assert (await found.assertion("job", "urn:platform")).id == "job"

@@ -27,6 +27,7 @@ from remit.core import scope
 from remit.core.principal import Human
 from remit.errors import GrantTokenError, StepUpError
 from remit.identity import issuers
+from remit.identity.fetch import HttpFetch
 from remit.ports.identity import Login
 from tests.live import idp
 from tests.live.deployment import Deployment, Work, deployed
@@ -193,7 +194,7 @@ def known(directory: Path, issuer: str) -> TrustedIssuers:
     path.write_text(SECRET + "\n")
     row = {"issuer": issuer, "client_id": "remit-web", "client_secret_file": str(path), "scopes": idp.SCOPE.split()}
     found = settings.read(settings.places({"REMIT_STATE_DIR": str(directory)}), {"humans": [row]})
-    return identities.trusted(found, steady())
+    return identities.trusted(found, steady(), HttpFetch())
 
 
 def test_a_browser_logs_a_human_in_and_a_step_up_is_what_the_issuer_made_of_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar, cast
@@ -28,6 +28,8 @@ T = TypeVar("T")
 ISSUE_WINDOW = timedelta(seconds=10)  # an issue has no effect later than this after its plan
 REVOKE_WINDOW = timedelta(seconds=15)
 AT_ONCE = 64  # calls of one resource's engine
+PORTION = 131_072  # bytes of plans in one call
+PLAN = 128  # bytes that a plan takes beside its texts
 
 Bounded = Callable[[Awaitable[object], float], Awaitable[object]]  # a deadline in seconds around an engine call
 
@@ -71,10 +73,13 @@ class ResourceEngine:
         await self._end(self._port.revoke_credential, plan, receipt)
 
     async def revoke_many(self, plans: Sequence[Plan]) -> frozenset[str]:
-        return await self._end(self._port.revoke_credentials, plans)
+        """End many credentials, as many at a time as go into one call; return the names of those that are useless."""
+        done = [await self._end(self._port.revoke_credentials, some) for some in _portions(plans)]
+        return frozenset[str]().union(*done)
 
     async def clean(self, plans: Sequence[Plan]) -> frozenset[str]:
-        return await self._end(self._port.clean_credentials, plans)
+        done = [await self._end(self._port.clean_credentials, some) for some in _portions(plans)]
+        return frozenset[str]().union(*done)
 
     async def close(self) -> None:
         """Let go of the engine; whoever still waits for it is not kept from an answer, and it is not made anew."""
@@ -107,3 +112,17 @@ class ResourceEngine:
             raise EngineError("the target did not answer in time") from error
         except Exception as error:
             raise EngineError from error
+
+
+def _portions(plans: Sequence[Plan]) -> Iterator[Sequence[Plan]]:
+    """Yield plans in portions that fit into a call each, or of one plan."""
+    some, size = list[Plan](), 0
+    for plan in plans:
+        own = PLAN + sum(len(text.encode()) for text in (plan.name, plan.detail.json, *plan.undo, *plan.undo.values()))
+        if some and size + own > PORTION:
+            yield some
+            some, size = [], 0
+        some.append(plan)
+        size += own
+    if some:
+        yield some

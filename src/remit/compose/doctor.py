@@ -21,6 +21,8 @@ from remit.compose.probe import ProbeResult
 from remit.config.settings import Settings, load
 from remit.core import audit
 from remit.errors import RemitError
+from remit.identity.documents import PublishedDocuments
+from remit.identity.fetch import HttpFetch
 from remit.run import sandbox
 from remit.run.machine import bubblewrap, covers_proc
 from remit.sdk import Client, Place, verbs
@@ -186,7 +188,7 @@ def certificate(settings: Settings) -> Iterator[CheckResult]:
 @check("issuers")
 def issuers(settings: Settings) -> Iterator[CheckResult]:
     helps = "nobody of this issuer is let in before it answers: look at its URL, at the network, at `SSL_CERT_FILE`"
-    for one in _probed(probe.issuers(settings, partial(datetime.now, UTC))):
+    for one in _probed(probe.issuers(settings, partial(datetime.now, UTC), HttpFetch())):
         name = f"issuer {one.name}"
         if one.failure is not None:
             yield CheckResult(name, "wrong", one.failure, helps)
@@ -204,7 +206,7 @@ def issuers(settings: Settings) -> Iterator[CheckResult]:
 @check("trust domains")
 def bundles(settings: Settings) -> Iterator[CheckResult]:
     helps = "no workload there is believed before there is a bundle: look at its source in `[[trust_domains]]`"
-    for one in _probed(probe.bundles(settings)):
+    for one in _probed(probe.bundles(settings, PublishedDocuments(identities.published(settings)))):
         name = f"trust domain {one.name}"
         if one.failure is not None:
             yield CheckResult(name, "wrong", one.failure, helps)

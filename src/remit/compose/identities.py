@@ -15,10 +15,19 @@ from remit.identity.fetch import ClientDocuments, Fetch, HttpFetch
 from remit.identity.humans import IssuedHumans, IssuerLogins, Registration
 from remit.identity.issuers import Issuer
 from remit.identity.workloads.attested import Assertion, AttestedWorkloads, OidcWorkloads, WorkloadRule
-from remit.identity.workloads.bundles import ApiSource, BundleSource, FileSource, TrustBundles, WebSource
+from remit.identity.workloads.bundles import (
+    ApiSource,
+    BundleSource,
+    DocumentSource,
+    FileSource,
+    ReachedSource,
+    TrustBundles,
+    WebSource,
+)
 from remit.oauth.clients import Registry, check_name, check_redirect
 from remit.ports import Clock
 from remit.ports.identity import Registered
+from remit.ports.targets import DocumentPort
 from remit.sessions.events import EventIssuer
 from remit.web.tls import ServerTLS
 
@@ -37,11 +46,13 @@ class TrustedIssuers:
     issuers: Mapping[str, Issuer] = field(default_factory=dict)  # all, by URL, so that each has one cache of keys
 
 
-def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> TrustedIssuers:
-    """Build what verifies humans and workloads of issuers, or raise InvalidRequestError where a secret is no good."""
-    web = HttpFetch()
+def trusted(settings: Settings, clock: Clock, fetch: Fetch) -> TrustedIssuers:
+    """Build what verifies humans and workloads of issuers, or raise InvalidRequestError where a secret is no good.
+
+    ``fetch`` is how their documents are come by; a login's code is redeemed in this process.
+    """
     urls = [one.issuer for one in settings.humans] + [one.issuer for one in settings.workloads]
-    issuers: dict[str, Issuer] = {url: Issuer(url, fetch or web, clock) for url in urls}
+    issuers: dict[str, Issuer] = {url: Issuer(url, fetch, clock) for url in urls}
     registrations = tuple(
         Registration(
             issuer=issuers[one.issuer],
@@ -63,7 +74,7 @@ def trusted(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Tru
     acr: Mapping[str, tuple[str, ...]] = {one.issuer: one.acr for one in settings.humans}
     return TrustedIssuers(
         humans=humans,
-        logins=IssuerLogins(humans, web.transport) if humans and humans.deciding else None,
+        logins=IssuerLogins(humans, HttpFetch().transport) if humans and humans.deciding else None,
         platforms=OidcWorkloads(rules, clock) if rules else None,
         step_up=lambda sub: acr.get(sub.partition("#")[0], ()),  # any is enough where none are configured
         sources=_sources(registrations, settings.issuer),
@@ -120,7 +131,7 @@ def clients(settings: Settings, clock: Clock) -> Registry:
     return Registry(known, documents, clock)
 
 
-def source(domain: TrustDomainTable) -> BundleSource:
+def source(domain: TrustDomainTable) -> FileSource | WebSource | ApiSource:
     if domain.bundle_file is not None:
         return FileSource(domain.bundle_file)
     if domain.bundle_url is not None:
@@ -128,8 +139,21 @@ def source(domain: TrustDomainTable) -> BundleSource:
     return ApiSource(str(domain.workload_api))
 
 
-def bundles(settings: Settings, clock: Clock) -> TrustBundles | None:
+def near(domain: TrustDomainTable, reached: DocumentPort) -> BundleSource:
+    """Return where this process has a bundle from: a file it reads itself, all else is ``reached`` for it."""
+    direct = source(domain)
+    return direct if isinstance(direct, FileSource) else ReachedSource(reached.bundle, direct.every)
+
+
+def published(settings: Settings) -> Mapping[str, DocumentSource]:
+    """Return where the bundles of trust domains are published that are not in a file."""
     sources = {str(one.name): source(one) for one in settings.trust_domains}
+    return {name: one for name, one in sources.items() if isinstance(one, DocumentSource)}
+
+
+def bundles(settings: Settings, clock: Clock, reached: DocumentPort) -> TrustBundles | None:
+    """Return the bundles of the trust domains that are configured; None: there are none."""
+    sources = {str(one.name): near(one, reached) for one in settings.trust_domains}
     return TrustBundles(sources, clock) if sources else None
 
 

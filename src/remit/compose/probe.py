@@ -22,6 +22,7 @@ from remit.identity.issuers import Issuer
 from remit.identity.workloads.bundles import BundleSource
 from remit.keys.witness import Aside, FileWitness
 from remit.ports import Clock
+from remit.ports.targets import DocumentPort
 
 CONFIDENTIAL = (
     "add a confidential client of it to the configuration: a table [[humans]] with `client_secret_file`, whose one "
@@ -41,7 +42,7 @@ class ProbeResult:
     mute: bool = False  # none of its humans can log in to decide, as no client of it has a secret
 
 
-async def issuers(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[ProbeResult]:
+async def issuers(settings: Settings, clock: Clock, fetch: Fetch) -> Sequence[ProbeResult]:
     """Ask all issuers that the configuration names, or raise what is wrong with it."""
     known = identities.trusted(settings, clock, fetch)
     sources = signals.read(settings, known.sources, clock, fetch).sources
@@ -59,9 +60,9 @@ async def _issuer(issuer: Issuer, acr: Sequence[str]) -> ProbeResult:
     return ProbeResult(issuer.url, failure, tuple(sorted(never)))
 
 
-async def bundles(settings: Settings) -> Sequence[ProbeResult]:
+async def bundles(settings: Settings, reached: DocumentPort) -> Sequence[ProbeResult]:
     """Fetch the bundles of all trust domains that the configuration names, or raise what is wrong with it."""
-    return await asyncio.gather(*(_bundle(one.name, identities.source(one)) for one in settings.trust_domains))
+    return await asyncio.gather(*(_bundle(one.name, identities.near(one, reached)) for one in settings.trust_domains))
 
 
 async def _bundle(name: str, source: BundleSource) -> ProbeResult:
@@ -84,9 +85,9 @@ async def _answered(asking: Awaitable[T]) -> tuple[T | None, str | None]:
         return None, why
 
 
-async def lines(settings: Settings, clock: Clock, fetch: Fetch | None = None) -> Sequence[str]:
+async def lines(settings: Settings, clock: Clock, reached: DocumentPort) -> Sequence[str]:
     """Ask all of them at once; say of each whether it is loaded."""
-    asked = await asyncio.gather(issuers(settings, clock, fetch), bundles(settings))
+    asked = await asyncio.gather(issuers(settings, clock, reached.fetch), bundles(settings, reached))
     named = [(kind, one) for kind, found in zip(("issuer", "trust domain"), asked, strict=True) for one in found]
     not_yet = "not yet, and nobody of it is let in before"
     return [f"{kind} {one.name}: {f'{not_yet}: {one.failure}' if one.failure else 'loaded'}" for kind, one in named]

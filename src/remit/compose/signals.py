@@ -42,9 +42,7 @@ class ConfiguredSignals:
         return IssuedSignals(self.sources, clock) if self.sources else None
 
 
-def read(
-    settings: Settings, humans: Mapping[str, EventIssuer], clock: Clock, fetch: Fetch | None = None
-) -> ConfiguredSignals:
+def read(settings: Settings, humans: Mapping[str, EventIssuer], clock: Clock, fetch: Fetch) -> ConfiguredSignals:
     """Build what is configured. ``humans`` are the issuers of humans, as sources.
 
     Raises UnavailableError where a token is no good: at the start, not when it is needed.
@@ -59,7 +57,7 @@ def read(
         if human is not None:
             sources[one.issuer] = EventIssuer(human.issuer, human.audiences | audiences, one.issuer)
         else:
-            issuer = Issuer(one.issuer, fetch or HttpFetch(), clock, WELL_KNOWN)
+            issuer = Issuer(one.issuer, fetch, clock, WELL_KNOWN)
             audiences = audiences or frozenset({settings.issuer})
             sources[one.issuer] = EventIssuer(issuer, audiences, one.about or one.issuer, logouts=False)
     return ConfiguredSignals(sources, settings.signals)

@@ -19,8 +19,8 @@ from remit.compose import probe
 from remit.compose.authority import reloading, until_stopped
 from remit.compose.listeners import harden, stopping
 from remit.compose.serving import served
+from remit.compose.wiring import Application
 from remit.config.settings import Settings, load
-from remit.ports import Clock
 from remit.stores import private
 
 PATIENCE = 8.0  # seconds: an embedded broker ends after five without a task
@@ -38,10 +38,10 @@ async def serve(
 ) -> None:
     """Serve until stopped or idle; call ``ready`` when everything listens, then ``tell`` who was reached."""
 
-    async def told(clock: Clock) -> None:
+    async def told(app: Application) -> None:
         """Say which issuers and trust domains are loaded: a broker starts, and serves, without them."""
         if tell is not None:
-            for line in await probe.lines(settings, clock):
+            for line in await probe.lines(settings, app.clock, app.targets):
                 tell(line)
 
     harden()
@@ -51,7 +51,7 @@ async def serve(
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         hup = reloading(edges.application)
         ready()
-        telling = asyncio.create_task(told(edges.application.clock))
+        telling = asyncio.create_task(told(edges.application))
         await until_stopped(edges.busy, stop, idle)
         hup.cancel()
         telling.cancel()

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from remit.compose import identities, key_rings, kinds, signals
 from remit.compose.identities import TrustedIssuers
 from remit.compose.policy import LastGoodPolicies, PolicyDirectory
 from remit.compose.signals import ConfiguredSignals
+from remit.compose.targets import ReachedTargets
 from remit.config.settings import Settings, located
 from remit.core import audit
 from remit.core.audit import Checkpoint
@@ -29,6 +30,7 @@ from remit.keys.witness import FileWitness, WitnessThread, log_origin
 from remit.kinds.engines import HeldEngines
 from remit.ports import Clock
 from remit.ports.kind import EngineContext
+from remit.ports.targets import DocumentPort, TargetsPort
 from remit.sessions.revocations import SessionRevocations
 from remit.sessions.transmitter import EventStream
 from remit.stores import private
@@ -55,6 +57,7 @@ class Application:
     policies: PolicyDirectory
     signals: ConfiguredSignals
     events: FileKeyring | None  # signs what receivers are told; None: nobody is
+    targets: TargetsPort
 
     async def checkpoint(self) -> Checkpoint:
         """Sign the head of the log as it is now."""
@@ -62,8 +65,11 @@ class Application:
         return audit.checkpoint(self.origin, size, root, self.notes.signer)
 
 
-def build(settings: Settings) -> Application:
-    """Open the state and wire the broker over it, or raise with what is wrong and what to do."""
+def build(settings: Settings, targets: TargetsPort | None = None) -> Application:
+    """Open the state and wire the broker over it, or raise with what is wrong and what to do.
+
+    ``targets`` are reached by another process; None: by this one.
+    """
     where = settings.places
     with located(where.config):
         private.make_directory(where.state)
@@ -72,33 +78,34 @@ def build(settings: Settings) -> Application:
         sealer = FileSealer(load_kek(kek_path, create=not (where.state / "remit.db").exists()))
         store = SqliteStore(where.state, sealer)
         try:
-            return _wired(settings, sealer, store)
+            return _wired(settings, sealer, store, targets)
         except BaseException:
             store.abandon()  # and of its lock: who tries again, with what was wrong set right, is not kept out
             raise
 
 
-def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Application:
+def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: TargetsPort | None) -> Application:
     where, clock, served = settings.places, steady(), kinds.known(settings)
     notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
     tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=key_rings.OVERLAP, clock=clock)
-    origin = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
-    witness = FileWitness(settings.audit.witness, origin, ()) if settings.audit.witness else None
-    publish(where.state, origin, notes, witness)
+    log = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
+    witness = FileWitness(settings.audit.witness, log, ()) if settings.audit.witness else None
+    publish(where.state, log, notes, witness)
     spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
 
     def signed(size: int, root: bytes) -> Checkpoint:
-        return audit.checkpoint(origin, size, root, notes.signer)
+        return audit.checkpoint(log, size, root, notes.signer)
 
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
-    known = identities.trusted(settings, clock)
+    there = targets or ReachedTargets(settings, served, clock)
+    known = identities.trusted(settings, clock, there.fetch)
     context = EngineContext(clock, secrets.token_bytes, settings.issuer, spiffe)
-    own, reached = HeldEngines(served, context), HeldEngines(served, replace(context, authority=None))
+    own = HeldEngines(served, context)
     broker = Broker(
         store=store,
         kinds=served,
         context=context,
-        engines={name: own if kind.keyless else reached for name, kind in served.items() if kind.engine is not None},
+        engines={name: own if kind.keyless else there for name, kind in served.items() if kind.engine is not None},
         sealer=sealer,
         clock=clock,
         elapsed=elapsed,
@@ -111,20 +118,20 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore) -> Applic
         revocations=SessionRevocations,
     )
     policies.broker = broker
-    heard = signals.read(settings, known.sources, clock)
-    verified = _identity(settings, known, heard, clock)
-    events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if heard.receivers else None
+    told = signals.read(settings, known.sources, clock, there.fetch)
+    who = _identity(settings, known, told, clock, there)
+    events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if told.receivers else None
     owner, ends = Operator(local_subject()), EventStream(broker.sessions)
     return Application(
-        settings, broker, tokens, notes, witness, owner, clock, spiffe, origin, ends, *verified, policies, heard, events
+        settings, broker, tokens, notes, witness, owner, clock, spiffe, log, ends, *who, policies, told, events, there
     )
 
 
 def _identity(
-    settings: Settings, known: TrustedIssuers, heard: ConfiguredSignals, clock: Clock
+    settings: Settings, known: TrustedIssuers, heard: ConfiguredSignals, clock: Clock, reached: DocumentPort
 ) -> tuple[Identity, TrustBundles | None]:
     """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
-    bundles = identities.bundles(settings, clock)
+    bundles = identities.bundles(settings, clock, reached)
     platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
     deciding = known.humans.deciding if known.humans is not None else ()
     attested = identities.attested(settings, bundles, clock, platforms)

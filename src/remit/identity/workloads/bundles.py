@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -229,36 +231,59 @@ class FileSource:
             raise UnavailableError(f"the bundle file `{self.path.name}` cannot be read") from error
 
 
+class DocumentSource(ABC):
+    """A bundle that is published as a document."""
+
+    @abstractmethod
+    async def document(self, domain: str) -> bytes:
+        """Return the bundle as a JWK Set, or raise UnavailableError."""
+
+    async def fetch(self, domain: str) -> SpiffeBundle:
+        """Return the bundle as it is now, or raise UnavailableError."""
+        return parse(domain, await self.document(domain))
+
+
 @dataclass
-class WebSource:
+class ReachedSource(DocumentSource):
+    """A bundle that another process fetches."""
+
+    ask: Callable[[str], Awaitable[bytes]]
+    every: timedelta
+
+    async def document(self, domain: str) -> bytes:
+        return await self.ask(domain)
+
+
+@dataclass
+class WebSource(DocumentSource):
     """A bundle endpoint that the web's authorities vouch for, or those of a file (§5.2.1). Its URL is configuration."""
 
     url: str
     ca_file: Path | None
     every = timedelta(minutes=5)
 
-    async def fetch(self, domain: str) -> SpiffeBundle:
+    async def document(self, domain: str) -> bytes:
         try:
             trusted = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
             raise UnavailableError("the authorities of `ca_file` cannot be read") from error
         over, what = BoundedTransport(trusted, MAX_BUNDLE), f"the bundle endpoint of `{domain}`"
-        return parse(domain, await get(over, self.url, what, patience=TIMEOUT, step=TIMEOUT * STEP))
+        return await get(over, self.url, what, patience=TIMEOUT, step=TIMEOUT * STEP)
 
 
 @dataclass
-class ApiSource:
+class ApiSource(DocumentSource):
     """A Workload API: the bundles that the local SPIFFE agent gives to this process."""
 
     socket: str  # ``unix:///path`` or ``tcp://ip:port``
     every = timedelta(seconds=30)
 
-    async def fetch(self, domain: str) -> SpiffeBundle:
+    async def document(self, domain: str) -> bytes:
         if find_spec("spiffe") is None:
             raise UnavailableError("the Workload API client is not installed", help="pip install '.[spiffe]'")
         return await asyncio.to_thread(self._fetch, domain)
 
-    def _fetch(self, domain: str) -> SpiffeBundle:
+    def _fetch(self, domain: str) -> bytes:
         from spiffe import TrustDomain, WorkloadApiClient
         from spiffe.errors import PySpiffeError
 
@@ -271,13 +296,10 @@ class ApiSource:
             raise UnavailableError("the Workload API does not give its bundles") from error
         if x509 is None and jwt is None:
             raise UnavailableError(f"the Workload API has no bundle of `{domain}`")
-        jwks = [_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()] if jwt else []
-        return SpiffeBundle(
-            domain,
-            tuple(sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities)) if x509 else (),
-            key_set(jwks, "jwt-svid"),
-            jwks=_usable(jwks),
-        )
+        ders = sorted(found.public_bytes(Encoding.DER) for found in x509.x509_authorities) if x509 else []
+        certified = [{"use": "x509-svid", "x5c": [base64.b64encode(der).decode()]} for der in ders]
+        signing = [_jwk(kid, key) for kid, key in jwt.jwt_authorities.items()] if jwt else []
+        return json.dumps({"keys": [*certified, *signing]}).encode()
 
 
 def _jwk(kid: str, key: PublicKeyTypes) -> Jwk:

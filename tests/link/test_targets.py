@@ -1,0 +1,298 @@
+"""The link to what reaches targets: the authority calls, and believes nothing but answers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from remit.broker.engines import AT_ONCE, ResourceEngine
+from remit.core.lease import Revocation
+from remit.core.secret import Secret
+from remit.core.task import Plan
+from remit.errors import EngineRefusedError, RemitError, UnavailableError
+from remit.identity.documents import PublishedDocuments
+from remit.identity.workloads.bundles import DocumentSource
+from remit.kinds.engines import HeldEngines
+from remit.link import targets as links
+from remit.link.messages import MAX_CALL, Answer, Permits, Refusal, frame
+from remit.link.targets import MAX_DOCUMENT, TargetsLink, serve_targets
+from remit.link.values import failure
+from remit.ports import Engine, Issued, Resource
+from remit.ports.targets import EngineKey, EngineTraits, TargetsPort
+from tests.broker.samples import DETAIL
+from tests.broker.world import START, FullEngine, PlainEngine, Target, run, warehouse
+from tests.support.kinds import NOTHING_LENT, simulated
+
+KEY, LIFE, PASSWORD = EngineKey("warehouse", 0), timedelta(minutes=5), Secret("admin-pw")
+
+
+class Silent(PlainEngine):
+    """An engine whose target answers nothing."""
+
+    async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
+        await asyncio.get_running_loop().create_future()
+        return await super().issue(plan, expires_at)
+
+
+class Interrupted(PlainEngine):
+    """One that notes when nobody waits for it any more."""
+
+    async def revoke(self, plan: Plan, _receipt: Mapping[str, str] | None) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.target.accounts[f"{plan.name} given up"] = START
+            raise
+
+
+class Library(DocumentSource):
+    """Has the largest bundle that there is."""
+
+    async def document(self, domain: str) -> bytes:
+        return domain.encode().ljust(1 << 20)
+
+
+async def page(url: str) -> bytes:
+    return url.encode().ljust(1 << 18)
+
+
+class Everything(HeldEngines, PublishedDocuments, TargetsPort):
+    """All that a worker has, on targets in memory."""
+
+    def __init__(self, kind: type[PlainEngine], target: Target) -> None:
+        def make(resource: Resource, _: Secret | None) -> Engine:
+            return Silent(target) if resource.name == "hanging" else kind(target)
+
+        HeldEngines.__init__(self, simulated(make), NOTHING_LENT)
+        PublishedDocuments.__init__(self, {"prod.example": Library()}, page)
+
+
+@dataclass
+class Rig:
+    """A link, and the workers that were at its other end."""
+
+    kind: type[PlainEngine] = FullEngine
+    target: Target = field(default_factory=Target)
+    link: TargetsLink = field(default_factory=TargetsLink)
+    workers: list[asyncio.Task[None]] = field(default_factory=list)
+    died: int = 0
+
+    @property
+    def port(self) -> TargetsPort:
+        return self.link.targets
+
+    async def worker(self) -> None:
+        """Start a worker in the place of the one before."""
+        theirs = await self.hostile()
+        self.workers.append(asyncio.create_task(serve_targets(theirs, Everything(self.kind, self.target))))
+
+    async def hostile(self) -> socket.socket:
+        """Return the worker's end of a new link."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        await self.link.connect(ours, self.over)
+        return theirs
+
+    async def die(self) -> None:
+        self.workers[-1].cancel()
+        await asyncio.wait([self.workers[-1]])
+
+    def over(self) -> None:
+        self.died += 1
+
+    def engine(self, name: str = "warehouse") -> ResourceEngine:
+        key = EngineKey(name, 0)
+        resource = replace(warehouse(), name=name)
+        return ResourceEngine(self.port, key, resource, PASSWORD, lambda _: planned(), asyncio.wait_for)
+
+
+@asynccontextmanager
+async def rig(kind: type[PlainEngine] = FullEngine) -> AsyncIterator[Rig]:
+    made = Rig(kind)
+    await made.worker()
+    try:
+        yield made
+    finally:
+        made.link.close()
+        await asyncio.wait(made.workers)
+
+
+@asynccontextmanager
+async def hostile() -> AsyncIterator[tuple[Rig, socket.socket]]:
+    made = Rig()
+    theirs = await made.hostile()
+    try:
+        yield made, theirs
+    finally:
+        made.link.close()
+        theirs.close()
+
+
+def planned(number: int = 0) -> Plan:
+    return Plan(f"remit_lse_{number}", DETAIL, {}, START + LIFE)
+
+
+def test_an_engine_at_the_other_end_does_what_it_would_do_here() -> None:
+    async def body() -> None:
+        async with rig() as it:
+            traits = await it.port.configure(KEY, warehouse(), PASSWORD)
+            assert traits == EngineTraits(Revocation.BY_NAME, True, True, True, True)
+            issued = await it.port.issue_credential(KEY, planned(), START + LIFE)
+            assert issued.credential["password"] == Secret("p4ss")
+            await it.port.renew_credential(KEY, planned(), None, START)
+            assert it.target.accounts == {"remit_lse_0": START}
+            assert await it.port.revoke_credentials(KEY, [planned()]) == {"remit_lse_0"}
+            assert await it.port.clean_credentials(KEY, [planned()]) == {"remit_lse_0"}
+            it.target.fail, it.target.error = {"issue"}, EngineRefusedError("the database refused")
+            with pytest.raises(EngineRefusedError, match="the database refused"):
+                await it.port.issue_credential(KEY, planned(), START + LIFE)
+            await it.port.close_engine(KEY)
+            assert it.target.closed == 1
+
+    run(body())
+
+
+def test_documents_come_whole_up_to_their_largest() -> None:
+    async def body() -> None:
+        async with rig() as it:
+            assert len(await it.port.fetch("https://idp.example/jwks")) == 1 << 18
+            assert (await it.port.bundle("prod.example")).strip() == b"prod.example"
+            with pytest.raises(UnavailableError):
+                await it.port.bundle("other.example")
+
+    run(body())
+
+
+def test_what_waits_when_the_worker_dies_is_told_so_and_the_next_one_goes_on() -> None:
+    async def body() -> None:
+        async with rig() as it:
+            engine, hanging = it.engine(), it.engine("hanging")
+            await engine.traits()
+            await engine.issue(planned(), START + LIFE)
+            await hanging.traits()
+            waiting = asyncio.create_task(hanging.issue(planned(1), START + LIFE))
+            await engine.traits()
+            await asyncio.sleep(0)
+            await it.die()
+            with pytest.raises(UnavailableError):
+                await waiting
+            with pytest.raises(UnavailableError):
+                await engine.revoke(planned(), None)
+            assert it.died == 1
+            await it.worker()
+            await engine.revoke(planned(), None)
+            assert it.target.accounts == {}
+
+    run(body())
+
+
+def test_before_there_is_a_worker_nothing_is_reached() -> None:
+    async def body() -> None:
+        with pytest.raises(UnavailableError):
+            await TargetsLink().targets.fetch("https://idp.example/jwks")
+
+    run(body())
+
+
+def test_a_target_that_hangs_holds_up_no_other_over_the_same_link() -> None:
+    async def body() -> None:
+        async with rig() as it:
+            engine, hanging = it.engine(), it.engine("hanging")
+            stuck = [asyncio.create_task(hanging.issue(planned(n), START + LIFE)) for n in range(AT_ONCE * 2)]
+            await engine.issue(planned(), START + LIFE)
+            await asyncio.wait_for(hanging.revoke(planned(), None), 5)
+            assert it.target.accounts == {}
+            assert not any(one.done() for one in stuck)
+            for one in stuck:
+                one.cancel()
+            await asyncio.wait(stuck)
+
+    run(body())
+
+
+def test_a_call_that_nobody_waits_for_is_given_up_over_there() -> None:
+    async def body() -> None:
+        async with rig(Interrupted) as it:
+            await it.port.configure(KEY, warehouse(), None)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(it.port.revoke_credential(KEY, planned(), None), 0.05)
+            await it.port.configure(KEY, warehouse(), None)  # it is answered after that was given up
+            assert it.target.accounts == {"remit_lse_0 given up": START}
+
+    run(body())
+
+
+def test_a_worker_that_is_stopped_keeps_no_document_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "PATIENCE", 0.05)
+
+    async def body() -> None:
+        async with hostile() as (it, _):
+            with pytest.raises(UnavailableError):
+                await it.port.fetch("https://idp.example/jwks")
+
+    run(body())
+
+
+def test_what_a_driver_says_is_neither_told_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with rig() as it:
+            it.target.fail, it.target.error = {"revoke"}, RuntimeError("password canary")
+            await it.port.configure(KEY, warehouse(), Secret("canary"))
+            with pytest.raises(RemitError) as failed:
+                await it.port.revoke_credential(KEY, planned(), None)
+            assert "canary" not in f"{failed.value} {failed.value.help} {caplog.text}"
+            assert "revoke_credential failed: RuntimeError" in caplog.text
+
+    run(body())
+
+
+REFUSAL = Refusal(1, failure(RemitError()))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\xff\xff\xff\xff",
+        (MAX_DOCUMENT + 1).to_bytes(4, "big"),
+        frame(Answer(7, None)),
+        frame(Permits([], None)),
+        frame(REFUSAL) + frame(REFUSAL),
+        frame(Answer(1, ["x"] * MAX_CALL)),
+        (3).to_bytes(4, "big") + b"\xc1\xc1\xc1",
+    ],
+    ids=["length", "too long", "not asked", "no answer", "twice", "long list", "no message"],
+)
+def test_a_worker_that_says_what_is_no_answer_is_cut_off(said: bytes) -> None:
+    async def body() -> None:
+        async with hostile() as (it, theirs):
+            asked = asyncio.create_task(it.port.fetch("https://idp.example/jwks"))
+            loop = asyncio.get_running_loop()
+            await loop.sock_recv(theirs, 1024)
+            await loop.sock_sendall(theirs, said)
+            with pytest.raises(RemitError):
+                await asked
+            assert await loop.sock_recv(theirs, 1) == b""
+            assert it.died == 1
+
+    run(body())
+
+
+@pytest.mark.parametrize("value", [7, "text", [1], None])
+def test_an_answer_of_another_type_is_an_error_of_its_call_alone(value: object) -> None:
+    async def body() -> None:
+        async with hostile() as (it, theirs):
+            loop = asyncio.get_running_loop()
+            asked = asyncio.create_task(it.port.configure(KEY, warehouse(), None))
+            await loop.sock_recv(theirs, 65_536)
+            await loop.sock_sendall(theirs, frame(Answer(1, value)))
+            with pytest.raises(RemitError):
+                await asked
+            assert it.died == 0
+
+    run(body())
