@@ -14,7 +14,7 @@ from remit.core.task import Grant
 from remit.errors import PolicyError, RevokedError, UnavailableError
 from tests.broker.policies import GET, Brittle, Rule, child, ended, forbids
 from tests.broker.samples import DETAIL
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run, search, warehouse
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, on_end, run, search, warehouse
 from tests.uses import permitted_use
 
 BUSY = [{**SEARCH, "paths": [f"/v1/{n}"]} for n in range(16)]
@@ -81,9 +81,11 @@ def test_the_operator_ends_a_task_while_its_grants_are_decided_on(world: World) 
         broker, [root] = await crowded(world, 100)
         rule = Rule("v2")
         reloading = asyncio.create_task(broker.policy.reload(OPERATOR, rule, rule.version))
+        at_end: list[bool] = []
+        on_end(broker, lambda _: at_end.append(reloading.done()))
         await rule.first.wait()
         await broker.revoke(OPERATOR, root.id)
-        assert not reloading.done()
+        assert at_end == [False]
         assert ended(broker, root)
         assert await reloading == 0
         assert details_of(rule) < 50  # what was ended meanwhile is asked about no more
@@ -264,8 +266,7 @@ def test_after_a_start_what_the_store_failed_to_end_has_ended_and_a_sweep_record
         again = world.broker()
         await again.load()
         store.fail = [UnavailableError()]
-        with pytest.raises(UnavailableError):
-            await again.settle()
+        await again.settle()
         task_id = again._tasks.task_of(root.id).id
         with pytest.raises(RevokedError):
             again._tasks.check(root.id)

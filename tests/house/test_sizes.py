@@ -77,6 +77,7 @@ def _middle() -> list[Path]:
     """Return the files of the middle; the protocol by which edges ask it, and what they are told, are no part of it."""
     told = {"broker/notices.py", "ports/broker.py"}
     told |= {"broker/pending.py", "ports/pending.py"}  # what edges keep
+    told |= {"broker/begun.py"}  # how work is waited for
     found = [path for path in SOURCES if _name(path).startswith(("core/", "broker/", "ports/"))]
     return [path for path in found if _name(path) not in told]
 

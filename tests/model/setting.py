@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from remit.broker import Broker
 from remit.core import scope
@@ -24,6 +25,8 @@ from tests.grant_requests import changed
 from tests.support.kinds import register, serving
 from tests.support.memory_store import MemoryStore
 from tests.support.simulated_target import BulkEngine, SimulatedEngine, SimulatedTarget
+
+T = TypeVar("T")
 
 register()  # also where no test session did: in a program that breaks on purpose
 
@@ -56,8 +59,8 @@ def wanted(*raw: Mapping[str, object], **more: object) -> GrantRequest:
     return changed(GrantRequest(details), more)
 
 
-async def at_once(call: Awaitable[object], _: float) -> object:
-    """Wait for an engine without a deadline: time is the test's."""
+async def at_once(call: Awaitable[T], *_: object) -> T:
+    """Wait for an engine, or the store, without a deadline: time is the test's."""
     return await call
 
 
@@ -85,6 +88,7 @@ class Setting:
             clock=lambda: self.now,
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
             bounded=at_once,
+            in_time=at_once,
         )
 
     def engine(self, _: Resource, __: Secret | None) -> Engine:

@@ -21,9 +21,8 @@ from remit.core.audit import Event, verify
 from remit.core.task import nothing
 from remit.core.tree import leaf_hash
 from remit.errors import ConflictError, IntegrityError, InvalidRequestError, RemitError, UnavailableError
-from remit.ports import PutResource, Spend, UsedToken
-from remit.stores import private
-from remit.stores.ledger import Sealed
+from remit.ports import NotedEnd, PutResource, Spend, UsedToken
+from remit.stores.ends import SIZE
 from remit.stores.sqlite import SqliteStore
 from remit.testing import raises
 from remit.testing.samples import NOW, RESOURCE, event, opening, task_with_leases
@@ -118,7 +117,7 @@ def test_every_file_is_private_whatever_the_umask(disk: Disk, umask: int) -> Non
         found = disk.run(modes)
     finally:
         os.umask(before)
-    assert found == dict.fromkeys(("remit.db", "remit.db-wal", "remit.db-shm", "lock", "reserve"), 0o600)
+    assert found == dict.fromkeys(("remit.db", "remit.db-wal", "remit.db-shm", "lock", "ends"), 0o600)
     assert stat.S_IMODE(disk.path.stat().st_mode) == 0o700
 
 
@@ -350,54 +349,29 @@ def test_a_full_disk_refuses_changes_nothing_and_recovers(disk: Disk) -> None:
     assert verify(disk.run(lambda store: store.entries(0, 1_000))).size == disk.run(SqliteStore.size)
 
 
-@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE])
-def test_what_ends_authority_is_written_on_a_full_disk_in_the_room_that_is_kept_and_nothing_else_is(
-    disk: Disk, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_what_has_ended_is_noted_on_a_full_disk_and_in_a_locked_database_and_read_at_the_next_start(disk: Disk) -> None:
+    ends = [NotedEnd("task_1", ("grt_a",)), NotedEnd("task_2", (), ("lse_b",))]
+
     async def full(store: SqliteStore) -> None:
-        await filled(store)
-        task = await store.load("task_1")
-        writer, given = store._writer, list[int]()
-        write, give = writer._write, writer.reserve.give
-
-        def fails_as_full(sealed: Sealed) -> None:
-            if len(given) < 2:  # steps of the room that the disk lacks
-                error = sqlite3.OperationalError("full")
-                error.sqlite_errorcode = code
-                raise error
-            write(sealed)
-
-        def counted() -> bool:
-            given.append(1)
-            return give()
-
-        monkeypatch.setattr(writer, "_write", fails_as_full)
-        monkeypatch.setattr(writer.reserve, "give", counted)
-        await raises(UnavailableError, store.commit([Spend("task_1", "grt_a", 0, 9)], [event()]))
-        assert given == []
-        ending = store.commit([task.revoke(task.head.root)], [event()])
-        spending = store.commit([Spend("task_1", "grt_a", 0, 9)], [event()])
-        done = await asyncio.gather(ending, spending, return_exceptions=True)
-        assert done[0] is None
-        assert len(given) == 2
-        assert (await store.load("task_1")).head.closed
+        while (disk.path / "remit.db-wal").stat().st_size < SIZE:  # what may grow no more is not the file of ends
+            await store.commit([], [event()] * 500)
+        with files_no_longer_than((disk.path / "remit.db-wal").stat().st_size):
+            await raises(UnavailableError, store.commit([], [event()]))
+            await store.note_ends(ends[:1])
+        other = sqlite3.connect(disk.path / "remit.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        await store.note_ends(ends)
+        other.close()
 
     disk.run(full)
+    assert list(disk.run(SqliteStore.noted_ends)) == ends
 
 
-def test_the_room_for_ends_is_taken_at_once_and_again_after_it_was_given_up(disk: Disk) -> None:
-    async def used(store: SqliteStore) -> None:
-        room = disk.path / "reserve"
-        assert room.stat().st_size == room.stat().st_blocks * 512 == private.RESERVE
-        assert room.stat().st_mode & 0o777 == 0o600
-        while store._writer.reserve.give():
-            pass
-        assert room.stat().st_blocks == 0
-        store._writer.failure = UnavailableError()
-        await store.commit([], [event()])
-        assert room.stat().st_size == private.RESERVE
-
-    disk.run(used)
+def test_the_room_that_earlier_versions_kept_is_given_back(disk: Disk) -> None:
+    disk.run(nothing_more)
+    (disk.path / "reserve").write_bytes(b"0" * 4096)
+    disk.run(nothing_more)
+    assert not (disk.path / "reserve").exists()
 
 
 def test_the_text_of_a_failure_names_no_path_and_no_driver(disk: Disk) -> None:

@@ -14,6 +14,7 @@ from remit.core.tree import Frontier, Range, leaf_hash, root_of
 from remit.errors import ConflictError, NotFoundError
 from remit.ports import (
     DeleteResource,
+    NotedEnd,
     PutRecord,
     PutResource,
     PutSecret,
@@ -37,6 +38,7 @@ class MemoryStore:
         self._rows: dict[Key, Row | None] = {}  # None: deleted
         self._entries: list[Entry] = []
         self._leaves: list[bytes] = []
+        self.noted: Sequence[NotedEnd] = ()
 
     async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
         fresh: dict[Key, Row | None] = {}
@@ -89,6 +91,12 @@ class MemoryStore:
 
     async def leaves(self, start: int, end: int) -> Sequence[bytes]:
         return self._leaves[start:end]
+
+    async def note_ends(self, ends: Sequence[NotedEnd]) -> None:
+        self.noted = tuple(ends)
+
+    async def noted_ends(self) -> Sequence[NotedEnd]:
+        return self.noted
 
     async def close(self) -> None:
         """Do nothing: there is no medium."""

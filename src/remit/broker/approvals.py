@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from remit.broker.tasks import TaskCache, ancestor
+from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval, Verdict
 from remit.core.grant import Subject
-from remit.core.principal import Holder, Human, Principal, Workload
+from remit.core.principal import Holder, Human, Principal, Workload, ancestor
 from remit.core.request import GrantRequest
 from remit.errors import (
     ApprovalError,

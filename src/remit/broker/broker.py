@@ -15,6 +15,7 @@ from contextlib import suppress
 from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
+from remit.broker.begun import InTime, in_time
 from remit.broker.checkpoints import Checkpoints
 from remit.broker.clock import Elapsed
 from remit.broker.ends import recently_ended
@@ -67,11 +68,12 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         trust_domain: str = "remit.local",
         at_rest: str = "none",
         bounded: Bounded = asyncio.wait_for,
+        in_time: InTime = in_time,
         revocations: Callable[[SessionAccess], LoginRevocations] = lambda _access: LoginRevocations(),
     ) -> None:
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
-        self._tasks = tasks = TaskCache(store, clock, elapsed)
+        self._tasks = tasks = TaskCache(store, clock, elapsed, in_time)
         self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
@@ -98,19 +100,25 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         recent = {*await self._store.tasks(RECENT), *await recently_ended(self._store, self._tasks.now())}
         for task_id in {*await self._store.unsettled(), *recent}:
             await self._tasks.load(task_id)
+        await self._revoker.end_noted()
         with suppress(RemitError):  # a place that is out stops nothing; what it shows later counts then
             await self.checkpoints.look()
         self._tasks.undecided.update(task.id for task in self._tasks)
         await self._revocations.resume()
 
     async def settle(self) -> None:
-        """Decide anew on what was loaded: policies and bounds may not be those of before the start."""
-        await self.policy.redecide("not allowed any more at the start", visit=False)
+        """Decide anew on what was loaded: policies and bounds may not be those of before the start.
+
+        What cannot be recorded of it now is left to the sweep; until then nothing of that task is served.
+        """
+        with suppress(UnavailableError):
+            await self.policy.redecide("not allowed any more at the start", visit=False)
 
     async def sweep(self) -> None:
         """End what is over, do what is due at targets, and go on with what a policy or an issuer has ended."""
         await self.policy.sweep()
         await self._revocations.sweep()
+        await self._tasks.notes.keep()
         await self._tasks.notices.acted_on()
 
     async def stop(self) -> None:

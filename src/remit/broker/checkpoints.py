@@ -65,10 +65,13 @@ class Checkpoints:
         return True
 
     async def reported(self, report: Report) -> Report:
-        """Return the report of an end once edges have acted on it; `closed` only when the end is covered."""
+        """Return the report of an end once edges have acted on it; `closed` only when the end is covered.
+
+        One that is not on record is covered by none, and is not waited for.
+        """
         if not await self._tasks.notices.acted_on():  # an edge may still be at work under it
             report = replace(report, state=Closure.UNKNOWN)
-        if await self.covered():
+        if self._witness is None or (report.recorded and await self.covered()):
             return report
         state = Closure.PARTIAL if report.state is Closure.CLOSED else report.state
         return replace(report, state=state, covered=False)

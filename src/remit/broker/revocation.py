@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from remit.broker import ends
 from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
@@ -21,12 +22,14 @@ from remit.core.audit import Event
 from remit.core.lease import Closure
 from remit.core.task import Change, Lease, LeaseState, Report, Task
 from remit.errors import ConflictError, NotFoundError, RemitError, UnavailableError
+from remit.ports import NotedEnd
 
 _LOG = logging.getLogger("remit.broker")
 
 S = TypeVar("S")
 T = TypeVar("T")
 
+HASTE = 0.5  # seconds to wait for a store that has kept an end waiting already
 AT_ONCE = 64  # tasks that end together: they share a commit
 
 
@@ -74,16 +77,45 @@ class LeaseRevoker:
         found = [i for i in self._tasks.known() if i not in loaded or (not loaded[i].head.closed and over(loaded[i]))]
         return (await gather_limited(ended, found)).count(True)
 
+    async def end_noted(self) -> None:
+        """End what the broker before this one has ended and could not record."""
+        noted = await self._tasks.store.noted_ends()
+        everything = any(not end.task for end in noted)
+        ends = (
+            [NotedEnd(task.id) for task in self._tasks] if everything else [i for i in noted if i.task in self._tasks]
+        )
+        await gather_limited(self._end_noted, ends)
+
+    async def _end_noted(self, noted: NotedEnd) -> None:
+        task = self._tasks.task(noted.task)
+        whole = (task.head.root,) if not (noted.grants or noted.leases) else noted.grants
+        grants = [i for i in whole if i in task.grants and not task.grants[i].revoked]
+        leases = [i for i in noted.leases if i in task.leases and task.leases[i].standing]
+        name = "task.close" if task.head.root in grants else "grant.revoke"
+        events = [self._tasks.event(name, "done", i, cause="before the start") for i in grants]
+        with suppress(RemitError):  # it holds, and stays noted
+            if grants:
+                await self._tasks.end(task.id, events, grants=grants)
+        with suppress(RemitError):
+            if leases:
+                told = [
+                    self.lease_event("lease.revoke", "done", task.leases[i], cause="before the start") for i in leases
+                ]
+                await self._tasks.end(task.id, told, leases=leases)
+
     async def _marked(
         self, task: Task, change: Change, grant_id: str, name: str, cause: str | None, request: str | None = None
     ) -> Task:
         if not (change.grants or change.leases):
-            await self._tasks.durable()  # it ended in memory; whoever ended it may still be waiting for the store
-            return await self._tasks.record_ends(task.id)
+            return await self._tasks.in_time(self._recorded(task.id), ends.PATIENCE)
         event = self._tasks.event(
             name, "done", grant_id, cause=cause or f"{len(change.grants)} grants", request=request
         )
         return await self._tasks.end(task.id, [event], grants=[grant_id])
+
+    async def _recorded(self, task_id: str) -> Task:
+        await self._tasks.durable()  # it ended in memory; whoever ended it may still be waiting for the store
+        return await self._tasks.record_ends(task_id)
 
     def _as_is(self, task: Task) -> Task:
         """Return a task as it is loaded; the one given while it cannot be read."""
@@ -124,7 +156,8 @@ class LeaseRevoker:
         failures = (self.lease_event("lease.revoke", "failed", lease) for lease in leases if lease.id in undone)
         try:
             settled = self._tasks.task(task.id).settle(done, undone, residue, started)
-            return await self._tasks.step(settled, *failures)
+            patience = HASTE if self._tasks.unrecorded(task.id) else ends.PATIENCE
+            return await self._tasks.in_time(self._tasks.step(settled, *failures), patience)
         except RemitError:  # it was done all the same, and will be again
             task = self._as_is(task)
             return task.apply(task.settle(done, undone, residue, started))

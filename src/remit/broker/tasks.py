@@ -15,12 +15,13 @@ from datetime import datetime
 from hashlib import sha256
 from itertools import islice
 
+from remit.broker import ends
+from remit.broker.begun import InTime, in_time
 from remit.broker.clock import Deadlines, Elapsed, SteadyClock
-from remit.broker.ends import BACK_OFF, UnrecordedEnds
 from remit.broker.notices import Notices
 from remit.core import audit, budget
 from remit.core.audit import LOUD, Event, Flood
-from remit.core.principal import Ancestor, GrantView, Holder, Principal, Right, check_acting, root_in
+from remit.core.principal import GrantView, Holder, Principal, Right, ancestor, check_acting, root_in
 from remit.core.task import Change, Grant, Lease, Task, nothing
 from remit.errors import (
     ConflictError,
@@ -35,7 +36,7 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.jose.status import PLACES
-from remit.ports import Clock, Spend, Store, Write
+from remit.ports import Clock, NotedEnd, Spend, Store, Write
 
 UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
 LOOKS = 100  # whether a task has been read again, one commit apart
@@ -58,16 +59,11 @@ class LiveGrant:
         self.view: GrantView | None = None  # as others are told of it, from when somebody first asked
 
 
-def ancestor(grant: Grant) -> Ancestor:
-    """Return what those below a grant are told of it."""
-    return Ancestor(grant.id, grant.agent, grant.attested, grant.label)
-
-
 class TaskCache:
     """Loaded tasks, their live grants and their counters; the way every change takes."""
 
-    def __init__(self, store: Store, clock: Clock, elapsed: Elapsed = lambda: 0.0) -> None:
-        self.store = store
+    def __init__(self, store: Store, clock: Clock, elapsed: Elapsed = lambda: 0.0, in_time: InTime = in_time) -> None:
+        self.store, self.in_time = store, in_time
         self._timing = SteadyClock(clock, elapsed)
         self.now = self._timing.now
         self.rolled_back = False
@@ -76,8 +72,9 @@ class TaskCache:
         self._past: dict[str, LiveGrant] = {}  # of tasks that are not loaded any more, the oldest first
         self.deadlines = Deadlines()  # of tasks; each is looked at when something of it is due
         self._expiries = Deadlines()  # of grants
-        self._ends = UnrecordedEnds()
+        self._ends = ends.UnrecordedEnds()
         self.unrecorded = self._ends.retry_at
+        self.notes = ends.EndNotes(store, self._ends, in_time)
         self._unread: set[str] = set()  # tasks that could not be read again
         self._task_of_lease: dict[str, str] = {}
         self.spent: dict[budget.Key, int] = {}
@@ -240,7 +237,11 @@ class TaskCache:
     async def end(
         self, task_id: str, events: list[Event], grants: Sequence[str] = (), leases: Sequence[str] = ()
     ) -> Task:
-        """End grants with all below them, or leases. It holds from now on: a commit that fails is tried again."""
+        """End grants with all below them, or leases. It holds from now on; raises once a note is in place of it."""
+        ending = self._end(task_id, events, grants, leases)
+        return await self.notes.recorded(ending, NotedEnd(task_id, tuple(grants), tuple(leases)))
+
+    async def _end(self, task_id: str, events: list[Event], grants: Sequence[str], leases: Sequence[str]) -> Task:
         with suppress(ConflictError):  # a commit that ours was built on has failed
             task = self.task(task_id)
             return await self.step(task.revoke(*grants) if grants else task.revoke_leases(tuple(leases)), *events)
@@ -286,18 +287,21 @@ class TaskCache:
 
     def _read_later(self, task_id: str) -> None:
         self._unread.add(task_id)
-        self.deadlines.put(task_id, self.now() + BACK_OFF)
+        self.deadlines.put(task_id, self.now() + ends.BACK_OFF)
 
     async def back(self, name: str) -> None:
         """Wait while a task, or that of a grant, is being read again; UnavailableError when it cannot be read."""
         past = self._past.get(name)
         task_id = name if past is None else past.task
-        for _ in range(LOOKS):
-            if task_id in self._tasks or task_id not in self._away:
-                break
-            with suppress(RemitError):
-                await self.durable()
+        with suppress(UnavailableError):
+            await self.in_time(self._back(task_id), ends.PATIENCE)
         self._check_read(task_id)
+
+    async def _back(self, task_id: str) -> None:
+        for _ in range(LOOKS):
+            if task_id in self._away and task_id not in self._tasks:
+                with suppress(RemitError):
+                    await self.durable()
 
     def _check_read(self, task_id: str) -> None:
         if task_id not in self._tasks and (task_id in self._unread or task_id in self._away):

@@ -126,7 +126,7 @@ class Report:
     revoked: int = 0
     outstanding: tuple[Lease, ...] = ()
     residue: int = 0
-    recorded: bool = True  # else it holds as long as this process lives, and is tried again
+    recorded: bool = True  # else it holds all the same, and is tried again
     covered: bool = True  # by a checkpoint in the second place, if there is one
 
     def wire(self, instant: Callable[[datetime], str]) -> dict[str, object]:

@@ -161,6 +161,11 @@ class Ancestor:
     label: str
 
 
+def ancestor(grant: Grant) -> Ancestor:
+    """Return what those below a grant are told of it."""
+    return Ancestor(grant.id, grant.agent, grant.attested, grant.label)
+
+
 @dataclass(frozen=True, slots=True)
 class GrantView:
     """A grant with what its task says of it. ``lineage`` is root first and ends with the grant itself."""

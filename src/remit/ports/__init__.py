@@ -103,6 +103,15 @@ class PutRecord:
     record: Record
 
 
+@dataclass(frozen=True, slots=True)
+class NotedEnd:
+    """What has ended in a task: grants with all below them, and leases; neither: all of it. No ``task``: everything."""
+
+    task: str = ""
+    grants: tuple[str, ...] = ()
+    leases: tuple[str, ...] = ()
+
+
 Write = Change | Spend | PutResource | DeleteResource | PutSecret | UsedToken | PutRecord
 
 
@@ -149,6 +158,15 @@ class Store(Protocol):
 
     async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
         """Return the root over each range of entries: the proof for a path of ``core.tree``."""
+
+    async def note_ends(self, ends: Sequence[NotedEnd]) -> None:
+        """Note durably what has ended and is not committed, in place of what was noted before; it takes no room.
+
+        What is too much to be noted is noted as more: whole tasks, or everything. UnavailableError when that fails.
+        """
+
+    async def noted_ends(self) -> Sequence[NotedEnd]:
+        """Return what was noted last; everything where that cannot be read."""
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of the medium."""

@@ -1,4 +1,4 @@
-"""Directories and files that only their owner can open, whatever the umask; the lock, and room for a full disk.
+"""Directories and files that only their owner can open, whatever the umask; and the lock.
 
 Looser modes found on disk are refused, never repaired quietly: somebody may have read the file already.
 """
@@ -17,9 +17,6 @@ from remit.errors import IntegrityError, UnavailableError
 DIRECTORY = 0o700
 FILE = 0o600
 PID = 20  # bytes of a lock file
-RESERVE = 1 << 20  # bytes
-STEP = 64 << 10  # bytes of it: more than one end takes
-PIECE = 4 << 10  # bytes: what is left of a step is taken back in these
 
 
 def make_directory(path: Path) -> None:
@@ -111,29 +108,3 @@ def holder(path: Path) -> int | None:
     finally:
         os.close(handle)
     return int(text) if text.strip().isdigit() else None
-
-
-class DiskReserve:
-    """Room beside the database for what ends authority on a full disk: a file that is given up in steps."""
-
-    def __init__(self, path: Path) -> None:
-        make_file(path)
-        self._handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self.fill()
-
-    def fill(self) -> None:
-        """Take the room that was given up, or as much of it as is there."""
-        for size in range(RESERVE, os.fstat(self._handle).st_size, -PIECE):
-            with suppress(OSError):
-                os.posix_fallocate(self._handle, 0, size)
-                return
-
-    def give(self) -> bool:
-        """Give a step of it up; whether there was any."""
-        left = os.fstat(self._handle).st_size
-        os.ftruncate(self._handle, max(0, left - STEP))
-        return left > 0
-
-    def close(self) -> None:
-        """Let go of the file, and leave the room taken."""
-        os.close(self._handle)

@@ -3,8 +3,8 @@
 - Commits queue in order of calls. The writer takes all that wait, checks each against the ledger, writes those that
   hold in one transaction, and answers after it is on the disk: one fsync for many callers.
 - A commit that conflicts fails alone. When the medium fails the whole group does, and nothing of it stays.
-- When the disk is full, what ends authority is written alone, in the room that ``private.DiskReserve`` keeps for it.
-- The directory holds ``remit.db`` (0600), ``lock`` and ``reserve``; one process serves it at a time.
+- What ended and could not be written is noted in ``ends``, which needs neither room nor the database.
+- The directory holds ``remit.db`` (0600), ``lock`` and ``ends``; one process serves it at a time.
 - Opening verifies every head, resource, secret and counter and the audit tree; ``load`` verifies a task's rows.
 """
 
@@ -21,17 +21,17 @@ from threading import Thread
 from typing import NamedTuple, TypeVar, TypeVarTuple
 
 from remit.core.audit import Entry, Event
-from remit.core.task import Change, Task
+from remit.core.task import Task
 from remit.core.tree import Frontier, Range
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
-from remit.ports import Record, Resource, SealedSecret, Sealer, Spend, Write
+from remit.ports import NotedEnd, Record, Resource, SealedSecret, Sealer, Spend, Write
 from remit.stores import private
+from remit.stores.ends import EndsFile
 from remit.stores.ledger import Group, Ledger, Sealed
-from remit.stores.private import DiskReserve
-from remit.stores.sqlite_rows import SQL, SqliteRows, connect, full, meaning, migrate, translated
+from remit.stores.sqlite_rows import SQL, SqliteRows, connect, meaning, migrate, translated
 from remit.stores.tags import Tags
 
-BUSY = 2.0  # seconds to wait for another program's lock before giving up
+BUSY = 1.0  # seconds to wait for another program's lock before giving up
 GROUP = 1_024  # commits that share one transaction at most
 CHUNK = 128  # audit entries in one INSERT at most
 
@@ -73,19 +73,29 @@ class SqliteStore:
             raise
 
     def _open(self, path: Path, tags: Tags, busy: float) -> None:
-        with translated():
-            writing = connect(path, busy)
-            try:
-                self._writer = _Writer(writing, tags, DiskReserve(path.with_name("reserve")))
-                self._reading = connect(path, busy)
-                self._reading.execute("PRAGMA query_only = ON")
-            except BaseException:
-                writing.close()
-                raise
+        path.with_name("reserve").unlink(missing_ok=True)  # of earlier versions
+        self._ends = EndsFile(path.with_name("ends"), tags)
+        try:
+            with translated():
+                self._connect(path, tags, busy)
+        except BaseException:
+            self._ends.close()
+            raise
         self._rows = SqliteRows(self._reading, tags)
         self._readers = ThreadPoolExecutor(1, "remit-reader")
+        self._noting = ThreadPoolExecutor(1, "remit-ends")  # what a disk holds up here holds up nothing else
         self._closed = False
         self._writer.start()
+
+    def _connect(self, path: Path, tags: Tags, busy: float) -> None:
+        writing = connect(path, busy)
+        try:
+            self._writer = _Writer(writing, tags)
+            self._reading = connect(path, busy)
+            self._reading.execute("PRAGMA query_only = ON")
+        except BaseException:
+            writing.close()
+            raise
 
     async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
         """Make everything durable, or raise and change nothing. A caller cancelled while it waits does not know."""
@@ -150,6 +160,12 @@ class SqliteStore:
     async def nodes(self, path: Sequence[Range]) -> Sequence[bytes]:
         return await self._read(SqliteRows.nodes, path)
 
+    async def note_ends(self, ends: Sequence[NotedEnd]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._noting, self._ends.write, ends)
+
+    async def noted_ends(self) -> Sequence[NotedEnd]:
+        return await asyncio.get_running_loop().run_in_executor(self._noting, self._ends.read)
+
     async def close(self) -> None:
         if self._closed:
             return
@@ -166,8 +182,9 @@ class SqliteStore:
     def _release(self) -> None:
         self._writer.queue.put(None)
         self._writer.join()
+        self._noting.shutdown()
+        self._ends.close()
         self._reading.close()
-        self._writer.reserve.close()
         with suppress(sqlite3.Error):
             self._writer.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writer.connection.close()
@@ -177,9 +194,9 @@ class SqliteStore:
 class _Writer(Thread):
     """Owns the connection that writes."""
 
-    def __init__(self, connection: sqlite3.Connection, tags: Tags, reserve: DiskReserve) -> None:
+    def __init__(self, connection: sqlite3.Connection, tags: Tags) -> None:
         super().__init__(name="remit-writer", daemon=True)
-        self.connection, self.reserve = connection, reserve
+        self.connection = connection
         self.queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self.failure: RemitError | None = None  # why the last group was lost to the medium; None: it can be written
         migrate(connection)
@@ -211,30 +228,10 @@ class _Writer(Thread):
         try:
             self._write(group.seal())
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers are told, and the writer lives on
-            lost: list[_Outcome] = [(request, outcome or _lost(error)) for request, outcome in outcomes]
-            if not full(error):
-                self.failure = _lost(error)
-                return lost
-            return self._ends(lost, error)
-        if self.failure is not None:
-            self.reserve.fill()
+            self.failure = _lost(error)
+            return [(request, outcome or _lost(error)) for request, outcome in outcomes]
         self.failure = None
         return outcomes
-
-    def _ends(self, lost: list[_Outcome], error: Exception) -> list[_Outcome]:
-        """Write what ends authority on a full disk, in the room that is kept for it; the rest stays lost."""
-        self.failure = _lost(error)
-        ending = [i for i, _ in lost if i.writes and all(isinstance(each, Change) and each.ends for each in i.writes)]
-        while ending and self.reserve.give():
-            group = Group(self.ledger)
-            taken = {id(request): _taken(group, request) for request in ending}
-            try:
-                self._write(group.seal())
-            except sqlite3.Error:
-                continue
-            self.reserve.fill()  # what is left of the step is for the next end, not for whoever comes first
-            return [(request, taken.get(id(request), failure)) for request, failure in lost]
-        return lost
 
     def _write(self, sealed: Sealed) -> None:
         self.connection.execute("BEGIN IMMEDIATE")

@@ -40,9 +40,6 @@ _MEDIUM = {
     sqlite3.SQLITE_CANTOPEN: "the state cannot be opened",
     sqlite3.SQLITE_PERM: "the state cannot be opened",
 }
-# A quota that is used up (EDQUOT) is no full disk to SQLite, nor is one on which the index of the log cannot grow.
-_NO_ROOM = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
-
 _PARTS = (resources.files("remit.stores") / "sqlite.sql").read_text("utf-8").split("-- name: ")[1:]
 SQL = {name.strip(): statement.strip() for name, _, statement in (part.partition("\n") for part in _PARTS)}
 
@@ -65,12 +62,6 @@ def meaning(error: sqlite3.Error) -> RemitError:
         found = UnavailableError(_MEDIUM.get(code, "the state cannot be read or written now"))
     found.__cause__ = error
     return found
-
-
-def full(error: Exception) -> bool:
-    """Whether the disk has no room for a write, or its user has none of it any more."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_ROOM
 
 
 def connect(path: Path, busy: float) -> sqlite3.Connection:

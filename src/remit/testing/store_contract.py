@@ -28,6 +28,7 @@ from remit.core.tree import consistency_path, inclusion_path, leaf_hash, root_of
 from remit.errors import ConflictError, NotFoundError
 from remit.ports import (
     DeleteResource,
+    NotedEnd,
     PutRecord,
     PutResource,
     PutSecret,
@@ -314,6 +315,19 @@ async def nothing_is_written_twice_or_lost_over_a_reopening(factory: Open) -> No
     await store.close()
 
 
+async def what_ended_is_noted_in_place_of_what_was_noted_before(factory: Open) -> None:
+    """Whole tasks, grants, leases and nothing; over a reopening."""
+    store = factory()
+    assert list(await store.noted_ends()) == []
+    for ends in ([NotedEnd("task_1", ("grt_a", "grt_b"), ("lse_c",))], [], [NotedEnd("task_1"), NotedEnd("task_2")]):
+        await store.note_ends(ends)
+        assert list(await store.noted_ends()) == ends
+        await store.close()
+        store = factory()
+        assert list(await store.noted_ends()) == ends
+    await store.close()
+
+
 CASES: tuple[Case, ...] = (
     _on_one(a_task_loads_exactly_as_it_was_committed),
     _on_one(an_unknown_task_is_not_found),
@@ -335,4 +349,5 @@ CASES: tuple[Case, ...] = (
     _on_one(entries_stand_in_the_order_of_calls),
     _on_one(the_tree_and_its_proofs_are_those_of_the_entries),
     nothing_is_written_twice_or_lost_over_a_reopening,
+    what_ended_is_noted_in_place_of_what_was_noted_before,
 )
