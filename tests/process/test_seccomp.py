@@ -109,7 +109,7 @@ ANY = st.builds(
 
 
 @given(st.lists(ANY, max_size=8), st.sampled_from([0, errno.EPERM]), st.lists(WORDS, min_size=4, max_size=4))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_the_first_rule_that_holds_decides(rules: list[CallRule], otherwise: int, arguments: list[int]) -> None:
     for call in CALLS:
         assert verdict("x86_64", rules, otherwise, call, *arguments) == _first(rules, otherwise, call, arguments)

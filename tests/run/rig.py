@@ -38,7 +38,7 @@ from remit.jose.proof import Nonces
 from remit.ports import Closing, Start
 from remit.ports.runs import RunListener, RunPort
 from remit.ports.tokens import TokenPort
-from remit.run import handover
+from remit.process import kernel
 from remit.run.host import HandoverServer, Run
 from remit.run.registry import RunRegistry
 from remit.web import listen
@@ -228,7 +228,7 @@ def listening(path: Path, kind: socket.SocketKind) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, kind)
     sock.bind(str(path))
     if kind is socket.SOCK_STREAM:
-        handover.refuse_descriptors(sock)
+        kernel.refuse_descriptors(sock)
     sock.listen()
     return sock
 
