@@ -229,6 +229,32 @@ def test_looking_at_a_resource_tells_what_is_wrong_now_but_not_what_was_accepted
     run(body())
 
 
+def test_what_was_accepted_and_is_loud_is_told_of_for_as_long_as_it_stands(world: World) -> None:
+    async def body() -> None:
+        kept = registry(world)
+        trust = Finding("trust", "anybody gets in", acceptable=True, loud=True)
+        world.target.findings = [trust]
+        with pytest.raises(ConflictError) as refused:
+            await kept.put(OPERATOR, warehouse(), Secret("pw"))
+        assert refused.value.help == "fix it, or accept by name: trust"
+        await kept.put(OPERATOR, warehouse(accept=["trust"]), Secret("pw"))
+        assert await kept.findings("warehouse") == [replace(trust, accepted=True)]
+        world.target.findings = []
+        assert await kept.findings("warehouse") == []
+
+    run(body())
+
+
+def test_nothing_that_a_target_says_of_itself_is_accepted_by_that(world: World) -> None:
+    async def body() -> None:
+        kept = registry(world)
+        world.target.findings = [Finding("superuser", "it is one", acceptable=False, accepted=True)]
+        with pytest.raises(ConflictError):
+            await kept.put(OPERATOR, warehouse(accept=["superuser"]), Secret("pw"))
+
+    run(body())
+
+
 def test_looking_at_a_resource_without_an_engine_contacts_nothing(world: World) -> None:
     async def body() -> None:
         kept = registry(world)

@@ -24,7 +24,7 @@ from remit.keys.file import FileSealer
 from remit.ports import Finding as TargetFinding
 from remit.run import sandbox
 from remit.stores.sqlite import SqliteStore
-from tests.broker.world import FullEngine
+from tests.broker.world import OPERATOR, FullEngine, warehouse
 from tests.compose.test_probe import KEY, certificate, written
 from tests.identity.issuing import URL, Site, public
 from tests.identity.issuing import ec as key_of
@@ -297,6 +297,14 @@ def test_a_database_whose_login_became_too_strong_is_wrong(plane: Served) -> Non
     plane.world.target.findings = [TargetFinding("login-superuser", "the login is a superuser", acceptable=False)]
     finding = resource(plane)
     assert (finding.level, finding.text) == ("wrong", "login-superuser: the login is a superuser")
+
+
+def test_a_database_of_which_something_loud_was_accepted_is_a_warning_for_as_long_as_it_stands(plane: Served) -> None:
+    loud = TargetFinding("trust", "anybody gets in", acceptable=True, loud=True)
+    plane.world.target.findings = [loud]
+    plane.call(plane.broker.put_resource(OPERATOR, warehouse(accept=["trust"]), Secret("admin-pw")))
+    finding = resource(plane)
+    assert (finding.level, finding.text) == ("warning", "accepted, and it stands: trust: anybody gets in")
 
 
 def test_a_database_that_refuses_the_login_is_wrong_though_it_answers(

@@ -196,7 +196,13 @@ def test_checking_a_resource_changes_neither_it_nor_the_log(tmp_path: Path) -> N
         plane.world.target.findings = [Finding("login-superuser", "the login is a superuser", acceptable=False)]
         told = (await plane.control.post("/v1/resources/warehouse/check")).json()
         assert told["findings"] == [
-            {"name": "login-superuser", "text": "the login is a superuser", "acceptable": False}
+            {
+                "name": "login-superuser",
+                "text": "the login is a superuser",
+                "acceptable": False,
+                "loud": False,
+                "accepted": False,
+            }
         ]
         assert told["contacted"] is True
         assert (await plane.control.get("/v1/resources/warehouse")).json() == before

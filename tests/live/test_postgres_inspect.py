@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 from psycopg import sql
@@ -91,6 +92,44 @@ def test_what_everybody_may_do_is_listed_by_name(statements: list[str], name: st
         [finding] = [finding for finding in _inspect(shop) if finding.name == name]
         assert finding.acceptable
         assert text in finding.text
+
+
+@contextmanager
+def _trusting(shop: Warehouse, user: str) -> Iterator[None]:
+    """Have the server let this machine in as a user, in the shop's database."""
+    rules = shop.server.folder / "data" / "pg_hba.conf"
+    before = rules.read_text()
+
+    def reload(text: str, count: int) -> None:
+        rules.write_text(text)
+        with shop.admin() as admin:
+            admin.execute("SELECT pg_reload_conf()")
+            trusted = "SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'trust' AND database = ARRAY[%s]"
+            assert admin.execute(trusted, (shop.name,)).fetchone() == (count,)
+
+    reload(f'host "{shop.name}" "{user}" 127.0.0.1/32 trust\n{before}', 1)
+    try:
+        yield
+    finally:
+        reload(before, 0)
+
+
+@pytest.mark.parametrize("who", ["postgres", None])
+def test_a_server_that_asks_for_no_password_is_found_and_told_of_though_it_is_accepted(who: str | None) -> None:
+    with warehouse() as shop, _trusting(shop, who or shop.login):
+        _run(shop, *CLOSED)
+        [finding] = [finding for finding in _inspect(shop) if finding.name == "trust"]
+        text = f"the server lets this machine in without a password (pg_hba.conf), as {who or shop.login}"
+        assert finding == Finding("trust", text, acceptable=True, loud=True)
+
+
+def test_a_user_who_is_believed_but_may_not_connect_is_found_as_well() -> None:
+    with warehouse() as shop, _trusting(shop, "idle"):
+        _run(shop, *CLOSED, "CREATE ROLE idle LOGIN")
+        try:
+            assert {finding.text[-4:] for finding in _inspect(shop) if finding.name == "trust"} == {"idle"}
+        finally:
+            _run(shop, "DROP ROLE idle")
 
 
 def test_a_function_of_its_callers_powers_or_closed_to_everybody_is_no_finding() -> None:

@@ -119,7 +119,7 @@ class ResourceRegistry:
             raise InvalidRequestError("the destination changes, so the secret must be given again with it")
         else:
             resource, secret = replace(resource, secret=old.secret), await self.secret(name)
-        if refused := await self._refused(resource, secret):
+        if refused := [finding for finding in await self._found(resource, secret) if not finding.accepted]:
             names = ", ".join(finding.name for finding in refused if finding.acceptable)
             hint = f"fix it, or accept by name: {names}" if names else "fix it at the target"
             raise ConflictError("; ".join(f"{finding.name}: {finding.text}" for finding in refused), help=hint)
@@ -160,9 +160,10 @@ class ResourceRegistry:
         resource = self.resource(name)
         secret = await self.secret(name) if resource.secret else None
         self._check(resource, secret)
-        return await self._refused(resource, secret)
+        found = await self._found(resource, secret)
+        return [finding for finding in found if finding.loud or not finding.accepted]
 
-    async def _refused(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
+    async def _found(self, resource: Resource, value: Secret | None) -> Sequence[Finding]:
         if resource.kind not in self._ports:
             return ()
         engine = self._made(resource, value)
@@ -172,7 +173,7 @@ class ResourceRegistry:
             await engine.close()
         accepted = resource.settings.get("accept", ())
         names = accepted if isinstance(accepted, list | tuple) else ()
-        return [f for f in findings if not (f.acceptable and f.name in names)]
+        return [replace(finding, accepted=finding.acceptable and finding.name in names) for finding in findings]
 
     async def _sealed(self, resource: Resource, value: Secret) -> SealedSecret:
         packed = _packed(value)

@@ -108,8 +108,9 @@ def list_(json: options.Json = False) -> None:
     rows = []
     for item in found:
         secret = "yes" if item["secret"] else "-" if item["kind"] in keyless else "no"
-        rows.append((item["resource"], item["kind"], item["destination"], secret))
-    answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret"), rows))
+        accepted = ", ".join(map(str, item["settings"].get("accept", ()))) or "-"
+        rows.append((item["resource"], item["kind"], item["destination"], secret, accepted))
+    answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret", "accepted"), rows))
 
 
 @app.command("show")
@@ -150,10 +151,11 @@ def check(name: Name, json: options.Json = False) -> None:
     """
     with waiting("checking the target"):
         checked = sdk.ask(sdk.verbs.check_resource(name))
-    found = checked["findings"]
+    found = [item for item in checked["findings"] if not item["accepted"]]
     if json or not found:
         well = "is as it should be" if checked["contacted"] else "is well formed; nothing was contacted"
-        answer(json, checked, f"`{name}` {well}")
+        stands = [f"accepted, and it stands: {i['name']}: {i['text']}" for i in checked["findings"] if i["accepted"]]
+        answer(json, checked, f"`{name}` {'is as it was accepted' if stands else well}", *stands)
         raise typer.Exit(int(bool(found)))
     hints = ", ".join(item["name"] for item in found if item["acceptable"])
     raise ConflictError(

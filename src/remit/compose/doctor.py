@@ -328,8 +328,10 @@ def _resource(client: Client, about: str, name: str) -> CheckResult:
     except RemitError as error:
         helps = error.help or "start it, or correct the resource's destination"
         return CheckResult(about, "wrong", error.detail, helps)
-    if checked["findings"]:
-        text = "; ".join(f"{item['name']}: {item['text']}" for item in checked["findings"])
+    if found := checked["findings"]:
+        text = "; ".join(f"{item['name']}: {item['text']}" for item in found)
+        if all(item["accepted"] for item in found):
+            return CheckResult(about, "warning", f"accepted, and it stands: {text}", "fix it at the database")
         return CheckResult(about, "wrong", text, "fix it at the database, or accept by name what can be accepted")
     if not checked["contacted"]:
         return good(about, "its settings and its secret can be used; its target was not asked")

@@ -224,6 +224,8 @@ class Finding:
     name: str
     text: str
     acceptable: bool
+    loud: bool = False  # it is told of for as long as it stands, accepted or not
+    accepted: bool = False  # by the operator, as the broker knows
 
 
 @runtime_checkable

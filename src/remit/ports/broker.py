@@ -270,7 +270,10 @@ class BrokerPort(Protocol):
         """Add or replace a resource; what no longer fits its bound has ended when this returns."""
 
     async def check_resource(self, name: str) -> Sequence[Finding]:
-        """Look at a resource as it is configured, at its target if leases are made there; change nothing."""
+        """Look at a resource as it is configured, at its target if leases are made there; change nothing.
+
+        What was accepted is among the findings only if it is loud.
+        """
 
     async def delete_resource(self, operator: Principal, name: str) -> None:
         """Remove a resource on which no lease stands, and its secret; what held it has ended when this returns."""

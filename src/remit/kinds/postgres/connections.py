@@ -133,29 +133,44 @@ class Connections:
         for _ in range(POOL):
             self._free.put_nowait(None)
 
+    async def admits(self, user: str, wrong: str) -> bool:
+        """Whether the server lets a user in with a password that is not theirs; EngineError where it does not say."""
+        try:
+            (await self._log_in(user, wrong, self.target.database)).terminate()
+        except DRIVER_ERRORS as error:
+            state = code(error)
+            if not state or state.startswith(_GONE):
+                raise wrapped(error, self.target) from error
+            return state not in _LOGIN  # else it has believed them, and refused something that comes after
+        return True
+
     async def connect(self, database: str | None = None) -> Connection:
         """Open a connection to ``database`` (the resource's own by default)."""
-        place = self.target
+        password = self._secret.reveal() if self._secret else None
         try:
-            return await asyncpg.connect(
-                host=place.host,
-                port=place.port,
-                user=place.user,
-                database=database or place.database,
-                password=self._secret.reveal() if self._secret else None,
-                ssl=_verifying() if place.tls == "verify-full" else False,
-                timeout=CONNECT_SECONDS,
-                command_timeout=STATEMENT_MILLISECONDS / 1_000 + 1,
-                server_settings={
-                    "application_name": "remit",
-                    "search_path": "pg_catalog",
-                    "statement_timeout": str(STATEMENT_MILLISECONDS),
-                    "lock_timeout": str(LOCK_MILLISECONDS),
-                    "synchronous_commit": "on",  # an answered revoke must survive a crash
-                },
-            )
+            return await self._log_in(self.target.user, password, database or self.target.database)
         except DRIVER_ERRORS as error:
-            raise wrapped(error, place) from error
+            raise wrapped(error, self.target) from error
+
+    async def _log_in(self, user: str, password: str | None, database: str) -> Connection:
+        place = self.target
+        return await asyncpg.connect(
+            host=place.host,
+            port=place.port,
+            user=user,
+            database=database,
+            password=password,
+            ssl=_verifying() if place.tls == "verify-full" else False,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_MILLISECONDS / 1_000 + 1,
+            server_settings={
+                "application_name": "remit",
+                "search_path": "pg_catalog",
+                "statement_timeout": str(STATEMENT_MILLISECONDS),
+                "lock_timeout": str(LOCK_MILLISECONDS),
+                "synchronous_commit": "on",  # an answered revoke must survive a crash
+            },
+        )
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connection]:

@@ -27,7 +27,7 @@ from remit.kinds.postgres import target
 from remit.kinds.postgres.batches import LeaseBatches, PlannedRole, drop_empty
 from remit.kinds.postgres.bundle import drop_idle
 from remit.kinds.postgres.connections import Connections
-from remit.kinds.postgres.scram import PasswordPool, iterations
+from remit.kinds.postgres.scram import PasswordPool, iterations, new_password
 from remit.ports import Clock, Finding, Issued, Resource
 
 BUNDLES = (
@@ -46,7 +46,7 @@ class PostgresEngine:
     ) -> None:
         """Read the destination, or raise InvalidRequestError; connect when first used. ``secret`` is a password."""
         self._resource, self._target = resource, target(resource)
-        self._passwords = PasswordPool(iterations(resource), random)
+        self._passwords, self._random = PasswordPool(iterations(resource), random), random
         self._connections = Connections(self._target, secret, clock)
         self._batches = LeaseBatches(self._connections, clock, random)
         self._waited: postgres_close.Waited = {}
@@ -90,9 +90,13 @@ class PostgresEngine:
         return gone
 
     async def inspect(self) -> Sequence[Finding]:
-        """Check the broker's login, and list what PostgreSQL gives everybody (PUBLIC) in this database."""
+        """Check the broker's login, whom the server believes, and what PostgreSQL gives everybody in this database."""
         async with self._connections.session() as connection:
-            return await postgres_inspect.inspect(connection, self._resource.bound)
+            found = await postgres_inspect.inspect(connection, self._resource.bound)
+            logins = await postgres_inspect.logins(connection)
+        wrong = new_password(self._random).reveal()
+        believed = [user for user in logins if await self._connections.admits(user, wrong)]
+        return (*postgres_inspect.trusting(believed), *found)
 
     async def close(self) -> None:
         await self._passwords.close()

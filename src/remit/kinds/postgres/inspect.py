@@ -1,7 +1,9 @@
 """What adding a PostgreSQL resource checks: the broker's login, and what the database gives everybody.
 
 A finding that is not acceptable must be mended. One that is acceptable is a power that every lease will have on top of
-its grant, because PostgreSQL gives it to PUBLIC; an operator who can live with it names it in ``settings["accept"]``.
+its grant, because PostgreSQL gives it to PUBLIC; an operator who can live with it names it in ``settings["accept"]``. So
+is a server that lets the broker's machine in without a password, and with it every program there, as anybody: that is
+told of for as long as it stands.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from remit.ports import Finding, Resource
 
 OLDEST = 160_000
 SHOWN = 5  # names in one finding
+LOGINS = 8  # tried without their password
 
 _LOGIN = """
 SELECT current_setting('server_version_num')::int AS version, rolsuper, rolcreaterole, rolbypassrls, rolreplication,
@@ -79,6 +82,24 @@ _PUBLIC: Mapping[str, tuple[str, str]] = {
            WHERE d.datname = current_database() AND a.grantee = 0 AND a.privilege_type = 'TEMPORARY'""",
     ),
 }
+
+
+# Those that can do most first, and the broker's own in any case.
+_LOGINS = """
+SELECT rolname::text FROM pg_roles WHERE rolcanlogin AND rolname NOT LIKE 'remit!_lse!_%' ESCAPE '!'
+ORDER BY rolname = session_user DESC, rolsuper DESC, rolcreaterole OR rolreplication OR rolbypassrls DESC, oid LIMIT $1
+"""
+
+
+async def logins(connection: Connection) -> Sequence[str]:
+    """Return the logins of the server with which it is tried whether it asks for a password."""
+    return [row[0] for row in await connection.fetch(_LOGINS, LOGINS)]
+
+
+def trusting(users: Sequence[str]) -> Sequence[Finding]:
+    """Return the finding that the server takes these users for who they say they are."""
+    text = f"the server lets this machine in without a password (pg_hba.conf), as {', '.join(users)}"
+    return [Finding("trust", text, acceptable=True, loud=True)] if users else []
 
 
 async def inspect(connection: Connection, bound: Sequence[Detail]) -> Sequence[Finding]:
