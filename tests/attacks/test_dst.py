@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -11,7 +12,7 @@ import pytest
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.gateway.server import Channel
-from remit.gateway.target import read_destination
+from remit.gateway.target import HttpTarget, read_destination
 from remit.ports import Resource
 from tests.attacks.certificates import authority
 from tests.broker.world import OPERATOR, details
@@ -290,3 +291,79 @@ def test_requests_inside_of_a_request_and_segments_with_parameters_need_more_tha
                 assert (await r.get(f"/api{path}", method="POST", body=b"{}")).status == 200, path
 
     play(scene)
+
+
+class Resolver:
+    """Answers for any name, in order, and again with the last; keeps what it was asked."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self._answers = list(answers)
+        self.asked: list[tuple[str, int]] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append((host, port))
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+PRIVATE = [
+    ["127.0.0.1"],
+    ["::1"],
+    ["10.1.2.3"],
+    ["169.254.169.254"],
+    ["100.100.100.200"],
+    ["192.0.0.192"],
+    ["fd00:ec2::254"],
+    ["fe80::1%lo"],
+    ["::ffff:169.254.169.254"],
+    ["64:ff9b::a9fe:a9fe"],
+    ["0.0.0.0"],  # noqa: S104 - an address that is refused
+    ["93.184.216.34", "127.0.0.1"],
+    ["127.0.0.1", "93.184.216.34"],
+    ["2606:4700::6810:84e5", "fd00::1"],
+]
+
+
+@pytest.mark.attack("DST-05")
+@pytest.mark.parametrize("answer", PRIVATE, ids=" ".join)
+def test_a_name_with_any_private_answer_is_not_connected_to(answer: list[str]) -> None:
+    async def scene() -> None:
+        resolver = Resolver(answer)
+        async with Sink() as sink, rig(destination=f"https://api.test:{sink.port}", lookup=resolver) as r:
+            reply = await r.get("/api/x")
+            assert (reply.status, reply.json()["code"]) == (502, "upstream")
+            assert "--setting private=true" in str(reply.json()["help"])
+            assert answer[0].encode() not in reply.body
+            assert (sink.connections, resolver.asked) == (0, [("api.test", sink.port)])
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-05")
+def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(tmp_path: Path) -> None:
+    async def scene() -> None:
+        ca = authority(tmp_path)
+        resolver = Resolver(["127.0.0.3", "127.0.0.1"], ["192.0.2.1"])  # nobody listens at the first; then it moves
+        async with Upstream(tls=ca.server("x", host="api.test")) as up:
+            there = f"https://api.test:{up.port}"
+            async with rig(tls=ca.trust(), destination=there, lookup=resolver, settings={"private": True}) as r:
+                for _ in range(3):
+                    assert (await r.get("/api/x")).status == 200
+                assert (len(resolver.asked), up.connections) == (1, 1)
+
+    play(scene)
+
+
+@pytest.mark.attack("DST-05")
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [("127.0.0.1", True), ("localhost", True), ("10.0.0.7", True), ("[fd00::1]", True), ("api.test", False)],
+)
+def test_who_writes_an_address_means_it(host: str, *, private: bool) -> None:
+    def compiled(**settings: object) -> HttpTarget:
+        return HttpTarget(Resource("api", "http", f"https://{host}", details(ALL), None, settings), None)
+
+    assert compiled().private == private
+    assert compiled(private=True).private
+    assert not compiled(private=False).private
+    with pytest.raises(InvalidRequestError):
+        compiled(private="yes")

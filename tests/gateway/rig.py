@@ -27,7 +27,7 @@ from remit.core.task import Grant
 from remit.gateway.authorize import Rules
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
-from remit.gateway.upstream import Pool
+from remit.gateway.upstream import Lookup, Pool, look_up
 from remit.link.edge import following
 from remit.ports import Resource, Store
 from remit.ports.credential import SourceOf
@@ -234,6 +234,7 @@ async def rig(
     source_of: SourceOf = lambda _: None,
     make: Make | None = None,
     plan: Planner | None = None,
+    lookup: Lookup = look_up,
 ) -> AsyncIterator[Rig]:
     """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel.
 
@@ -273,6 +274,7 @@ async def rig(
             tls=tls,
             verify=verify,
             source_of=source_of,
+            lookup=lookup,
         )
         made = Rig(broker, gateway, store, up, now, ticks, grant)
         given = {"api": PLACEHOLDER} if placeholders is None else placeholders

@@ -19,7 +19,7 @@ from remit.gateway.authorize import Permit, Rules, compile_rules
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.response import TaskTurns
 from remit.gateway.target import BoundCredential, HttpTarget, fetched, static
-from remit.gateway.upstream import Pool
+from remit.gateway.upstream import Lookup, Pool, look_up
 from remit.ports import Clock, NewId
 from remit.ports.broker import BrokerPort, Outcome, Use
 from remit.ports.credential import SourceOf
@@ -147,6 +147,7 @@ class Pools:
     tls: ssl.SSLContext
     _clock: Clock
     _quota: DescriptorBudget
+    _lookup: Lookup = look_up
     _now: float = 0.0  # of the last sweep, in seconds by a clock that never goes back
     _credentials: dict[str, BoundCredential] = field(default_factory=dict)  # by resource
     _fetching: dict[str, asyncio.Lock] = field(default_factory=dict)  # by resource
@@ -168,7 +169,7 @@ class Pools:
             self._roots[use.root] = use.task
             mine = self._tasks[use.task] = {}
         quota = self._quota.of(use.task)
-        mine[target.resource.name] = pool = Pool(credential, self.tls, quota, self._now, self._spare)
+        mine[target.resource.name] = pool = Pool(credential, self.tls, quota, self._now, self._spare, self._lookup)
         return pool
 
     def _current(self, target: HttpTarget) -> BoundCredential | None:

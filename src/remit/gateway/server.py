@@ -16,6 +16,7 @@ from remit.gateway.fronts.path import PathFront, Verifier
 from remit.gateway.pipe import DatabasePipe
 from remit.gateway.plane import DataPlane, Pools, Routes
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
+from remit.gateway.upstream import Lookup, look_up
 from remit.ports import Clock, Closing, NewId, Start
 from remit.ports.broker import BrokerPort, Notice
 from remit.ports.credential import SourceOf
@@ -59,18 +60,19 @@ class Gateway:
         verify: Verifier | None = None,
         nonce: Callable[[], str] | None = None,
         descriptors: int = DESCRIPTORS,
+        lookup: Lookup = look_up,
     ) -> None:
         """Wire a gateway to the running loop.
 
         ``seconds`` are by a clock that never goes back; ``source_of`` tells where a resource's credential comes from if
         it is no static secret; ``verify`` tells the grant of a caller without a channel, and ``nonce`` the one for its
-        next proof; no more than ``descriptors`` are used for what is connected.
+        next proof; no more than ``descriptors`` are used for what is connected, and ``lookup`` resolves names.
         """
         self.quota = DescriptorBudget(descriptors)
         tls = tls or ssl.create_default_context()
         tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
         routes = Routes(broker, kinds, catalog.load(), source_of)
-        pools = Pools(broker, tls, clock, self.quota)
+        pools = Pools(broker, tls, clock, self.quota, lookup)
         self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds())
         self.connections = ClientConnections()
         self._seconds = seconds

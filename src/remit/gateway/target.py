@@ -19,6 +19,7 @@ from datetime import datetime
 
 from remit.catalog import Position, Provider, provider_of
 from remit.core import fields
+from remit.core.addresses import is_address
 from remit.core.fields import is_loopback
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, UpstreamError
@@ -27,7 +28,7 @@ from remit.gateway.patterns import LEAST, SHORTEST, SecretPatterns, weak
 from remit.ports import Resource
 from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
-SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "provider", "reads_bodies"})
+SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "private", "provider", "reads_bodies"})
 UNKNOWN = Provider(name="", title="", header="Authorization", format="Bearer {}", shape=())  # where none is named
 MAX_BODY = 262_144  # bytes of a body that is judged as a whole
 SECONDS = 10.0  # that a source of credentials may take
@@ -90,6 +91,8 @@ class HttpTarget:
         self.provider = provider
         self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *known.accepts))
         self.destination = read_destination(resource.destination)
+        written = self.destination.host  # who writes an address means it
+        self.private = fields.flag("private", settings.get("private", written == "localhost" or is_address(written)))
         self.injection = injection
         self.max_body = fields.whole("max_body", settings.get("max_body", MAX_BODY), least=1)
         self.body_on = frozenset(fields.texts("body_on", settings.get("body_on", known.body_on), _BODILESS))

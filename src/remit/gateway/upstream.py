@@ -9,12 +9,14 @@ framing it cannot trust).
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from remit.core.addresses import is_public
 from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bodiless, response_body
@@ -34,6 +36,15 @@ _CONNECT_ERRORS = (
     (TimeoutError, "the upstream did not accept a connection in time"),
     (OSError, "the upstream could not be reached"),
 )
+
+
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP addresses
+
+
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """Return the addresses of a host; an address is its own."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return tuple(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 class StaleError(UpstreamError):
@@ -247,6 +258,7 @@ class Pool:
     _quota: TaskQuota
     _now: float  # of the last sweep
     _spare: Callable[[], bool]  # gives a descriptor back that nobody is using
+    _lookup: Lookup = look_up
     idle: list[UpstreamConnection] = field(default_factory=list)  # the longest idle first
     all: set[UpstreamConnection] = field(default_factory=set)  # also those on the way
     _known: dict[bytes, ResponseHead] = field(default_factory=dict)
@@ -276,14 +288,11 @@ class Pool:
         """Open a connection to the configured host, its certificate verified for the configured name."""
         if len(self.all) >= MAX_CONNECTIONS or not (self._quota.take(1) or (self._spare() and self._quota.take(1))):
             raise LimitError("too many requests to this resource are under way", retry_after=1)
-        target = self.credential.target.destination
         upstream = UpstreamConnection(self)
         self.all.add(upstream)
-        tls, name = (self._tls, target.host) if target.tls else (None, None)
-        create = asyncio.get_running_loop().create_connection
         try:
             async with asyncio.timeout(CONNECT):
-                await create(lambda: upstream, target.host, target.port, ssl=tls, server_hostname=name)
+                await self._dial(upstream)
         except BaseException as error:
             self.gone(upstream)
             for kind, what in _CONNECT_ERRORS:
@@ -291,6 +300,30 @@ class Pool:
                     raise UpstreamError(what) from error
             raise
         return upstream
+
+    async def _dial(self, upstream: UpstreamConnection) -> None:
+        """Connect to the first address that answers. All are looked at before, as they may alternate."""
+        target = self.credential.target
+        there = target.destination
+        addresses = await self._lookup(there.host, there.port)
+        if not target.private and not all(map(is_public, addresses)):
+            raise UpstreamError(
+                "the upstream's name leads to a private network",
+                help=f"where that is meant, its resource says so: --setting private=true on `{target.resource.name}`",
+            )
+        tls, name = (self._tls, there.host) if there.tls else (None, None)
+        create = asyncio.get_running_loop().create_connection
+        failure = OSError()
+        for address in addresses:
+            try:
+                await create(lambda: upstream, address, there.port, ssl=tls, server_hostname=name)
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failure = error
+            else:
+                return
+        raise failure
 
     def put(self, upstream: UpstreamConnection) -> None:
         if self._closed:

@@ -7,7 +7,6 @@ from hosts that the operator listed, over https, from an address that was looked
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from remit.core.addresses import is_public
 from remit.core.fields import is_loopback
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
 
@@ -33,13 +33,6 @@ FAILED = 10.0  # seconds; for so long a document that could not be had is not as
 
 # Apart from the loop's own: whoever names a host decides how long its name servers take, and no look-up can be ended.
 _LOOKUPS = ThreadPoolExecutor(16, "lookup")
-
-_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA has given out as global unicast
-_SPECIAL = tuple(  # of what is global as such: addresses of protocols, of examples, and those that stand for others
-    ipaddress.ip_network(text)
-    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
-)
-_ISATAP = frozenset({0x5EFE, 0x0200_5EFE})  # RFC 5214 §6.1: the interface, before the IPv4 address that it embeds
 
 Transport = Callable[[], httpx.AsyncBaseTransport]
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP addresses
@@ -178,16 +171,7 @@ class ClientDocuments:
 
     async def _address(self, host: str, port: int) -> str:
         """Return the address to connect to. All must be public, so that none is reached by asking again."""
-        found = [ipaddress.ip_address(address) for address in await self.lookup(host, port)]
-        if not found or not (self.private or all(_is_public(address) for address in found)):
+        found = await self.lookup(host, port)
+        if not found or not (self.private or all(map(is_public, found))):
             raise InvalidRequestError("its host is not on the public Internet")
-        return str(found[0])
-
-
-def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is of the public Internet, and does not stand for another one by way of a gateway."""
-    if isinstance(address, ipaddress.IPv6Address) and (
-        address not in _UNICAST or address.scope_id is not None or int(address) >> 32 & 0xFFFF_FFFF in _ISATAP
-    ):
-        return False
-    return address.is_global and not address.is_multicast and not any(address in network for network in _SPECIAL)
+        return found[0]
