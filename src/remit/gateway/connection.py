@@ -57,12 +57,13 @@ class ClientConnections:
 class ClientConnection(Downstream):
     """One connection from a client."""
 
-    __slots__ = ("_buffer", "_connections", "_exchange")
+    __slots__ = ("_buffer", "_connections", "_due", "_exchange")
 
     def __init__(self, listener: GatewayListener, connections: ClientConnections) -> None:
         super().__init__(listener)
         self._connections = connections
         self._buffer = b""
+        self._due = False  # a turn in which more of a body is read
         self._exchange: HttpExchange | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -160,16 +161,26 @@ class ClientConnection(Downstream):
             return b""
         if exchange.busy:
             self.hold()
-            self.plane.turns.add(self.listener.quota.task, lambda: self._read_on(exchange))
+            self._go_on(exchange)
         return rest
 
-    def _read_on(self, exchange: HttpExchange) -> None:
-        if self._exchange is exchange and exchange.busy:
+    def _go_on(self, exchange: HttpExchange) -> None:
+        """Have what came of a body read on in a later turn, as soon as it is for something."""
+        if exchange.wants and not self._due:
+            self._due = True
+            self.plane.turns.add(self.listener.quota.task, self._read_on)
+
+    def _read_on(self) -> None:
+        self._due = False
+        exchange = self._exchange
+        if exchange is not None and exchange.busy and exchange.wants:
             self._buffer = self._body(exchange, b"")
 
     def release(self) -> None:
         if self._exchange is None or not self._exchange.busy:
             super().release()
+        else:
+            self._go_on(self._exchange)
 
     def finished(self, exchange: object, *, keep: bool) -> None:
         mine = self._exchange

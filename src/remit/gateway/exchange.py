@@ -24,6 +24,7 @@ from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use
 from remit.ports.credential import RequestSigner
 
+PIECE = 32_768  # bytes of a body that are read and searched at a time
 _UNEXPECTED = "remit failed on this request"  # of which the client learns nothing
 _log = logging.getLogger("remit.gateway")
 
@@ -44,6 +45,7 @@ class HttpExchange:
     _target: canon.RequestTarget | None = None
     _body: Body | None = None
     _keep: bool = False
+    _unread: bytes = b""  # of the body, to be read in a later turn
     _pending: list[bytes] = field(default_factory=list)  # body that came before it could be sent
     _size: int = 0
     _scrubber: Scrubber | None = None  # of the body on its way to the upstream
@@ -120,7 +122,7 @@ class HttpExchange:
         request = HttpRequest(self.method, target, headers.fields, has_body=self._body is not None)
         permit = authorize(route.rules, route.target, request)
         if permit is None:
-            request = replace(request, body=await self._collected(route.target.max_body))
+            request = replace(request, body=await self._collected(route.target, route.view.task))
             turn = self._plane.authorizing.setdefault(route.view.task, asyncio.Lock())
             permit = await authorize_body(route.rules, route.target, request, turn, self._check_ended)
             assert permit is not None  # noqa: S101 - a body that was read is enough
@@ -174,7 +176,7 @@ class HttpExchange:
     async def _signed(self, pool: Pool, signer: RequestSigner, permit: Permit) -> Permit:
         """Return a request with the lines that sign it, and its body, which is read whole for that."""
         if permit.body is None and self._body is not None:
-            permit = replace(permit, body=await self._collected(pool.credential.target.max_body))
+            permit = replace(permit, body=await self._collected(pool.credential.target, self._use.task))
         lines = await pool.credential.signed(signer, permit.start, permit.lines, permit.body or b"")
         self._plane.pools.check_current(pool)
         return replace(permit, lines=permit.lines + lines)
@@ -201,10 +203,9 @@ class HttpExchange:
         if self._body is None and permit.body is None:
             return []
         fields = self._headers.fields
-        self._scrubber = self._downstream.listener.placeholders.scrubber(fields)
         if permit.body is not None:
-            self._upload(permit.body, done=False)  # to be searched; it goes as it is
             return [permit.body]
+        self._scrubber = self._downstream.listener.placeholders.scrubber(fields)
         pending, self._pending = self._pending, []
         first = self._upload(b"".join(pending), done=not self.reading)
         if self.reading:
@@ -225,13 +226,20 @@ class HttpExchange:
 
     @property
     def busy(self) -> bool:  # of the body's bytes that came some are to be read in a later turn
-        return self.reading and self._body is not None and self._body.more
+        return self.reading and self._body is not None and (self._body.more or bool(self._unread))
+
+    @property
+    def wants(self) -> bool:  # the body's bytes are for something
+        return self._up is not None or self._wake is not None
 
     def receive(self, data: bytes) -> bytes:
-        """Take bytes of the request's body; return what follows it."""
+        """Take bytes of the request's body, some at a time; return what follows it."""
         assert self._body is not None  # noqa: S101 - the client asks ``reading`` first
-        payload, rest = self._body.feed(data)
+        data = self._unread + data if self._unread else data
+        payload, rest = self._body.feed(data[:PIECE])
         self.reading = not (done := self._body.done)
+        self._unread = b"" if done else data[PIECE:]
+        rest = rest + data[PIECE:] if done else rest
         if self._up is not None and not self._answered:
             self._up.send(self._upload(payload, done=done))
         elif payload and not self._answered:
@@ -250,8 +258,9 @@ class HttpExchange:
         self._expects = False
         self._downstream.release()
 
-    async def _collected(self, limit: int) -> bytes:
-        """Read the whole body, to be authorized or signed."""
+    async def _collected(self, target: HttpTarget, task: str) -> bytes:
+        """Read and search the whole body, to be authorized or signed."""
+        limit = target.max_body
         while self.reading and max(self._size, self._headers.fields.length or 0) <= limit:
             self._wake = self._plane.loop.create_future()
             self._proceed()
@@ -260,7 +269,17 @@ class HttpExchange:
         if max(self._size, self._headers.fields.length or 0) > limit:
             raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         self._wake = None
-        return b"".join(self._pending)
+        body = b"".join(self._pending)
+        if (scrubber := self._downstream.listener.placeholders.scrubber(self._headers.fields)) is not None:
+            for at in range(0, len(body), PIECE):  # others get their turns in between
+                try:
+                    scrubber.feed(body[at : at + PIECE])
+                except LeakError:
+                    raise misplaced("body", target) from None
+                if at + PIECE < len(body):
+                    await self._plane.turns.wait(task)
+                    self._check_ended()
+        return body
 
     def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         assert self._up is not None  # noqa: S101 - responses come from there

@@ -1,0 +1,237 @@
+"""The largest inputs that an edge takes, as bad as they are known to get: what each costs at one go, by the thread.
+
+``pytest -s`` prints the figures. The bound is that of the design; what is asserted is best of three, as CPU of the
+thread, so that a busy machine fails nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import random
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+
+import pytest
+
+from remit import catalog
+from remit.core import scope
+from remit.errors import RemitError
+from remit.gateway import canon, framing
+from remit.gateway.authorize import HttpRequest, authorize, compile_rules
+from remit.gateway.downstream import Placeholders
+from remit.gateway.encodings import STEP
+from remit.gateway.exchange import PIECE
+from remit.gateway.framing import MAX_FIELDS, MAX_HEAD, MAX_TARGET
+from remit.gateway.patterns import SecretPatterns
+from remit.gateway.response import ResponseBody, ResponsePlan
+from remit.gateway.scrub import Meter, Scrubber
+from remit.gateway.target import MAX_BODY, HttpTarget
+from remit.ports import Resource
+from tests.gateway.playbook import play
+from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, http
+
+BOUND = 0.050  # seconds: what one callback of an edge may take
+RANDOM = random.Random(7)  # noqa: S311 - the same inputs in each run
+BYTES = RANDOM.randbytes(MAX_BODY)
+SIGNS = b"ABCDEFabcdefghij0123456789+/%=&\\x"
+SHARED = SecretPatterns([SECRET.encode(), PLACEHOLDER.encode()])
+
+
+def cost(act: Callable[[], object]) -> float:
+    """Return the seconds that a thread needs, best of three; what is refused has been looked at."""
+    return min(_turn(act) for _ in range(3))
+
+
+def _turn(act: Callable[[], object]) -> float:
+    before = time.thread_time()
+    with suppress(RemitError):
+        act()
+    return time.thread_time() - before
+
+
+def within(costs: Mapping[str, float]) -> None:
+    dearest = max(costs, key=costs.__getitem__)
+    sys.stdout.write(f"\n{len(costs)} inputs, the dearest: {dearest}, {costs[dearest] * 1000:.1f} ms\n")
+    assert costs[dearest] < BOUND, dearest
+
+
+def _dumped(data: bytes) -> bytes:
+    lines = range(0, len(data), 16)
+    return b"\n".join(b"%08x  %b" % (at, data[at : at + 16].hex(" ").encode()) for at in lines)
+
+
+def texts(size: int) -> dict[str, bytes]:
+    """Return texts in which there is much to undone, and that are refused or found at no end."""
+    dense = bytes(RANDOM.choices(SIGNS, k=size))
+    raw = BYTES[:size]
+    made = {
+        "bytes": raw,
+        "signs": dense,
+        "signs in base64": base64.b64encode(dense),
+        "base64 three times": base64.b64encode(base64.b64encode(base64.b64encode(raw))),
+        "hex three times": raw.hex().encode().hex().encode().hex().encode(),
+        "base64 of hex of base64": base64.b64encode(base64.b64encode(raw).hex().encode()),
+        "base64 of entities": base64.b64encode(b"&amp;#97;" * (size // 9)),
+        "base64 of a dump": base64.b64encode(_dumped(raw)),
+        "a dump": _dumped(raw),
+        "short runs of base64": b" ".join(base64.b64encode(raw[at : at + 17])[:22] for at in range(0, size, 17)),
+        "almost runs": (b"a" * 21 + b" ") * (size // 22),
+        "entities": b"&#97;" * (size // 5),
+        "entities of entities": b"&amp;amp;amp;" * (size // 13),
+        "entities without end": b"&#" + b"0" * size,
+        "beginnings of entities": b"&#0" * (size // 3),
+        "percent of percent": b"%2525" * (size // 5),
+        "percent signs": b"%" * size,
+        "quoted-printable": b"=3D3D41" * (size // 7),
+        "backslashes": b"\\u005c" * (size // 6),
+        "marks": b"0x" * (size // 2),
+        "one letter": b"a" * size,
+        "lines": b"\n" * size,
+        "blanks in a dump": b"\n0000" + b" \t" * (size // 2),
+        "almost a dump": (b"\n00000000  " + b"00 " * 15 + b"0") * (size // 57),
+        "beginnings of zlib": b"\x78\x9c" * (size // 2),
+        "gzip in gzip": gzip.compress(b"A" * size + gzip.compress(b"A" * size)),
+        "a guess": (SECRET[:-1].encode() + b" ") * (size // len(SECRET)),
+    }
+    return {name: text[:size] for name, text in made.items()}
+
+
+def bodies() -> dict[str, bytes]:
+    """Return the dearest JSON that is read, or refused after a look."""
+    room = MAX_BODY - 20
+    wide = {f"k{number}": "v" * 240 for number in range(1_000)}
+    return {
+        "text": b'{"t":"' + b"x" * room + b'"}',
+        "escapes": b'{"t":"' + b"\\u0041" * (room // 6) + b'"}',
+        "quotes": b'{"t":"' + b'\\"' * (room // 2) + b'"}',
+        "commas": b'{"t":"' + b'","' * (room // 3) + b'"}',
+        "accents": ('{"t":"' + "\u00e9" * (room // 2) + '"}').encode(),
+        "values": json.dumps(wide).encode(),
+        "names": json.dumps({f"{'n' * 120}{number}": "v" * 120 for number in range(1_000)}).encode(),
+        "digits": json.dumps({f"k{number}": 10**127 for number in range(1_000)}).encode(),
+        "fractions": b"{" + b",".join(b'"k%d":0.%b' % (number, b"9" * 240) for number in range(1_000)) + b"}",
+        "lists": b"[" + b",".join([b"[[[]]]"] * 1_000) + b"]" + b" " * 200_000,
+        "brackets": b"[" * MAX_BODY,
+        "blanks": b'{"t":1' + b" " * room + b"}",
+    }
+
+
+def target(**settings: object) -> HttpTarget:
+    bound = scope.parse([ALL])
+    return HttpTarget(Resource("api", "http", "https://api.test", bound, None, settings), catalog.load()["openai"])
+
+
+@pytest.mark.attack("DOS-07")
+def test_judging_the_largest_body() -> None:
+    fields = framing.request_fields(b"Host: a\r\nContent-Type: application/json")
+    rules = compile_rules(
+        scope.parse([http(actions=["POST"], paths=["/**"], args={f"body.k{n}": "any"}) for n in range(16)]), "api"
+    )
+    there, request = target(), canon.target("api", b"/v1/x", None)
+
+    def judge(body: bytes) -> Callable[[], object]:
+        return lambda: authorize(rules, there, HttpRequest("POST", request, fields, has_body=True, body=body))
+
+    within({name: cost(judge(body)) for name, body in bodies().items()})
+
+
+def heads() -> Iterable[tuple[str, bytes, bytes]]:
+    """Yield targets and header sections, each as large as it may be."""
+    per = (MAX_HEAD - MAX_TARGET - 200) // (MAX_FIELDS - 2)
+    plain = b"\r\n".join(b"x-%d: %b" % (n, b"v" * (per - 9)) for n in range(MAX_FIELDS - 2))
+    for name, text in texts(MAX_HEAD).items():
+        value = bytes(c if 32 < c < 127 else 45 for c in text)
+        lines = [value[at : at + per - 9] for at in range(0, len(value), per - 9)][: MAX_FIELDS - 2]
+        block = b"Host: a\r\n" + b"\r\n".join(b"x-%d: %b" % (n, line) for n, line in enumerate(lines))
+        yield name, b"/api/v1/x?q=" + b"x" * 8_000, block
+    query = b"&".join(b"a%d=%%41%%42" % n for n in range(canon.MAX_PAIRS))
+    yield "a query", b"/api/v1/x?" + query, b"Host: a\r\n" + plain
+    yield "a path", b"/api/v1" + b"/%C3%A9" * 1_100, b"Host: a\r\n" + plain
+    yield "segments", b"/api" + b"/a" * 4_000, b"Host: a\r\n" + plain
+    yield "batch", b"/api/batch" + b"/a" * 4_000, b"Host: a\r\n" + plain
+    yield "a connection", b"/api/x", b"Host: a\r\nConnection: " + b"," * 30_000
+
+
+@pytest.mark.attack("DOS-07")
+@pytest.mark.parametrize("args", ["any", {"query.q": "any", "header.x-1": "any"}])
+def test_reading_and_judging_the_largest_head(args: object) -> None:
+    wide = [f"/v{number}/*/**" for number in range(255)]
+    rules = compile_rules(scope.parse([http(paths=["/**", *wide], args=args)]), "api")
+    there, given = target(), Placeholders({f"r{n}": f"{PLACEHOLDER}{n}" for n in range(32)})
+
+    def take(raw: bytes, block: bytes) -> None:
+        fields = framing.request_fields(block)
+        path, _, query = raw.removeprefix(b"/api").partition(b"?")
+        given.check_head(fields, raw, there)
+        canon.path.cache_clear()
+        catalog.plain.cache_clear()
+        authorize(rules, there, HttpRequest("GET", canon.target("api", path, query or None), fields, has_body=False))
+
+    within({name: cost(partial(take, raw, block)) for name, raw, block in heads()})
+
+
+@pytest.mark.attack("DOS-06")
+def test_searching_the_largest_head_of_an_answer() -> None:
+    within({name: cost(partial(SHARED.check, text)) for name, text in texts(MAX_HEAD).items()})
+
+
+@pytest.mark.attack("DOS-06")
+@pytest.mark.parametrize("coding", [None, b"gzip", b"deflate"])
+def test_a_turn_of_the_dearest_answer(coding: bytes | None) -> None:
+    line = b"" if coding is None else b"\r\nContent-Encoding: " + coding
+    plan = ResponsePlan(*framing.response_head(b"HTTP/1.1 200 OK\r\nX: y" + line), has_body=True)
+    packings: Mapping[bytes | None, Callable[[bytes], bytes]] = {
+        None: bytes,
+        b"gzip": gzip.compress,
+        b"deflate": zlib.compress,
+    }
+    costs = {}
+    for name, text in texts(262_144).items():
+        body = ResponseBody(SHARED, plan)
+        turns = [_turn(partial(body.feed, packings[coding](text), done=True))]
+        while body.busy and len(turns) < 40:
+            turns.append(_turn(body.more))
+        costs[name] = max(sorted(turns)[:-1] or turns)  # one was disturbed, perhaps
+    within(costs)
+
+
+@pytest.mark.attack("DOS-06")
+def test_a_piece_of_the_dearest_upload() -> None:
+    def feed(text: bytes) -> Callable[[], object]:
+        return lambda: Scrubber(SHARED, meter=Meter(MAX_BODY)).feed(text)
+
+    within({name: cost(feed(text)) for name, text in texts(PIECE).items()})
+    assert PIECE >= STEP
+
+
+@pytest.mark.attack("DOS-06")
+@pytest.mark.parametrize("judged", [False, True])
+def test_an_upload_that_comes_at_once_is_searched_a_piece_a_turn(*, judged: bool) -> None:
+    text = texts(MAX_BODY)["signs"].replace(b'"', b"-").replace(b"\\", b"-")
+    data = b'{"t":"' + text[: MAX_BODY - 8] + b'"}'
+    head = b"POST /api/v1/public/a HTTP/1.1\r\nHost: gw\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+    async def scene() -> None:
+        async with play(http(actions=["GET", "POST"], args={"body.t": "any"} if judged else "any")) as p:
+            dearest = _turn(lambda: p.client.data_received(head % len(data) + data))
+            for _ in range(3_000):
+                before = time.thread_time()
+                await asyncio.sleep(0)
+                dearest = max(dearest, time.thread_time() - before)
+                if len(p.lines) and len(p.lines[-1][1].out) > len(data):
+                    break
+            said = bytes(p.lines[-1][1].out)
+            assert said.endswith(data)
+            sys.stdout.write(f"\nthe dearest turn: {dearest * 1000:.1f} ms\n")
+            assert dearest < 2 * BOUND  # not the best of several
+            await p.upstream_says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            assert p.client_hears().endswith(b"ok")
+
+    asyncio.run(scene())
