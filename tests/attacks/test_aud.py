@@ -58,7 +58,9 @@ class House:
             sealer=SEALER,
             clock=lambda: START,
             new_id=lambda prefix: f"{prefix}_{next(ids)}",
-            witness=WitnessThread(self.witness, lambda size, root: checkpoint(ORIGIN, size, root, self.ring.signer)),
+            witness=WitnessThread(
+                self.witness, lambda size, root, epoch: checkpoint(ORIGIN, size, root, self.ring.signer, epoch)
+            ),
         )
 
     async def witnessed(self, store: SqliteStore) -> Checkpoint:

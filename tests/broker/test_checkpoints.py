@@ -38,14 +38,14 @@ class Place:
             self.before.pop()()
         return self.kept
 
-    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
+    async def keep(self, size: int, root: bytes, epoch: int, known: Checkpoint | None) -> tuple[Checkpoint, bool]:
         last = await self.last()
         if last is not None and last != known:
-            return last
+            return last, False
         await asyncio.sleep(0)
         self.writes += 1
-        self.kept = Checkpoint("log", size, root, f"{size} {root.hex()}")
-        return self.kept
+        self.kept = Checkpoint("log", size, root, f"{size} {root.hex()} {epoch}", epoch)
+        return self.kept, True
 
 
 def beside(broker: Broker, place: Witness) -> None:
@@ -239,5 +239,60 @@ def test_an_empty_log_keeps_nothing_there_and_is_found_out_by_what_is_kept(world
         place.kept = Checkpoint("log", 1, b"\1" * 32, "of a log that is gone")
         with pytest.raises(IntegrityError):
             await broker.checkpoints.look()
+
+    run(body())
+
+
+@pytest.mark.attack("AUD-06")
+def test_a_broker_that_finds_a_higher_epoch_than_its_own_permits_nothing_and_ends_everything(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        root = await world.opened(broker)
+        beside(broker, place)
+        await broker.checkpoints.look()
+        assert place.kept is not None
+        assert place.kept.epoch == 1
+        beside(broker, place)  # as a start does
+        await broker.checkpoints.look()
+        assert place.kept.epoch == 2
+        await broker.checkpoints.look()
+        assert (place.kept.epoch, broker._tasks.rolled_back) == (2, False)
+        place.kept = replace(place.kept, epoch=3, text="another's")
+        with pytest.raises(IntegrityError, match="another broker works on a copy"):
+            await broker.checkpoints.look()
+        with pytest.raises(RemitError):
+            broker._tasks.check(root.id)
+        assert place.kept.text == "another's"
+
+    run(body())
+
+
+def test_of_two_that_start_at_once_the_one_that_comes_later_goes_on(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        await noted(broker)
+        beside(broker, place)
+        size, root = await broker._store.root()
+        earlier = Checkpoint("log", size, root, "another's", 1)
+        place.before += [lambda: setattr(place, "kept", earlier), lambda: None]  # after the first look
+        await broker.checkpoints.look()
+        assert place.kept is not None
+        assert (place.kept.epoch, broker._tasks.rolled_back) == (2, False)
+
+    run(body())
+
+
+def test_an_older_epoch_in_the_place_is_replaced(world: World) -> None:
+    async def body() -> None:
+        broker, place = await world.ready(), Place()
+        beside(broker, place)
+        await broker.checkpoints.look()
+        old = place.kept
+        beside(broker, place)
+        await broker.checkpoints.look()
+        place.kept = old
+        await broker.checkpoints.look()
+        assert place.kept is not None
+        assert (place.kept.epoch, broker._tasks.rolled_back) == (2, False)
 
     run(body())

@@ -347,3 +347,14 @@ def test_a_checkpoint_without_a_key_is_read_and_says_nothing_of_who_signed_it() 
     assert audit.read_unsigned(text) == Checkpoint(ORIGIN, 7, EMPTY_ROOT, text)
     with pytest.raises(IntegrityError, match="not a checkpoint"):
         audit.read_unsigned(f"{ORIGIN}\n7\n*\n")
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7, 10**18])
+def test_a_checkpoint_says_its_epoch_under_the_signature_and_others_read_on(epoch: int) -> None:
+    note = audit.checkpoint(ORIGIN, 3, b"r" * 32, Signer(), epoch)
+    assert audit.read_checkpoint(note.text, ORIGIN, [Signer().public]) == note
+    assert note.text.split("\n")[3:4] == ([f"epoch {epoch}"] if epoch else [""])
+    with pytest.raises(IntegrityError):
+        audit.read_checkpoint(
+            note.text.replace(f"epoch {epoch}", "epoch 9") + " " * (not epoch), ORIGIN, [Signer().public]
+        )

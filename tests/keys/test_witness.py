@@ -158,7 +158,7 @@ def test_a_call_that_hangs_holds_one_thread_and_others_are_refused(log: Log, pla
 
     async def body() -> None:
         before = active_count()
-        witness = WitnessThread(Stalled(place, ORIGIN, ()), lambda size, _: log.note(size))
+        witness = WitnessThread(Stalled(place, ORIGIN, ()), lambda size, *_: log.note(size))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(witness.last(), 0.01)
         assert hanging.is_set()
@@ -201,7 +201,7 @@ def test_a_place_that_there_was_no_thread_for_is_asked_again(
             raise RuntimeError("can't start new thread")
 
     async def body() -> None:
-        made = WitnessThread(FileWitness(place, ORIGIN, ()), lambda size, _: log.note(size))
+        made = WitnessThread(FileWitness(place, ORIGIN, ()), lambda size, *_: log.note(size))
         with monkeypatch.context() as patched:
             patched.setattr(witness, "Thread", Refused)
             for _ in range(2):

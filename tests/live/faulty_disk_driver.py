@@ -46,8 +46,8 @@ class Stalled:
         await asyncio.Event().wait()
         return None
 
-    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
-        del size, root, known
+    async def keep(self, size: int, root: bytes, epoch: int, known: Checkpoint | None) -> tuple[Checkpoint, bool]:
+        del size, root, epoch, known
         await asyncio.Event().wait()
         raise AssertionError
 

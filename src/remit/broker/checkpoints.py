@@ -3,6 +3,7 @@
 - An end is `closed` when a checkpoint that covers its commit is kept there; one write serves all who wait for one.
 - A checkpoint kept there that this log does not extend counts at any time: this state is an older copy, or another
   broker works on one. Then nothing is served any more, and everything ends.
+- Each start raises the epoch there. One above ours says that another broker has started on this state: as above.
 - A place that is out, or holds what was not signed here, is an absent one: it confirms nothing, and stops nothing.
 """
 
@@ -29,6 +30,7 @@ class Checkpoints:
     def __init__(self, tasks: TaskCache, revoker: LeaseRevoker, witness: Witness | None) -> None:
         self._tasks, self._revoker, self._witness = tasks, revoker, witness
         self._covers = 0  # entries
+        self._epoch, self._raised = 0, False  # which start this is, and whether the place knows of it
         self._known: Checkpoint | None = None  # what lay there when we last looked, and this log extends
         self._round: asyncio.Task[RemitError | None] | None = None
         self.trouble: RemitError | None = None
@@ -95,18 +97,34 @@ class Checkpoints:
         return IntegrityError(f"{CAUSE}, or another broker works on a copy of this state", help="see `remit doctor`")
 
     async def _kept(self, witness: Witness) -> bool:
-        """Keep a checkpoint of the log as it is now; return whether the log extends what was kept before."""
+        """Keep a checkpoint of the log as it is now; return whether it extends what was kept, served here alone."""
         store = self._tasks.store
         for _ in range(TRIES):
             if self._tasks.rolled_back:
                 return False
             size, root = await store.root()
             # of an empty log nothing is kept; what is there says whether it was always empty
-            there = await witness.keep(size, root, self._known) if size else await witness.last()
-            if there is None or (there.size, there.root) == (size, root):
-                self._known, self._covers = there, size
-                return True
-            if there.size > await store.size() or (await store.root(there.size))[1] != there.root:
+            there, ours = await self._asked(witness, size, root)
+            epoch = 0 if there is None else there.epoch
+            if self._raised and epoch > self._epoch:
                 return False
+            if there is not None and not await self._extends(there):
+                return False
+            if ours or not size:
+                self._known, self._covers, self._raised = there, size, ours
+                return True
+            if not self._raised:
+                self._epoch = epoch + 1
             self._known = there
         raise UnavailableError("others keep writing checkpoints in the second place")
+
+    async def _asked(self, witness: Witness, size: int, root: bytes) -> tuple[Checkpoint | None, bool]:
+        """Return what is there, and whether it is what we have it keep now."""
+        if size and self._epoch:
+            return await witness.keep(size, root, self._epoch, self._known)
+        return await witness.last(), False
+
+    async def _extends(self, kept: Checkpoint) -> bool:
+        """Whether the log as it is now begins with what a checkpoint is of."""
+        store = self._tasks.store
+        return kept.size <= await store.size() and (await store.root(kept.size))[1] == kept.root

@@ -93,8 +93,8 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     publish(where.state, log, notes, witness)
     spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
 
-    def signed(size: int, root: bytes) -> Checkpoint:
-        return audit.checkpoint(log, size, root, notes.signer)
+    def signed(size: int, root: bytes, epoch: int) -> Checkpoint:
+        return audit.checkpoint(log, size, root, notes.signer, epoch)
 
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
     there = targets or ReachedTargets(settings, served, clock)

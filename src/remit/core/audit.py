@@ -75,6 +75,7 @@ class Checkpoint:
     size: int
     root: bytes
     text: str
+    epoch: int = 0  # of the broker that kept it: which start over this state it was; 0: it is not said
 
 
 def encode(seq: int, event: Event) -> bytes:
@@ -212,11 +213,11 @@ def read_verifier_key(text: str) -> tuple[str, bytes]:
     return origin, public
 
 
-def checkpoint(origin: str, size: int, root: bytes, signer: NoteSigner) -> Checkpoint:
-    """Sign the head of a tree (C2SP tlog-checkpoint)."""
-    body = f"{origin}\n{size}\n{_base64(root)}\n"
+def checkpoint(origin: str, size: int, root: bytes, signer: NoteSigner, epoch: int = 0) -> Checkpoint:
+    """Sign the head of a tree (C2SP tlog-checkpoint); an epoch is an extension line."""
+    body = f"{origin}\n{size}\n{_base64(root)}\n" + (f"epoch {epoch}\n" if epoch else "")
     signature = key_id(origin, public_bytes(signer.public_jwk())) + signer.sign(body.encode())
-    return Checkpoint(origin, size, root, f"{body}\n{_DASH}{origin} {_base64(signature)}\n")
+    return Checkpoint(origin, size, root, f"{body}\n{_DASH}{origin} {_base64(signature)}\n", epoch)
 
 
 def read_checkpoint(text: str, origin: str, publics: Sequence[bytes]) -> Checkpoint:
@@ -227,7 +228,8 @@ def read_checkpoint(text: str, origin: str, publics: Sequence[bytes]) -> Checkpo
     root = _unbase64(lines[2])
     if len(root) != 32:  # noqa: PLR2004 - SHA-256
         raise IntegrityError(_BAD_NOTE)
-    return Checkpoint(origin, int(lines[1]), root, text)
+    epochs = [int(line[6:]) for line in lines[3:] if line.startswith("epoch ") and _DECIMAL.fullmatch(line[6:])]
+    return Checkpoint(origin, int(lines[1]), root, text, epochs[0] if epochs else 0)
 
 
 def read_unsigned(text: str) -> Checkpoint:

@@ -109,15 +109,17 @@ class FileWitness:
 class WitnessThread:
     """A file witness as the broker's loop sees it: the file work is done elsewhere."""
 
-    def __init__(self, witness: FileWitness, sign: Callable[[int, bytes], Checkpoint]) -> None:
-        """Do the work of ``witness``; ``sign`` makes the checkpoint of a log of so many entries with this root."""
+    def __init__(self, witness: FileWitness, sign: Callable[[int, bytes, int], Checkpoint]) -> None:
+        """Do the work of ``witness``; ``sign`` makes a checkpoint of size, root and epoch."""
         self._witness, self._sign, self._aside = witness, sign, Aside()
 
     async def last(self) -> Checkpoint | None:
         return await self._aside.do(self._witness.last)
 
-    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
-        return await self._aside.do(partial(self._witness.keep, self._sign(size, root), known))
+    async def keep(self, size: int, root: bytes, epoch: int, known: Checkpoint | None) -> tuple[Checkpoint, bool]:
+        mine = self._sign(size, root, epoch)
+        kept = await self._aside.do(partial(self._witness.keep, mine, known))
+        return kept, kept is mine  # a broker on a copy of this state may have signed one that is the same
 
 
 class Aside:

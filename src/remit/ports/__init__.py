@@ -287,8 +287,8 @@ class Witness(Protocol):
     async def last(self) -> Checkpoint | None:
         """Return the newest checkpoint kept, if any; UnavailableError if it is out, or holds what others signed."""
 
-    async def keep(self, size: int, root: bytes, known: Checkpoint | None) -> Checkpoint:
-        """Sign and keep a checkpoint durably in place of ``known``; return what is kept now, which may be another."""
+    async def keep(self, size: int, root: bytes, epoch: int, known: Checkpoint | None) -> tuple[Checkpoint, bool]:
+        """Sign and keep a checkpoint durably in place of ``known``; return what is kept now, and whether it is this."""
 
 
 class Quota(Protocol):
