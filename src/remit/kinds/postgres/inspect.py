@@ -1,9 +1,9 @@
 """What adding a PostgreSQL resource checks: the broker's login, and what the database gives everybody.
 
 A finding that is not acceptable must be mended. One that is acceptable is a power that every lease will have on top of
-its grant, because PostgreSQL gives it to PUBLIC; an operator who can live with it names it in ``settings["accept"]``. So
-is a server that lets the broker's machine in without a password, and with it every program there, as anybody: that is
-told of for as long as it stands.
+its grant, because PostgreSQL gives it to PUBLIC; an operator who can live with it names it in ``settings["accept"]``.
+So is a server that lets the broker's machine in without a password, and with it every program there, as anybody: that
+is told of for as long as it stands.
 """
 
 from __future__ import annotations
