@@ -14,6 +14,7 @@ from http import HTTPStatus
 from remit import jose
 from remit.core.orders import json_text
 from remit.errors import PlaceholderError, RemitError
+from remit.gateway.cutting import shut
 from remit.gateway.framing import Fields, request_fields
 from remit.gateway.fronts import Front
 from remit.gateway.patterns import SecretPatterns, weak
@@ -176,6 +177,9 @@ class Downstream(asyncio.Protocol, ABC):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def shut(self) -> None:
+        shut(self._transport)
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -182,15 +182,17 @@ class HttpExchange:
         return replace(permit, lines=permit.lines + lines)
 
     async def _tried(self, up: UpstreamConnection, permit: Permit) -> None:
+        self._up = up
         try:
             self._check_ended()
+            self._plane.check_live(self._use.grant)
             if up.fresh:  # connecting took time; an idle one was taken in the same turn as its pool
                 self._plane.pools.check_current(up.pool)
         except RemitError:
+            self._up = None
             up.abort()
             raise
         self._finished = self._plane.loop.create_future()
-        self._up = up
         self._dropped = permit.dropped
         credential = up.pool.credential
         self._read_whole = credential.target.reads_bodies and self.method not in BODILESS
@@ -331,6 +333,12 @@ class HttpExchange:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         self._settle(error)
+
+    def shut(self) -> None:
+        """Shut both connections, in another thread: the loop is late."""
+        self._downstream.shut()
+        if (up := self._up) is not None:
+            up.shut()
 
     def _settle(self, error: RemitError | None) -> None:
         if error is not None and not isinstance(error, StaleError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from remit.core.scope import Access
 from remit.errors import DeniedError, LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
+from remit.gateway.cutting import shut
 from remit.gateway.plane import DataPlane
 from remit.gateway.quota import TaskQuota
 from remit.ports.broker import Use
@@ -199,6 +200,7 @@ class DatabasePipe:
                     await self._encrypt(session.tls)
         except (OSError, TimeoutError) as error:
             raise UpstreamError("the database could not be reached") from error
+        self._plane.check_live(self.grant)
         if near.transport is None or far.transport is None or self._cut:  # it left, or was cut, meanwhile
             self.cut(UpstreamError())
             self._outcome("failed", None)
@@ -261,6 +263,11 @@ class DatabasePipe:
         use, self._use = self._use, None
         if use is not None:
             self._plane.recorder.outcome(use, decision, code)
+
+    def shut(self) -> None:
+        """Shut both sides, in another thread: the loop is late."""
+        shut(self.near.transport)
+        shut(self._far.transport)
 
     def cut(self, error: RemitError) -> None:
         """Cut both sides at once, and one that is not there yet as soon as it is."""

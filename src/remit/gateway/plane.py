@@ -33,6 +33,7 @@ ALL = 65_536  # bytes of all keys; what they stand for is a few times as large
 MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
 _ENTRY = 128  # bytes that a key counts for at least
 _ROUTES = 1_024
+KEPT = 60.0  # seconds for which the mark of an end is kept at least: a permit on its way has arrived long before
 FLUSH = 0.01  # seconds that outcomes wait for each other
 _log = logging.getLogger("remit.gateway")
 
@@ -236,6 +237,7 @@ class Moving(Protocol):
     @property
     def grant(self) -> str | None: ...
     def cut(self, error: RemitError) -> None: ...
+    def shut(self) -> None: ...  # in another thread: its connections, and nothing else
 
 
 @dataclass(eq=False, repr=False)
@@ -303,6 +305,31 @@ class Recorder:
         return UnavailableError("nothing can be recorded now, so the request was refused", retry_after=1)
 
 
+class EndedGrants:
+    """Grants that ended lately, as another thread marks them and the loop looks them up.
+
+    INVARIANT: the loop makes known what it is about to write to, then looks for a mark, then writes. The thread marks,
+    then looks at what is known. So whatever the loop writes after a mark is refused, or its connection is shut.
+    """
+
+    def __init__(self) -> None:
+        self._marked, self._before = set[str](), set[str]()
+        self._since = 0.0
+
+    def mark(self, grants: Collection[str]) -> None:
+        """Take note of ends; in any thread."""
+        self._marked.update(grants)
+
+    def __contains__(self, grant_id: object) -> bool:
+        return grant_id in self._marked or grant_id in self._before
+
+    def sweep(self, now: float) -> None:
+        """Forget what ended long ago; ``now`` is in seconds."""
+        if now - self._since > KEPT:
+            self._since = now
+            self._before, self._marked = self._marked, set()
+
+
 @dataclass(eq=False, repr=False)
 class DataPlane:
     """The shared parts. ``now`` is the time of the last sweep, in seconds by a clock that never goes back."""
@@ -318,6 +345,7 @@ class DataPlane:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
     in_flight: set[Moving] = field(default_factory=set)
+    ended: EndedGrants = field(default_factory=EndedGrants)
     # by task: what its bodies take turns by, of which one at a time is authorized
     authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -331,6 +359,17 @@ class DataPlane:
         task = self.loop.create_task(story)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def check_live(self, grant_id: str) -> None:
+        """Raise RevokedError if a grant has ended since its use was permitted."""
+        if grant_id in self.ended:
+            raise RevokedError
+
+    def sever(self, grants: Collection[str]) -> None:
+        """Shut the connections of all that moves under grants that were marked as ended; in any thread."""
+        for moving in tuple(self.in_flight):
+            if moving.grant in grants:
+                moving.shut()
 
     def cut(self, grants: Collection[str | None] | None = None) -> None:
         """Cut what moves under grants that have ended, or under all."""

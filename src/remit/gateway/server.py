@@ -115,7 +115,7 @@ class Gateway:
         self, factory: Callable[[], asyncio.Protocol], sock: socket.socket, start: Start | None
     ) -> Closing:
         create = self.plane.loop.create_server
-        server = await (start(factory, sock) if start else create(factory, sock=sock, backlog=128))
+        server = await (start(factory, sock) if start else create(factory, sock=sock, backlog=1_024))
         served = OpenListener(self._servers, server)
         self._servers.add(served)
         return served
@@ -138,7 +138,16 @@ class Gateway:
         self.plane.now = now = self._seconds()
         self.connections.sweep(now)
         self.plane.pools.sweep(now)
+        self.plane.ended.sweep(now)
         self._sweeper = self.plane.loop.call_later(1.0, self._sweep)
+
+    def mark(self, grants: frozenset[str]) -> None:
+        """Let nothing begin under grants that have ended; in any thread."""
+        self.plane.ended.mark(grants)
+
+    def sever(self, grants: frozenset[str]) -> None:
+        """Shut down what moves under grants that were marked, without the loop; in any thread."""
+        self.plane.sever(grants)
 
     def noticed(self, notice: Notice) -> None:
         """Cut everything that moves under grants that have ended, and forget what was compiled of what has changed."""

@@ -19,6 +19,7 @@ from typing import Protocol
 from remit.core.addresses import is_public
 from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway import framing
+from remit.gateway.cutting import shut
 from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bodiless, response_body
 from remit.gateway.quota import TaskQuota
 from remit.gateway.response import Delivery, ResponsePlan
@@ -119,6 +120,9 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    def shut(self) -> None:
+        shut(self._transport)
 
     def abort(self) -> None:
         self._receiver = None
