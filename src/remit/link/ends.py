@@ -79,6 +79,7 @@ class EndsReader(Thread):
             self._hears.noticed(notice)
         except Exception:  # noqa: BLE001 - one that went wrong keeps the worker from no other
             _LOG.exception("a notice of the broker was not acted on")
+            self._hears.sever(notice.grants)
         acted.set()
 
     def stop(self) -> None:

@@ -1,0 +1,302 @@
+"""A worker that keeps to nothing: its link ends, or it is refused, and nobody else is harmed."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from remit.errors import LimitError, RevokedError, UnavailableError
+from remit.link.authority import AuthorityEnd
+from remit.link.ends import EndsReader
+from remit.link.messages import (
+    MAX_ANSWER,
+    MAX_CALL,
+    MAX_CALLS,
+    MAX_USES,
+    MAX_USES_OF_TASK,
+    Acted,
+    Answer,
+    Batch,
+    Call,
+    EndedUse,
+    FrameReader,
+    FromAuthority,
+    Noticed,
+    Permits,
+    Permitted,
+    Refusal,
+    frame,
+    from_authority,
+)
+from remit.link.values import Failure
+from remit.link.worker import LinkSockets, connect, pair
+from remit.ports.broker import Notice, UseRequest
+from tests.broker.world import OPERATOR, SEARCH, World, run
+from tests.link.two_ends import Heard, linked, served
+
+OFTEN = {**SEARCH, "uses": 10_000}
+
+
+@dataclass
+class Raw:
+    """A worker by its bytes."""
+
+    sockets: LinkSockets
+    end: AuthorityEnd
+    gone: list[str]
+    stuck: list[AuthorityEnd]
+    frames: FrameReader
+
+    async def send(self, *messages: object) -> None:
+        for message in messages:
+            await self.send_bytes(message if isinstance(message, bytes) else frame(message))
+
+    async def send_bytes(self, data: bytes) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sockets.calls, data)
+
+    async def hear(self, count: int) -> list[FromAuthority]:
+        """Return the next messages, or what came before the end of the link."""
+        found = list[FromAuthority]()
+        while len(found) < count:
+            data = await asyncio.get_running_loop().sock_recv(self.sockets.calls, 65_536)
+            if not data:
+                break
+            found += map(from_authority, self.frames.feed(data))
+        return found
+
+    async def ended(self) -> bool:
+        """Whether the authority ends the link."""
+        try:
+            while await asyncio.get_running_loop().sock_recv(self.sockets.calls, 65_536):
+                pass
+        except ConnectionError:
+            pass
+        return self.gone == ["authority"]
+
+
+@asynccontextmanager
+async def raw(world: World, broker: object, *grants: str) -> AsyncIterator[Raw]:
+    """Speak bytes to the broker, as an edge that may name these grants."""
+    ours, theirs = pair()
+    end, gone, stuck = await served(world, broker, theirs)
+    for sock in ours:
+        sock.setblocking(False)
+    worker = Raw(ours, end, gone, stuck, FrameReader(MAX_ANSWER))
+    try:
+        for grant in grants:
+            await worker.send(Call(0, "redeem_run", [{"": grant.encode()}]))
+            assert isinstance((await worker.hear(1))[0], Answer)
+        yield worker
+    finally:
+        end.close()
+        for sock in ours:
+            sock.close()
+
+
+def _uses(grant: str, count: int, start: int = 0) -> list[UseRequest]:
+    return [UseRequest(grant, "search", "GET", f"req_a.{i}", 0) for i in range(start, start + count)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00\x00\x00\x01\xc1",
+        (MAX_CALL + 1).to_bytes(4, "big"),
+        frame(Acted(1)),
+        frame(Answer(1, None)),
+        frame(Batch([UseRequest("g", "search", "GET", "req_a,b", 0)], [])),
+        frame(Batch([UseRequest("g", "search", "GET", "req_a\n", 0)], [])),
+        frame(Batch(_uses("g", MAX_USES + 1), [])),
+        frame(Batch([], [])) * 2,
+        b"".join(frame(Call(i, "resources", [])) for i in range(MAX_CALLS + 1)),
+        b"\x00\x00\x27\x10" + b"\x91" * 10_000,
+    ],
+)
+def test_what_is_not_of_the_protocol_or_beyond_the_credit_ends_the_link(world: World, data: bytes) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        hold = asyncio.Event()
+
+        async def held(*_: object) -> list[object]:
+            await hold.wait()
+            return []
+
+        broker.resources = broker.uses = held  # type: ignore[assignment,method-assign]  # nothing is answered
+        async with linked(world, broker) as other, raw(world, broker, root.id) as worker:
+            await worker.send(data)
+            assert await worker.ended()
+            hold.set()
+            await other.redeem(root.id)  # whoever keeps to the protocol goes on
+            assert other.gone == []
+
+    run(body())
+
+
+def test_a_task_that_exceeds_its_credit_is_refused_and_no_other(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = await world.opened(broker, OFTEN), await world.opened(broker, OFTEN)
+        async with raw(world, broker, root.id, other.id) as worker:
+            flood = _uses(root.id, MAX_USES_OF_TASK + 10)
+            await worker.send(Batch([*flood, *_uses(other.id, 5, 1_000)], []))
+            (answer,) = await worker.hear(1)
+            assert isinstance(answer, Permits)
+            kinds = [each.kind if isinstance(each, Failure) else "" for each in answer.uses]
+            assert kinds == [""] * MAX_USES_OF_TASK + [LimitError.__name__] * 10 + [""] * 5
+
+    run(body())
+
+
+def test_a_request_s_id_is_used_once_and_an_outcome_is_of_a_use_that_was_permitted_here(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        async with raw(world, broker, root.id) as worker:
+            (use,) = _uses(root.id, 1)
+            await worker.send(Batch([use, use], []))
+            (first,) = await worker.hear(1)
+            assert isinstance(first, Permits)
+            assert isinstance(first.uses[0], Permitted)
+            assert isinstance(first.uses[1], Failure)
+            forged = EndedUse("req_never", "done", None, "200")
+            await worker.send(Batch([], [EndedUse(use.request, "done", None, "200"), forged, forged]))
+            await worker.hear(1)
+            beyond = [
+                UseRequest(root.id, "search", "GET", "req_b", 7),
+                UseRequest(root.id, "search", "GET", "req_c", -1),
+                UseRequest(root.id, "warehouse", "GET", "req_d", 0),
+            ]
+            await worker.send(Batch(beyond, []))
+            (last,) = await worker.hear(1)
+            assert isinstance(last, Permits)
+            assert [each.kind for each in last.uses if isinstance(each, Failure)] == ["ScopeError"] * 3
+        outcomes = [event.request for event in await world.events() if event.event == "resource.outcome"]
+        assert outcomes == [use.request]
+
+    run(body())
+
+
+def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = await world.opened(broker, OFTEN), await world.opened(broker, OFTEN)
+        async with raw(world, broker, root.id) as worker:
+            operator = ["Operator", {"subject": {"sub": "x", "acr": "y", "auth_time": None}}]
+            holder = ["Holder", ["task_1", other.id, None]]
+            forged = [
+                Call(1, "uses", []),
+                Call(2, "__init__", []),
+                Call(3, "end_channels", []),
+                Call(4, "tasks", [operator]),
+                Call(5, "tasks", [holder]),
+                Call(6, "grant", [other.id]),
+                Call(7, "grant", [{"": 1}]),
+                Call(8, "entries", [0, 9]),
+                Call(9, "stop", []),
+            ]
+            await worker.send(*forged)
+            answers = await worker.hear(len(forged))
+            assert [type(each) for each in answers] == [Refusal] * len(forged)
+            await worker.send(Call(10, "grant", [root.id]))
+            assert isinstance((await worker.hear(1))[0], Answer)
+
+    run(body())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=60), min_size=1, max_size=4), st.booleans())
+def test_neither_end_is_harmed_by_whatever_bytes_it_gets(pieces: list[bytes], framed: bool) -> None:  # noqa: FBT001
+    data = b"".join(len(piece).to_bytes(4, "big") + piece if framed else piece for piece in pieces)
+
+    async def body() -> None:
+        world = World()
+        broker = await world.ready()
+        async with raw(world, broker) as worker:
+            await worker.send(data)
+            worker.sockets.calls.shutdown(socket.SHUT_WR)
+            assert await worker.ended()
+        ours, theirs = pair()
+        gone = list[str]()
+        link = await connect(ours, Heard(), lambda: gone.append("worker"))
+        theirs.calls.sendall(data)
+        theirs.ends.sendall(data)
+        for sock in theirs:
+            sock.close()
+        with pytest.raises(UnavailableError):
+            await link.authority.resources()
+        link.close()
+        assert gone == ["worker"]
+
+    run(body())
+
+
+def test_a_worker_that_does_not_act_on_an_end_is_stuck_and_closed_waits_until_it_is_gone(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = await world.opened(broker, OFTEN), await world.opened(broker, OFTEN)
+        async with raw(world, broker, root.id) as worker:
+            revoking = asyncio.create_task(broker.revoke(OPERATOR, root.id))
+            while not worker.stuck:  # noqa: ASYNC110 - the broker says so
+                await asyncio.sleep(0.01)
+            assert not revoking.done()
+            worker.end.close()  # as whoever kills it does, once it is gone
+            assert (await revoking).state == "closed"
+        async with raw(world, broker, other.id) as worker:
+            assert (await broker.revoke(OPERATOR, other.id)).state == "unknown"
+            assert worker.stuck == [worker.end]
+            await worker.send(Batch(_uses(other.id, 1), []))
+            (answer,) = await worker.hear(1)
+            assert isinstance(answer, Permits)
+            assert isinstance(answer.uses[0], Failure)
+            assert answer.uses[0].kind == RevokedError.__name__
+
+    run(body())
+
+
+class Late:
+    """A loop that never comes to what it is to do."""
+
+    def call_soon_threadsafe(self, *_: object) -> None:
+        pass
+
+
+def test_a_loop_that_is_busy_does_not_delay_the_cut() -> None:
+    ours, theirs = socket.socketpair()
+    heard, told = Heard(), Notice(frozenset({"grt_1"}))
+    reader = EndsReader(ours, cast("asyncio.AbstractEventLoop", Late()), heard, lambda: None)
+    reader.start()
+    with theirs:
+        theirs.sendall(frame(Noticed(1, told)))
+        assert theirs.recv(100) == frame(Acted(1))
+        assert (heard.marked, heard.severed, heard.notices) == ([told.grants], [told.grants], [])
+    reader.join()
+
+
+def test_what_goes_wrong_when_an_end_is_acted_on_is_cut_all_the_same(world: World) -> None:
+    class Wrong(Heard):
+        def noticed(self, notice: Notice) -> None:
+            raise ZeroDivisionError(notice)
+
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        ours, theirs = pair()
+        end, _, stuck = await served(world, broker, theirs)
+        heard = Wrong()
+        link = await connect(ours, heard, lambda: None)
+        assert (await broker.revoke(OPERATOR, root.id)).state == "closed"
+        assert heard.severed == [frozenset({root.id})]
+        assert stuck == []
+        link.close()
+        end.close()
+
+    run(body())
