@@ -115,7 +115,8 @@ def whole(plane: Plane) -> AppDeps:
 
 def _runs(plane: Plane) -> RunRegistry:
     """Return runs that no edge comes for: each is offered."""
-    made = RunRegistry(plane.broker, OPERATOR, plane.broker.kinds, lambda: plane.world.now, secrets.token_bytes, new_id)
+    broker, clock = plane.broker, lambda: plane.world.now
+    made = RunRegistry(broker, broker.runs, OPERATOR, broker.kinds, clock, secrets.token_bytes, new_id)
     made.taking(made.edge("/run/1.sock"))
     return made
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from remit.broker import broker as broker_module
-from remit.core.grant import Posture
 from remit.core.principal import Holder, Human
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
@@ -125,22 +124,6 @@ def test_a_broker_is_busy_until_what_it_opened_is_gone(world: World) -> None:
             world.later(60)
             await broker.sweep()
         assert [*busy, broker.busy] == [False, True, True, False]
-
-    run(body())
-
-
-def test_grants_that_earlier_runs_held_by_a_channel_end_and_with_a_root_its_task(world: World) -> None:
-    async def body() -> None:
-        broker = await world.ready()
-        channel, wanted = Posture(custody="channel"), GrantRequest(details(SEARCH), NARROW.bounds, purpose="run")
-        whole = (await broker.open(OPERATOR, replace(wanted, bounds=replace(NARROW.bounds, ttl=TTL)), channel)).grant
-        root = await world.opened(broker)
-        part = (await broker.delegate(OPERATOR, root.id, NARROW, posture=channel)).grant
-        kept = (await broker.delegate(OPERATOR, root.id, NARROW)).grant
-        await broker.end_channels()
-        await broker.end_channels()  # what ended has ended
-        assert broker._tasks.task_of(whole.id).head.closed
-        assert [broker._tasks.live(i).ended for i in (root.id, part.id, kept.id)] == [False, True, False]
 
     run(body())
 

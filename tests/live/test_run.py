@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -150,14 +151,84 @@ def test_killing_the_launcher_ends_the_sandbox_and_the_task(runs: House) -> None
     runs.until(lambda: not runs.services.open)
 
 
-def test_a_broker_that_goes_away_is_told_and_the_command_goes_on(runs: House) -> None:
+def said(process: subprocess.Popen[bytes]) -> str:
+    """Return the next line that a launcher says."""
+    assert process.stderr is not None
+    return process.stderr.readline().decode()
+
+
+HEAR = "import sys; print('ready', flush=True); sys.stdin.readline(); " + ASK_GATEWAY
+
+
+@pytest.mark.parametrize("going", ["restart", "next_edge"])
+def test_a_run_goes_on_when_the_process_that_serves_it_is_replaced(runs: House, going: str) -> None:
+    with runs.start_run([sys.executable, "-c", HEAR], stdin=subprocess.PIPE) as process:
+        assert line(process) == "ready"
+        for _ in range(2):
+            runs.call(runs.restart() if going == "restart" else runs.next_edge())
+            assert "the broker went away; for 30 seconds" in said(process)
+            assert "this run goes on" in said(process)
+        (task,) = list(runs.broker._tasks)
+        out, err = process.communicate(b"\n", PATIENCE)
+    assert (process.returncode, out.decode().strip(), err) == (0, f"gateway {task.head.root}", b"")
+    assert closed(runs)
+
+
+def test_a_run_inside_a_run_goes_on_too(runs: House) -> None:
+    with runs.start_run(inside([sys.executable, "-c", HEAR], CHILD), stdin=subprocess.PIPE, binds=SELF) as process:
+        assert line(process) == "ready"
+        runs.call(runs.restart())
+        assert sorted(said(process).split(";")[0] for _ in range(4)) == [
+            *["remit: the broker is back"] * 2,
+            *["remit: the broker went away"] * 2,
+        ]
+        (task,) = list(runs.broker._tasks)
+        (child,) = (grant.id for grant in task.grants.values() if grant.parent == task.head.root)
+        out, _ = process.communicate(b"\n", PATIENCE)
+    assert out.decode().strip() == f"gateway {child}"
+
+
+def test_a_run_that_ended_meanwhile_is_told_and_the_command_goes_on(runs: House) -> None:
     with runs.start_run(["sh", "-c", "echo ready; read x; exit 5"], stdin=subprocess.PIPE) as process:
         assert line(process) == "ready"
-        runs.call(runs.server.close())
-        assert process.stderr is not None
-        assert b"no authority any more" in process.stderr.readline()
+        (task,) = list(runs.broker._tasks)
+        runs.call(runs.kill_edge())
+        runs.world.later(30)
+        runs.call(runs.runs.sweep())
+        runs.until(lambda: not runs.runs.busy)
+        runs.call(runs.start_edge())
+        assert "for 30 seconds" in said(process)
+        assert "no authority any more" in said(process)
         process.communicate(b"\n", PATIENCE)
         assert process.returncode == 5
+    assert runs.broker._tasks.task(task.id).head.closed
+
+
+def test_a_command_that_ends_while_nobody_serves_it_ends_its_launcher(runs: House) -> None:
+    with runs.start_run(["sh", "-c", "echo ready; read x; exit 5"], stdin=subprocess.PIPE) as process:
+        assert line(process) == "ready"
+        runs.call(runs.kill_edge())
+        assert "for 30 seconds" in said(process)
+        process.communicate(b"\n", PATIENCE)
+        assert process.returncode == 5
+
+
+def test_what_a_run_listens_on_refuses_once_its_authority_is_over(runs: House) -> None:
+    code = (
+        "import sys, socket; print('ready', flush=True); sys.stdin.readline();"
+        " print(socket.socket().connect_ex(('127.0.0.1', 8471)))"
+    )
+    with runs.start_run([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
+        assert line(process) == "ready"
+        runs.call(runs.kill_edge())
+        runs.world.later(30)
+        runs.call(runs.runs.sweep())
+        runs.until(lambda: not runs.runs.busy)
+        runs.call(runs.start_edge())
+        said(process)
+        assert "no authority any more" in said(process)
+        out, _ = process.communicate(b"\n", PATIENCE)
+    assert int(out) == errno.ECONNREFUSED
 
 
 def test_no_broker_is_a_clear_error(runs: House) -> None:

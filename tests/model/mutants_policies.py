@@ -214,8 +214,8 @@ MUTANTS = [
     Mutant(
         "what is undecided after a start is served",
         "broker/tasks.py",
-        "        if live.task in self.undecided:",
-        "        if live.task == self.undecided:",
+        "        if live.task in self.unserved.undecided or",
+        "        if live.task == self.unserved.undecided or",
         ROUNDS,
     ),
     Mutant(

@@ -83,6 +83,17 @@ class Launcher:
         ready = self.ask({"bound": names}, [sock.fileno() for sock in self.bound])
         return granted, ready
 
+    def again(self, ready: Message, place: Path) -> Message:
+        """Hand over anew what was handed over, at a socket; return the answer."""
+        self.sock.close()
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(20)
+        self.sock.connect(str(place))
+        redeemed = self.ask({"ticket": ready["ticket"]})
+        if "error" in redeemed:
+            return redeemed
+        return self.ask({"bound": self.names}, [sock.fileno() for sock in self.bound])
+
     def end(self) -> None:
         for sock in (self.sock, *self.bound):
             sock.close()

@@ -36,11 +36,11 @@ from remit.core.secret import Secret
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget
 from remit.jose.proof import Nonces
 from remit.ports import Closing, Start
-from remit.ports.runs import RunListener, RunPort
+from remit.ports.runs import RunListener
 from remit.ports.tokens import TokenPort
 from remit.process import kernel
 from remit.run.host import HandoverServer, Run
-from remit.run.registry import RunRegistry
+from remit.run.registry import EdgeRuns, RunRegistry
 from remit.web import listen
 from remit.web.authentication import SocketAuth
 from remit.web.listen import Listener
@@ -123,29 +123,61 @@ class House:
         self.broker: Broker
         self.services: EchoServices
         self.runs: RunRegistry
-        self.edge: RunPort
+        self.edge: EdgeRuns
+        self.deps: AppDeps
         self.server: HandoverServer
         self.app: ASGIApp
         self.listeners: list[Listener] = []
 
     async def start(self) -> None:
-        self.broker = self.world.broker()
-        await self.broker.start()
+        await self.begin()
         await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
         await self.broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789ab"))
+        await self.serve()
+
+    async def restart(self) -> None:
+        """Stop as at SIGTERM, and start anew on the same state."""
+        await self.stop()
+        await self.begin()
+        await self.serve()
+
+    async def begin(self) -> None:
+        """Start a broker on the state, which takes over the runs of the one before, and serves nobody yet."""
+        self.broker = self.world.broker()
+        await self.broker.start()
+        self.runs = RunRegistry(
+            self.broker, self.broker.runs, OPERATOR, KINDS, lambda: self.world.now, secrets.token_bytes, new_id
+        )
+        await self.runs.load()
+
+    async def serve(self) -> None:
         clock = lambda: self.world.now  # noqa: E731 - as the world has it
-        self.runs = RunRegistry(self.broker, OPERATOR, KINDS, clock, secrets.token_bytes, new_id)
-        self.edge = edge_of(self.runs.edge(str(self.handover)))
         there, nobody = edge_of(self.broker), cast("TokenPort", None)  # who shows tokens on sockets of files
         nonces, pending = Nonces(b"k" * 32), PendingMemory(clock)
         verifier = Verifier(there, nobody, Keys(()), "http://remit.test", clock, nonces, pending)
-        deps = AppDeps(there, KINDS, verifier, no_checkpoint)
-        self.app = application(deps, self.runs.begin_run)
-        self.services = EchoServices(application(deps, self.edge.begin_run))
-        self.server = HandoverServer(self.edge, self.services.serve, self.services.quota.of)
+        self.deps = AppDeps(there, KINDS, verifier, no_checkpoint)
+        self.app = application(self.deps, self.runs.begin_run)
         await self.serve_operator(self.control, OPERATOR)
+        await self.start_edge()
+
+    async def start_edge(self) -> None:
+        """Start the one edge, in the place of one that has gone."""
+        self.edge = self.runs.edge(str(self.handover))
+        runs = edge_of(self.edge)
+        self.services = EchoServices(application(self.deps, runs.begin_run))
+        self.server = HandoverServer(runs, self.services.serve, self.services.quota.of)
+        self.handover.unlink(missing_ok=True)
         self.server.listen(listening(self.handover, socket.SOCK_SEQPACKET), os.geteuid())
-        await self.edge.take_runs([])
+        await runs.take_runs([])
+
+    async def kill_edge(self) -> None:
+        """Have the edge go away, and the authority notice."""
+        await self.server.close()
+        self.runs.edge_gone(self.edge)
+
+    async def next_edge(self) -> None:
+        await self.kill_edge()
+        await self.start_edge()
 
     async def serve_operator(self, path: Path, operator: Operator) -> None:
         """Serve the control plane for an owner of the state."""
@@ -157,6 +189,8 @@ class House:
         await self.server.close()
         for each in self.listeners:
             each.close()
+        self.listeners.clear()
+        self.control.unlink()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the broker's thread."""

@@ -9,10 +9,9 @@ from contextlib import suppress
 import pytest
 
 from remit.core.principal import Holder
-from remit.core.task import Grant
 from remit.run import handover
 from tests.run.launchers import SANDBOX, Launcher, code, grant_of, is_closed, launcher
-from tests.run.rig import READ, TABLE, House, opening
+from tests.run.rig import READ, House, opening
 
 
 def test_a_task_is_opened_for_a_run_and_its_listeners_are_served(runs: House) -> None:
@@ -155,37 +154,3 @@ def test_a_lease_that_cannot_be_ended_is_said_to_be_outstanding(runs: House) -> 
         outstanding = report["outstanding"]
         assert isinstance(outstanding, list)
         assert (report["state"], outstanding[0]["kind"]) == ("unknown", "postgres")
-
-
-def test_a_broker_that_starts_again_ends_what_its_runs_left(runs: House) -> None:
-    with launcher(runs) as one:
-        granted, _ = one.launch(opening())
-        runs.call(runs.broker.end_channels())
-        assert is_closed(runs, granted)
-
-
-def test_what_was_not_made_for_a_run_outlives_a_restart(runs: House) -> None:
-    async def left() -> Grant:
-        return await runs.world.opened(runs.broker)
-
-    grant = runs.call(left())
-    runs.call(runs.broker.end_channels())
-    assert not runs.broker._tasks.check(grant.id).grant.revoked
-
-
-def test_a_delegated_run_is_ended_after_a_restart_and_its_task_stays(runs: House) -> None:
-    grant = runs.call(runs.world.opened(runs.broker))
-    with launcher(runs) as one:
-        child, _ = one.launch({"delegate": {"parent": grant.id, "authorization_details": [{**READ, "uses": 1}]}})
-        runs.call(runs.broker.end_channels())
-        assert grant_of(runs, child).revoked
-        assert not runs.broker._tasks.check(grant.id).grant.revoked
-
-
-def test_closing_the_server_ends_every_run(runs: House) -> None:
-    with launcher(runs) as one:
-        granted, _ = one.launch(opening(READ, TABLE))
-        assert runs.server.busy
-        runs.call(runs.server.close())
-        assert is_closed(runs, granted)
-        assert not runs.server.busy

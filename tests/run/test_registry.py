@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Coroutine
@@ -27,7 +28,7 @@ from remit.ports.runs import (
     RunPort,
 )
 from remit.run import registry, room
-from remit.run.registry import RunRegistry
+from remit.run.registry import EdgeRuns, RunRegistry
 from tests.broker.world import OPERATOR, World, details, run
 from tests.run.rig import KINDS, READ
 from tests.support.link import edge_of
@@ -51,7 +52,8 @@ class Scene:
     world: World
     broker: Broker
     runs: RunRegistry
-    edge: RunPort
+    own: EdgeRuns
+    edge: RunPort  # the same, as it is behind a link
 
     async def served(self, launch: LaunchRequest = OPEN) -> RedeemedRun:
         """Return a run that the edge serves."""
@@ -70,6 +72,11 @@ class Scene:
                 await each.ending
 
 
+def bound(run_: RedeemedRun) -> dict[str, int | str]:
+    """Return where the listeners of a run are."""
+    return {each.name: 7 if each.path is None else each.path for each in run_.listeners}
+
+
 def scene(what: Callable[[Scene], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     """Return a test that plays a scene."""
 
@@ -78,15 +85,16 @@ def scene(what: Callable[[Scene], Coroutine[Any, Any, None]]) -> Callable[[], No
         broker, drawn = await world.ready(), itertools.count()
         runs = RunRegistry(
             broker,
+            broker.runs,
             OPERATOR,
             KINDS,
             lambda: world.now,
             lambda size: next(drawn).to_bytes(size, "big"),
             lambda prefix: f"{prefix}_{next(ids)}",
         )
-        edge = edge_of(runs.edge("/run/1.sock"))
-        await edge.take_runs([])
-        await what(Scene(world, broker, runs, edge))
+        own = runs.edge("/run/1.sock")
+        await own.take_runs([])
+        await what(Scene(world, broker, runs, own, edge_of(own)))
 
     return lambda: run(main())
 
@@ -134,15 +142,13 @@ async def _refusal(edge: RunPort, ticket: Secret) -> RemitError:
     return raised.value
 
 
-def test_a_ticket_that_was_tried_elsewhere_is_used_up() -> None:
+def test_an_edge_that_is_just_starting_is_waited_for() -> None:
     async def play(it: Scene) -> None:
-        offer = await it.runs.begin_run(OPERATOR, OPEN)
-        await _refusal(it.runs.edge("/run/2.sock"), offer.ticket)
-        await _refusal(it.edge, offer.ticket)
-        it.world.later(LIFE)
-        await it.runs.sweep()
-        await it.settled()
-        assert it.ended(offer.grant)
+        it.runs.edge_gone(it.own)
+        beginning = asyncio.create_task(it.runs.begin_run(OPERATOR, OPEN))
+        await asyncio.sleep(0)
+        await it.runs.edge("/run/1.sock").take_runs([])
+        assert (await beginning).handover == "/run/1.sock"
 
     scene(play)()
 
@@ -206,17 +212,23 @@ def test_an_edge_knows_the_runs_that_it_redeemed_and_no_others() -> None:
     scene(play)()
 
 
-def test_the_runs_of_an_edge_end_with_it_and_those_of_others_stay() -> None:
+def test_the_runs_of_an_edge_that_has_gone_end_in_time_and_those_of_others_stay() -> None:
     async def play(it: Scene) -> None:
         other = it.runs.edge("/run/2.sock")
         await other.take_runs([])
         served = await it.served()
         there = await it.runs.begin_run(OPERATOR, OPEN)
         assert there.handover == "/run/2.sock"
-        edge = it.runs._runs[served.run].edge
-        await it.runs.edge_gone(edge)
-        assert [it.ended(grant) for grant in (served.holder.grant, there.grant)] == [True, False]
+        await other.redeem_run(there.ticket)
+        it.runs.edge_gone(it.own)
+        it.world.later(LIFE - 1)
+        await it.runs.sweep()
+        assert not it.ended(served.holder.grant)
         assert (await it.runs.begin_run(OPERATOR, OPEN)).handover == "/run/2.sock"
+        it.world.later(1)
+        await it.runs.sweep()
+        await it.settled()
+        assert [it.ended(grant) for grant in (served.holder.grant, there.grant)] == [True, False]
 
     scene(play)()
 
@@ -235,9 +247,11 @@ def test_all_runs_of_a_task_are_at_one_edge_and_new_tasks_where_there_are_fewest
     scene(play)()
 
 
-def test_where_no_edge_takes_runs_nothing_is_made() -> None:
+def test_where_no_edge_takes_runs_nothing_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "PATIENCE", 0.0)
+
     async def play(it: Scene) -> None:
-        await it.runs.edge_gone(it.runs._edges[0])
+        it.runs.edge_gone(it.own)
         with pytest.raises(UnavailableError):
             await it.runs.begin_run(OPERATOR, OPEN)
         assert list(it.broker._tasks) == []
@@ -336,12 +350,12 @@ def test_runs_are_counted_until_they_end(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_variables_are_those_of_where_exactly_its_listeners_are() -> None:
     async def play(it: Scene) -> None:
         served = await it.served()
-        places: dict[str, int | str] = {listener.name: "/s" for listener in served.listeners}
-        places["gateway"] = 7
-        assert (await it.edge.run_ready(served.run, places))["REMIT_GATEWAY"] == "http://127.0.0.1:7"
+        places = bound(served)
         for wrong in ({**places, "more": 1}, {"gateway": 7}):
             with pytest.raises(InvalidRequestError):
                 await it.edge.run_ready(served.run, wrong)
+        environment = (await it.edge.run_ready(served.run, places)).environment
+        assert environment["REMIT_GATEWAY"] == "http://127.0.0.1:7"
 
     scene(play)()
 

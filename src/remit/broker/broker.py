@@ -27,6 +27,7 @@ from remit.broker.policy import PolicyEnforcement
 from remit.broker.refresh_tokens import RefreshTokenVerbs
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
+from remit.broker.run_records import RunRecords
 from remit.broker.sessions import LoginRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
 from remit.core import policy as core_policy
@@ -81,6 +82,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
+        self.runs = RunRecords(tasks, sealer)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
 
     async def start(self) -> None:
@@ -103,7 +105,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         await self._revoker.end_noted()
         with suppress(RemitError):  # a place that is out stops nothing; what it shows later counts then
             await self.checkpoints.look()
-        self._tasks.undecided.update(task.id for task in self._tasks)
+        self._tasks.unserved.undecided.update(task.id for task in self._tasks)
         await self._revocations.resume()
 
     async def settle(self) -> None:
@@ -203,16 +205,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         root = self._tasks.task(task_id).head.root
         task = self._tasks.allowed(principal, task_id, root)
         return await self.checkpoints.reported(await self._revoker.end(task, root, "task.close"))
-
-    async def end_channels(self) -> None:
-        for task in self._tasks:
-            grants = task.grants.values()
-            held = [grant.id for grant in grants if grant.posture.custody == "channel" and not grant.revoked]
-            if task.head.root in held:
-                await self._revoker.end(task, task.head.root, "task.close")
-            elif not task.head.closed:
-                for grant_id in held:
-                    await self._revoker.end(self._tasks.task(task.id), grant_id, "grant.revoke")
 
     @property
     def ends(self) -> int:

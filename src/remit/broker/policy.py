@@ -146,7 +146,7 @@ class PolicyEnforcement:
             with suppress(ConflictError, NotFoundError):
                 ended = await self._decided(task_id, cause, about)
                 await self._tasks.record_ends(task_id)
-                self._tasks.undecided.discard(task_id)
+                self._tasks.unserved.undecided.discard(task_id)
                 return ended
         raise UnavailableError("what is no longer allowed could not be ended yet", help="try again")
 

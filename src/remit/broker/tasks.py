@@ -19,6 +19,7 @@ from remit.broker import ends
 from remit.broker.begun import InTime, in_time
 from remit.broker.clock import Deadlines, Elapsed, SteadyClock
 from remit.broker.notices import Notices
+from remit.broker.unserved import Unserved
 from remit.core import audit, budget
 from remit.core.audit import LOUD, Event, Flood
 from remit.core.principal import GrantView, Holder, Principal, Right, ancestor, check_acting, root_in
@@ -38,7 +39,6 @@ from remit.errors import (
 from remit.jose.status import PLACES
 from remit.ports import Clock, NotedEnd, Spend, Store, Write
 
-UNDECIDED = "this broker has started anew, and is yet to decide whether this grant is still allowed"
 LOOKS = 100  # whether a task has been read again, one commit apart
 TRIES = 5  # when commits that ours is built on fail
 PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
@@ -82,7 +82,7 @@ class TaskCache:
         self.notices = Notices()
         self._away: dict[str, list[asyncio.Event]] = {}  # tasks that are being read again after a commit failed
         self._places: dict[int, str] = {}  # in the token status list -> grant id
-        self.undecided: set[str] = set()  # tasks that were loaded, and are yet to be decided on by what holds now
+        self.unserved = Unserved()
 
     async def floor(self) -> None:
         """Take the last audit entry's time as the earliest that now can be: a clock set back revives nothing."""
@@ -134,8 +134,8 @@ class TaskCache:
             raise RevokedError
         if grant_id not in self._live:
             raise NotFoundError
-        if live.task in self.undecided:
-            raise UnavailableError(UNDECIDED, help="try again in a moment")
+        if live.task in self.unserved.undecided or not self.unserved.waiting.isdisjoint(live.lineage):
+            raise self.unserved.error(live.task)
         return live
 
     def view(self, grant_id: str, caller: Principal | None = None) -> GrantView:
@@ -172,8 +172,8 @@ class TaskCache:
             who, by = (caller.grant, {}) if isinstance(caller, Holder) else (grant_id, {"subject": caller.name})
             await self.denied(name, who, error, cause=f"under {grant_id}", **by, **more)
             raise
-        if task.head.id in self.undecided:
-            raise UnavailableError(UNDECIDED, help="try again in a moment")
+        if task.id in self.unserved.undecided or not self.unserved.waiting.isdisjoint(self.live(grant_id).lineage):
+            raise self.unserved.error(task.id)
         return task
 
     def place(self, grant_id: str) -> int:

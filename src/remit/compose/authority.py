@@ -67,6 +67,7 @@ class AuthorityRole:
         )
         self.runs = RunRegistry(
             app.broker,
+            app.broker.runs,
             app.operator,
             app.broker.kinds,
             app.clock,
@@ -105,7 +106,7 @@ async def authority(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Au
         role = AuthorityRole(app)
         stack.callback((await role.control(tcp=tcp)).close)
         stack.callback(settings.places.control.unlink, missing_ok=True)
-        await app.broker.end_channels()
+        await role.runs.load()
         stack.enter_context(ticking(role.rounds, [(SWEEP, app.broker.sweep)]))
         yield role
 

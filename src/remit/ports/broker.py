@@ -202,9 +202,6 @@ class BrokerPort(Protocol):
     async def close(self, principal: Principal, task_id: str) -> Report:
         """End a task: its root and everything below it."""
 
-    async def end_channels(self) -> None:
-        """End the grants that earlier runs held by a channel: the channels ended with the broker that served them."""
-
     def notices(self) -> AsyncIterator[Notice]:
         """Stream what ends and changes from now on. Asking for the next notice says that this one was acted on."""
 

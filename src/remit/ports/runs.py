@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Literal, Protocol
+
+from msgspec import Struct
 
 from remit.core.principal import Holder, Operator
 from remit.core.request import GrantRequest
@@ -89,6 +91,34 @@ class RunOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadyRun:
+    """What the launcher of a run that is served is told: its variables, and the ticket of its next hand-over.
+
+    That one counts once the edge that serves the run has gone, and until the run has ended.
+    """
+
+    environment: Mapping[str, str]
+    ticket: Secret
+
+
+class KeptRun(Struct, frozen=True):
+    """A run as it is kept while nobody serves it: what its environment has fixed, and its ticket."""
+
+    id: str
+    rev: int  # counts its hand-overs
+    task: str
+    grant: str
+    made: Literal["task", "grant"] | None  # for it, to be ended with it
+    within: str | None
+    around: tuple[str, ...]  # how the runs around it are isolated, and it itself
+    handover: str
+    listeners: tuple[RunListener, ...]
+    placeholders: Mapping[str, str]
+    places: Places
+    ticket: bytes  # SHA-256
+
+
+@dataclass(frozen=True, slots=True)
 class RedeemedRun:
     """A run as its edge serves it: whom it stands for, its listeners, and a placeholder for each key, by resource."""
 
@@ -117,8 +147,8 @@ class RunPort(Protocol):
     async def redeem_run(self, ticket: Secret) -> RedeemedRun:
         """Begin to serve a run, as the edge that the ticket is for. GrantTokenError, whatever is wrong with it."""
 
-    async def run_ready(self, run_id: str, places: Places) -> Mapping[str, str]:
-        """Say where the listeners of a run are bound; return the variables of its environment."""
+    async def run_ready(self, run_id: str, places: Places) -> ReadyRun:
+        """Say that a run is served, and where it listens: at a later hand-over as at the first."""
 
     async def end_run(self, run_id: str) -> Report:
         """End a run that this edge redeemed, the runs inside it, and what was made for it."""

@@ -32,7 +32,7 @@ Heard = tuple[Message, list[int]]  # a message, and the descriptors that came wi
 WAITING = 64  # accepted connections that the loop has not yet seen
 PAUSE = 0.05  # seconds: somebody else took the connection, or there is no descriptor left
 PATIENCE = 30.0  # seconds for each message of a launcher until its run is ready
-PRESS = 0.1  # seconds between two attempts to get the thread out of accept()
+PRESS = 0.1  # seconds before, and between, attempts to get the thread out of accept()
 
 _LATER = frozenset({errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _SHUT = select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLERR
@@ -114,7 +114,7 @@ class Acceptor:
             return
         self._ended.set()
         self._rouse()
-        self._press()
+        self._loop.call_later(PRESS, self._press)  # who has shut a listener down cannot hand it over anew
 
     def leave(self) -> None:
         """Close the launcher's connection, too."""

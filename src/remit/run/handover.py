@@ -5,12 +5,12 @@ The conversation, launcher first, which has asked for its run by ``POST /v1/runs
     {"ticket": "…"}
         {"redeemed": "run_…"}
     {"bound": [name, ...]} with one listening descriptor a name, in the order of the offer
-        {"ready": true, "environment": {...}}
+        {"ready": true, "environment": {...}, "ticket": "…"}
     {"end": true}
         {"state", "revoked", "outstanding", "residue"}
 
 Any answer may be ``{"error": {"code", "detail", "help", "offending"}}`` instead. End of file from the launcher's side
-means the same as ``end``.
+means the same as ``end``. End of file from the other side means that the launcher may hand over anew, with that ticket.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 The operator's hand-over socket is for processes of our own uid. Each run has one of its own, for the runs inside it. A
 connection that shows no ticket leaves nothing behind; one that did lasts as long as its run: end of file ends that.
+When this process ends, however it ends, its runs do not: their launchers hand them over anew.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class HandoverServer:
         self._conversations: set[asyncio.Task[None]] = set()
         self._room = RunRoom()
         self._acceptors: set[Acceptor] = set()
+        self._leaving = False
         self._ports: set[socket.socket] = set()
 
     @property
@@ -110,7 +112,8 @@ class HandoverServer:
             sock.close()
 
     async def close(self) -> None:
-        """End every run that is being served, and wait for its end."""
+        """Leave every run that is being served to whoever serves it next: its launcher hands it over anew."""
+        self._leaving = True
         for sock in tuple(self._ports):
             self._close_port(sock)
         waiting = tuple(self._conversations)
@@ -196,7 +199,8 @@ class HandoverServer:
                 # only the end is due: whatever comes ends the run, unread, since the run may keep the thread busy
                 await readable(talk.peer)
         finally:
-            report = await asyncio.shield(self._runs.end_run(run.run))
+            if not self._leaving:
+                report = await asyncio.shield(self._runs.end_run(run.run))
         await send_async(talk.peer, report.wire(lambda at: f"{at:%Y-%m-%dT%H:%M:%SZ}"))
 
     async def _hand_over(self, talk: _Talk, redeemed: RedeemedRun, stack: AsyncExitStack) -> None:
@@ -213,8 +217,9 @@ class HandoverServer:
         run = Run(redeemed, places)
         for listener in redeemed.listeners:
             stack.callback(await self._start(talk, run, listener, sockets.pop(0)))
-        variables = await self._runs.run_ready(redeemed.run, places)
-        await send_async(talk.peer, {"ready": True, "environment": dict(variables)})
+        ready = await self._runs.run_ready(redeemed.run, places)
+        told = {"ready": True, "environment": dict(ready.environment), "ticket": ready.ticket.reveal()}
+        await send_async(talk.peer, told)
 
     async def _start(self, talk: _Talk, run: Run, listener: RunListener, sock: socket.socket) -> Close:
         if listener.kind == "launch":

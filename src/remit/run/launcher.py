@@ -1,7 +1,8 @@
 """The launcher: it asks for a run, starts the sandbox, carries the hand-over between it and the broker, and waits.
 
 It makes itself unreadable before anything else. Its connection to the hand-over socket stays open as long as the run:
-when the launcher ends, however it ends, so does the channel. The sandbox dies with it.
+when the launcher ends, however it ends, so does the channel. The sandbox dies with it. It keeps the run's sockets, and
+hands them over anew when the broker has gone and another one comes.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from shlex import quote
 from types import FrameType
 
 from remit.core.legible import escaped
-from remit.errors import InvalidRequestError, UnavailableError
-from remit.run import handover, offer, sandbox
+from remit.errors import InvalidRequestError, RemitError, UnavailableError
+from remit.run import again, handover, offer, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
 from remit.run.spec import LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
@@ -59,9 +60,9 @@ def main(spec: LaunchSpec) -> int:
     spec = replace(spec, masked=exposed_credentials(spec))
     for line in () if spec.quiet else (*render_exposure(spec), *gaps(spec, os.uname().machine)):
         _say(line)
-    with _connect(spec.socket, socket.SOCK_STREAM) as asking, started(spec) as inner, _folder(spec) as folder:
+    with again.connect(spec.socket, socket.SOCK_STREAM) as asking, started(spec) as inner, _folder(spec) as folder:
         given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder})
-        with _connect(Path(str(given["handover"])), socket.SOCK_SEQPACKET) as broker:
+        with again.connect(Path(str(given["handover"])), socket.SOCK_SEQPACKET) as broker:
             return _Run(spec, broker, inner).follow(given)
 
 
@@ -72,16 +73,6 @@ def harden() -> None:
     keyctl = _KEYCTL.get(os.uname().machine)
     if keyctl is not None:
         libc.syscall(keyctl, _JOIN_SESSION_KEYRING, None, 0, 0, 0)  # refused inside a run, where there is none
-
-
-def _connect(path: Path, kind: socket.SocketKind) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, kind)
-    try:
-        sock.connect(str(path))
-    except OSError as error:
-        sock.close()
-        raise UnavailableError("no broker listens for runs", help="start one with `remit up`") from error
-    return sock
 
 
 @contextlib.contextmanager
@@ -119,15 +110,18 @@ class _Run:
 
     def __init__(self, spec: LaunchSpec, broker: socket.socket, inner: Inner) -> None:
         self.spec, self.broker, self.inner = spec, broker, inner
+        self.handover: tuple[Path, str, list[str]]  # where the run is handed over anew, with which ticket, and what
+        self.sockets: list[int] = []  # that were handed over
+        self.resumption: again.Resumption | None = None
+        self.selector = selectors.DefaultSelector()
         self.terminal: Terminal | None = None
         self.due: tuple[tuple[datetime, str], ...] = ()  # what to say, and when
 
     def follow(self, given: Message) -> int:
         environment = base_environment(self.spec)
-        self._ask({"ticket": given["ticket"]})
+        again.ask(self.broker, {"ticket": given["ticket"]})
         self.due = announced(datetime.fromisoformat(str(given["expires_at"])), datetime.now(UTC), quiet=self.spec.quiet)
-        ready = self._hand_over(given["listeners"])
-        variables = ready["environment"]
+        variables = self._hand_over(given)["environment"]
         assert isinstance(variables, dict)  # noqa: S101 - what our own broker answers
         with contextlib.ExitStack() as stack:
             if self.terminal is not None:
@@ -149,41 +143,30 @@ class _Run:
         self._finish()
         return code
 
-    def _ask(self, message: Mapping[str, object], descriptors: tuple[int, ...] = ()) -> Message:
-        try:
-            handover.send(self.broker, message, descriptors)
-            heard = handover.receive(self.broker)
-        except OSError as error:
-            raise UnavailableError("the broker went away") from error
-        if heard is None:
-            raise UnavailableError("the broker ended the hand-over")
-        handover.raise_problem(heard[0])
-        return heard[0]
-
-    def _hand_over(self, listeners: object) -> Message:
+    def _hand_over(self, given: Message) -> Message:
         places = []
         for place in (0, 1, 2):
             with contextlib.suppress(OSError):  # it is closed
                 os.fstat(place)
                 places.append(place)
         tty = [place for place in places if os.isatty(place)]
+        listeners = given["listeners"]
         ends = self.inner.order(listeners, [place for place in places if place not in tty], tty)
         names = [item["name"] for item in listeners] if isinstance(listeners, list) else []
         if len(ends) != len(names) + bool(tty):
             raise UnavailableError("the run could not bind its ports", help="another process may hold them")
         if tty:
             self.terminal = Terminal(tuple(tty), ends.pop())
-        try:
-            return self._ask({"bound": names}, tuple(ends))
-        finally:
-            for end in ends:
-                os.close(end)
+        self.sockets = ends
+        ready = again.ask(self.broker, {"bound": names}, ends)
+        self.handover = Path(str(given["handover"])), str(ready["ticket"]), names
+        return ready
 
     def _wait(self) -> int:
         """Copy what there is to copy, and say what is to be said, until the command has ended; return its exit code."""
         watched = os.pidfd_open(self.inner.process.pid)
         try:
-            with selectors.DefaultSelector() as selector, _woken_by_signals() as signalled:
+            with self.selector as selector, _woken_by_signals() as signalled:
                 selector.register(watched, selectors.EVENT_READ, None)
                 selector.register(signalled, selectors.EVENT_READ, lambda: bool(signalled.recv(64)))
                 selector.register(self.broker, selectors.EVENT_READ, self._lost)
@@ -191,28 +174,52 @@ class _Run:
                     selector.register(self.terminal.other_end, selectors.EVENT_READ, self.terminal.show)
                     if self.terminal.keys is not None:
                         selector.register(self.terminal.keys, selectors.EVENT_READ, self.terminal.type)
-                while not self._step(selector):
+                while not self._step():
                     pass
         finally:
             os.close(watched)
         code = self.inner.process.wait()
         return code if code >= 0 else 128 - code
 
-    def _step(self, selector: selectors.BaseSelector) -> bool:
+    def _step(self) -> bool:
         """Copy what is there to copy; True when the command has ended."""
-        ready = [key for key, _ in selector.select(patience(self.due, datetime.now(UTC)))]
+        ready = [key for key, _ in self.selector.select(patience(self.due, datetime.now(UTC)))]
         while self.due and self.due[0][0] <= datetime.now(UTC):
             _say(self.due[0][1], "\r\n")
             self.due = self.due[1:]
         for key in ready:
             if key.data is not None and not key.data():
-                selector.unregister(key.fileobj)
+                self.selector.unregister(key.fileobj)
         return any(key.data is None for key in ready)
 
     def _lost(self) -> bool:
-        self.due = ()
-        _say("remit: the broker went away; this run has no authority any more", "\r\n")
+        """Hand the run over anew when the process that served it has gone; a last word means that the run has ended."""
+        with contextlib.suppress(OSError, RemitError):
+            if handover.receive(self.broker) is not None:
+                self._ended()
+                return False
+        _say(f"remit: the broker went away; for {again.WAIT:.0f} seconds this run waits for the next one", "\r\n")
+        self.resumption = again.Resumption(*self.handover, self.sockets)
+        self.selector.register(self.resumption.over, selectors.EVENT_READ, self._resumed)
         return False
+
+    def _resumed(self) -> bool:
+        served = self.resumption.served if self.resumption is not None else None
+        if served is None:
+            self._ended()
+            return False
+        self.broker.close()
+        self.broker, ready = served
+        self.handover = self.handover[0], str(ready["ticket"]), self.handover[2]
+        self.selector.register(self.broker, selectors.EVENT_READ, self._lost)
+        _say("remit: the broker is back; this run goes on", "\r\n")
+        return False
+
+    def _ended(self) -> None:
+        """Say that nothing serves this run any more, and have what it listens on refuse."""
+        self.due = ()
+        again.close(self.sockets)
+        _say("remit: the broker went away; this run has no authority any more", "\r\n")
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGWINCH:

@@ -1,7 +1,8 @@
 """The authority's part of runs: it makes what a run is given, gives the ticket for its hand-over, and ends both.
 
 It has no sockets. A run is served by one edge, which redeems the ticket, and by none other; all runs of a task are at
-the same edge, so that what a task may have open is counted in one place. A run that nobody redeems in time ends.
+the same edge, so that what a task may have open is counted in one place. A run that nobody serves permits nothing and
+ends in time: one that is offered, and one whose edge or authority has gone, until its launcher hands it over anew.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Literal
 
 from remit import jose
+from remit.broker.run_records import RunRecords
 from remit.core.grant import ISOLATION
 from remit.core.principal import GrantView, Holder, Human, Operator
 from remit.core.secret import WHOLE, Secret
@@ -37,9 +40,11 @@ from remit.ports.runs import (
     TICKET_LIFE,
     DelegatedToRun,
     HeldByRun,
+    KeptRun,
     LaunchRequest,
     OpenedForRun,
     Places,
+    ReadyRun,
     RedeemedRun,
     RunOffer,
     RunPort,
@@ -49,6 +54,7 @@ from remit.run.environment import RunProvisioning
 from remit.run.room import RunRoom
 
 TICKET_BYTES = 32
+PATIENCE = 5.0  # seconds for an edge to take runs
 AGAIN = 0.5  # seconds until what a run was given is ended, where its task cannot be read
 NESTED = 8  # runs, one inside the other
 MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
@@ -66,9 +72,12 @@ class _KnownRun:
     given: RunProvisioning
     within: _KnownRun | None
     around: tuple[str, ...]  # how the runs around it are isolated, and it itself
-    edge: EdgeRuns
-    until: datetime  # when it ends unless its ticket was redeemed
-    served: bool = False
+    handover: str  # the socket of its edge, to which the launcher of the outermost run around it comes
+    until: datetime  # when it ends unless it is served
+    ticket: bytes = b""  # SHA-256; it counts while nobody serves the run
+    edge: EdgeRuns | None = None  # that serves it
+    places: Places | None = None  # where it listens; None: it was never served
+    rev: int = 0
     ending: asyncio.Task[Report] | None = None
 
     @property
@@ -78,7 +87,7 @@ class _KnownRun:
 
     @property
     def live(self) -> bool:
-        return self.served and self.ending is None
+        return self.edge is not None and self.ending is None
 
 
 class RunRegistry:
@@ -87,6 +96,7 @@ class RunRegistry:
     def __init__(
         self,
         broker: BrokerPort,
+        records: RunRecords,
         operator: Operator,
         kinds: Mapping[str, Kind],
         clock: Clock,
@@ -94,11 +104,13 @@ class RunRegistry:
         new_id: NewId,
         humans: Humans | None = None,
     ) -> None:
-        self._broker, self._operator, self._kinds, self._humans = broker, operator, kinds, humans
+        self._broker, self._records, self._operator = broker, records, operator
+        self._kinds, self._humans = kinds, humans
         self._clock, self._random, self._new_id = clock, random, new_id
-        self._edges: list[EdgeRuns] = []  # those that take runs
+        self._edges: dict[str, EdgeRuns] = {}  # those that take runs, by their hand-over sockets
+        self._taking = asyncio.Event()  # whether there are some
+        self._sockets: Sequence[str] = ()  # of kinds, that edges serve
         self._runs: dict[str, _KnownRun] = {}
-        self._tickets: dict[bytes, _KnownRun] = {}  # by SHA-256
         self._room = RunRoom()
         self._closing = False
 
@@ -110,15 +122,43 @@ class RunRegistry:
         """Return the runs as a new edge knows them; the operator's launchers come to its socket ``handover``."""
         return EdgeRuns(self, handover)
 
+    async def load(self) -> None:
+        """Have the runs of the broker before wait for their launchers; end what else was held by a channel."""
+        for kept in sorted(await self._records.load(), key=lambda each: len(each.around)):  # the outer ones first
+            outer = self._runs.get(kept.within or "")
+            inside = None if outer is None else outer.holder.task
+            if (outer is None) is (kept.within is None) and self._room.take(inside):
+                given, until = RunProvisioning(kept.listeners, kept.placeholders), self._clock() + TICKET_LIFE
+                run = _KnownRun(
+                    kept.id, Holder(kept.task, kept.grant), kept.made, given, outer, kept.around, kept.handover, until
+                )
+                run.ticket, run.places, run.rev = kept.ticket, kept.places, kept.rev
+                self._runs[run.id] = run
+                self._permit(run, served=False)
+        made = {run.holder.grant for run in self._runs.values() if run.made}
+        for holder, what in list(self._records.held()):
+            if holder.grant not in made:
+                await self._undo(holder, what)
+
     def taking(self, edge: EdgeRuns) -> None:
         """Have an edge serve runs."""
-        self._edges.append(edge)
+        self._edges[edge.handover], self._sockets = edge, edge.sockets
+        self._taking.set()
 
-    async def edge_gone(self, edge: RunPort) -> None:
-        """End the runs of an edge that has died."""
-        self._edges = [each for each in self._edges if each is not edge]
-        theirs = [run for run in self._runs.values() if run.edge is edge]
-        await asyncio.gather(*map(self.end, theirs), return_exceptions=True)
+    def edge_gone(self, edge: RunPort) -> None:
+        """Have the runs of an edge that has died wait for their launchers."""
+        for handover in [handover for handover, each in self._edges.items() if each is edge]:
+            del self._edges[handover]
+        if not self._edges:
+            self._taking.clear()
+        for run in [run for run in self._runs.values() if run.edge is edge]:
+            run.edge, run.until = None, self._clock() + TICKET_LIFE
+            self._permit(run, served=False)
+
+    def _permit(self, run: _KnownRun, *, served: bool) -> None:
+        """Permit nothing under what was made for a run while it is not served."""
+        if run.made is not None:
+            (self._records.served if served else self._records.wait)(run.holder.grant)
 
     def close(self) -> None:
         """Try no longer to end what cannot be read: whoever starts next does it."""
@@ -128,7 +168,7 @@ class RunRegistry:
         """End what nobody came for in time."""
         now = self._clock()
         for run in list(self._runs.values()):
-            if not run.served and run.until <= now:
+            if run.edge is None and run.until <= now:
                 self._ending(run)
 
     async def begin_run(self, caller: Operator | Holder, launch: LaunchRequest, within: str | None = None) -> RunOffer:
@@ -137,8 +177,7 @@ class RunRegistry:
             outer = self._runs.get(within or "")
             if outer is None or outer.holder != caller or not outer.live:
                 raise NotFoundError("there is no such run")
-        elif not self._edges:
-            raise UnavailableError("nothing serves runs now", help="try again")
+        place = await self._place() if outer is None else outer.handover
         posture = _posture(launch, await self._around(outer))
         task = None if outer is None else outer.holder.task
         if not self._room.take(task):
@@ -149,14 +188,25 @@ class RunRegistry:
             self._room.give(task)
             raise
         around = (*(() if outer is None else outer.around), posture.isolation)
-        edge, until = self._edge_of(view.task), self._clock() + TICKET_LIFE
-        run = _KnownRun(self._new_id("run"), view.holder, made, RunProvisioning((), {}), outer, around, edge, until)
+        until = self._clock() + TICKET_LIFE
+        place = next((run.handover for run in self._runs.values() if run.holder.task == view.task), place)
+        run = _KnownRun(self._new_id("run"), view.holder, made, RunProvisioning((), {}), outer, around, place, until)
         self._runs[run.id] = run
         try:
             return await self._offered(run, view, launch)
         except BaseException:
             self._ending(run)
             raise
+
+    async def _place(self) -> str:
+        """Return the hand-over socket of the edge with the fewest runs; one may just be starting."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._taking.wait()
+        except TimeoutError:
+            raise UnavailableError("nothing serves runs now", help="try again") from None
+        busy = Counter(run.handover for run in self._runs.values())
+        return min(self._edges, key=busy.__getitem__)
 
     async def _around(self, outer: _KnownRun | None) -> tuple[str, ...]:
         """Return how what is around a new run is isolated."""
@@ -190,45 +240,49 @@ class RunRegistry:
             raise GrantTokenError("this broker takes no ID tokens", help="configure `[[humans]]`, or open `--as-owner`")
         return await self._humans.id_token(token.reveal())
 
-    def _edge_of(self, task: str) -> EdgeRuns:
-        """Return the edge of a task: where its runs are, else the one with the fewest runs."""
-        same = (run.edge for run in self._runs.values() if run.holder.task == task)
-        busy = Counter(run.edge for run in self._runs.values())
-        return next(same, None) or min(self._edges, key=busy.__getitem__)
-
     async def _offered(self, run: _KnownRun, view: GrantView, launch: LaunchRequest) -> RunOffer:
         grant, resources, private = view.grant, await self._resources(), launch.isolation == "namespace"
         run.given = environment.provision(
-            grant, resources, self._kinds, self._random, launch.folder, private=private, sockets=run.edge.sockets
+            grant, resources, self._kinds, self._random, launch.folder, private=private, sockets=self._sockets
         )
         if run.ending is not None or (run.within is not None and not run.within.live):  # what is around it ended
             raise NotFoundError("there is no such run")
-        ticket = Secret(jose.encode(self._random(TICKET_BYTES)))
-        self._tickets[_digest(ticket)] = run
-        handover = run.edge.handover if run.within is None else run.within.given.launch
+        ticket = self._drawn()
+        run.ticket = _digest(ticket)
+        handover = run.handover if run.within is None else run.within.given.launch
         return RunOffer(run.id, view.task, grant.id, grant.expires_at, run.given.listeners, ticket, handover)
 
+    def _drawn(self) -> Secret:
+        return Secret(jose.encode(self._random(TICKET_BYTES)))
+
     def redeem(self, ticket: Secret, edge: EdgeRuns) -> RedeemedRun:
-        run = self._tickets.pop(_digest(ticket), None)
-        if run is None or run.edge is not edge or run.ending is not None or run.until <= self._clock():
+        shown = _digest(ticket)
+        run = next((each for each in self._runs.values() if each.ticket == shown), None)
+        if run is None or run.edge or run.ending or run.handover != edge.handover or run.until <= self._clock():
             raise GrantTokenError("the ticket is not one for this hand-over, or it was used, or its time is up")
-        run.served = True
+        run.edge = edge
+        self._permit(run, served=True)
         within = None if run.within is None else run.within.id
         return RedeemedRun(run.id, run.holder, run.given.listeners, run.given.placeholders, within)
 
     def served(self, run_id: str, edge: EdgeRuns) -> _KnownRun:
         """Return a run that an edge serves."""
         run = self._runs.get(run_id)
-        if run is None or run.edge is not edge or not run.served:
+        if run is None or run.edge is not edge:
             raise NotFoundError("there is no such run")
         return run
 
-    async def variables(self, run: _KnownRun, places: Places) -> Mapping[str, str]:
-        """Return the variables of a run whose listeners are at ``places``."""
-        if places.keys() != {listener.name for listener in run.given.listeners}:
+    async def ready(self, run: _KnownRun, places: Places) -> ReadyRun:
+        """Keep where a run listens, before its launcher is told that it is served; at a later hand-over it is there."""
+        names = {listener.name for listener in run.given.listeners}
+        if places.keys() != names or places != (run.places or places):
             raise InvalidRequestError("other listeners were bound than was asked for")
-        grant = (await self._broker.grant(run.holder.grant)).grant
-        return environment.variables(grant, await self._resources(), self._kinds, run.given.placeholders, places)
+        view, resources, ticket = await self._broker.grant(run.holder.grant), await self._resources(), self._drawn()
+        variables = environment.variables(view.grant, resources, self._kinds, run.given.placeholders, places)
+        run.places = places
+        await self._records.keep(_kept(run, _digest(ticket)), view.grant.expires_at)
+        run.ticket, run.rev = _digest(ticket), run.rev + 1
+        return ReadyRun(variables, ticket)
 
     async def _resources(self) -> Mapping[str, Resource]:
         return {resource.name: resource for resource in await self._broker.resources()}
@@ -246,27 +300,32 @@ class RunRegistry:
     async def _ended(self, run: _KnownRun) -> Report:
         for inner in [each for each in self._runs.values() if each.within is run]:
             self._ending(inner)
-        self._tickets = {digest: each for digest, each in self._tickets.items() if each is not run}
         try:
             return await self._undone(run)
         finally:
             del self._runs[run.id]
+            self._permit(run, served=True)
             self._room.give(run.inside)
 
     async def _undone(self, run: _KnownRun) -> Report:
         """End what was made for a run; while its task cannot be read, again and again."""
         while True:
             try:
-                match run.made:
-                    case "task":
-                        return await self._broker.close(self._operator, run.holder.task)
-                    case "grant":
-                        return await self._broker.revoke(self._operator, run.holder.grant)
+                if run.made is not None:
+                    return await self._undo(run.holder, run.made)
+                with suppress(RemitError):
+                    if run.rev:  # nothing else says that it has ended
+                        await self._records.keep(_kept(run, b""), self._clock(), "run.end")
                 return Report()
             except UnavailableError:
                 if self._closing:
                     raise
             await asyncio.sleep(AGAIN)
+
+    async def _undo(self, holder: Holder, made: Literal["task", "grant"]) -> Report:
+        if made == "task":
+            return await self._broker.close(self._operator, holder.task)
+        return await self._broker.revoke(self._operator, holder.grant)
 
 
 class EdgeRuns(RunPort):
@@ -288,8 +347,8 @@ class EdgeRuns(RunPort):
     async def redeem_run(self, ticket: Secret) -> RedeemedRun:
         return self._registry.redeem(ticket, self)
 
-    async def run_ready(self, run_id: str, places: Places) -> Mapping[str, str]:
-        return await self._registry.variables(self._registry.served(run_id, self), places)
+    async def run_ready(self, run_id: str, places: Places) -> ReadyRun:
+        return await self._registry.ready(self._registry.served(run_id, self), places)
 
     async def end_run(self, run_id: str) -> Report:
         return await self._registry.end(self._registry.served(run_id, self))
@@ -304,6 +363,23 @@ def _posture(launch: LaunchRequest, around: Iterable[str]) -> Posture:
     known = [each for each in around if each in ISOLATION]  # a grant that is held outside of runs promises nothing
     weakest = min(launch.isolation, *known, key=ISOLATION.index) if known else launch.isolation
     return Posture(isolation=weakest, custody="channel", at_rest="kek-file")
+
+
+def _kept(run: _KnownRun, ticket: bytes) -> KeptRun:
+    return KeptRun(
+        run.id,
+        run.rev + 1,
+        run.holder.task,
+        run.holder.grant,
+        run.made,
+        None if run.within is None else run.within.id,
+        run.around,
+        run.handover,
+        run.given.listeners,
+        run.given.placeholders,
+        run.places or {},
+        ticket,
+    )
 
 
 def _digest(ticket: Secret) -> bytes:

@@ -1,0 +1,66 @@
+"""Runs that outlast the broker that served them: a record of each, sealed, and the grants that wait for their run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from remit.broker.tasks import TaskCache
+from remit.core.principal import Holder
+from remit.errors import IntegrityError
+from remit.ports import PutRecord, Record, Sealer
+from remit.ports.runs import KeptRun
+
+KIND = "run"
+
+
+class RunRecords:
+    """What the registry of runs needs of the store, and of the grants that runs hold."""
+
+    def __init__(self, tasks: TaskCache, sealer: Sealer) -> None:
+        self._tasks, self._sealer = tasks, sealer
+
+    async def load(self) -> Sequence[KeptRun]:
+        """Return the runs whose grants are live."""
+        now, records = self._tasks.now(), await self._tasks.store.records(KIND)
+        found = [self._opened(record) for record in records if record.until > now]
+        return [run for run in found if (live := self._tasks.line(run.grant)) is not None and not live.ended]
+
+    def _opened(self, record: Record) -> KeptRun:
+        try:
+            sealed = msgspec.json.decode(record.body, type=bytes)
+            return msgspec.json.decode(self._sealer.open(sealed, _bound(record)), type=KeptRun)
+        except msgspec.MsgspecError as error:
+            raise IntegrityError("a run that was kept cannot be read") from error
+
+    async def keep(self, run: KeptRun, until: datetime, event: str = "run.serve") -> None:
+        """Record that a run is handed over, or that it has ended (``until`` is now)."""
+        record = Record(KIND, run.id, run.rev, b"", until)
+        sealed = self._sealer.seal(msgspec.json.encode(run), _bound(record))
+        body = msgspec.json.encode(sealed)
+        done = self._tasks.event(event, "done", run.grant, request=run.id)
+        await self._tasks.store.commit((PutRecord(Record(KIND, run.id, run.rev, body, until)),), (done,))
+
+    def held(self) -> Iterator[tuple[Holder, Literal["task", "grant"]]]:
+        """Yield who holds a live grant by a channel, and whether the task is the channel's as well."""
+        for task in (each for each in self._tasks if not each.head.closed):
+            grants = task.grants.values()
+            held = [grant.id for grant in grants if grant.posture.custody == "channel" and not grant.revoked]
+            if task.head.root in held:
+                yield Holder(task.id, task.head.root), "task"
+            else:
+                yield from ((Holder(task.id, grant_id), "grant") for grant_id in held)
+
+    def wait(self, grant_id: str) -> None:
+        """Permit nothing under a grant while its run is not served."""
+        self._tasks.unserved.waiting.add(grant_id)
+
+    def served(self, grant_id: str) -> None:
+        self._tasks.unserved.waiting.discard(grant_id)
+
+
+def _bound(record: Record) -> bytes:
+    return f"{KIND} {record.id} {record.rev}".encode()
