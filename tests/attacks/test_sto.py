@@ -158,9 +158,9 @@ def test_a_state_with_a_swapped_ciphertext_is_not_served(tmp_path: Path, swap: s
             await broker.put_resource(OPERATOR, named("mail"), Secret(value))
         await broker.stop()
 
-    asyncio.run(put("one"))
+    asyncio.run(put("one-0123456789ab"))
     shutil.copy(tmp_path / "state" / "remit.db", tmp_path / "old.db")
-    asyncio.run(put("two"))
+    asyncio.run(put("two-0123456789ab"))
     thief = sqlite3.connect(tmp_path / "state" / "remit.db", isolation_level=None)
     thief.execute("ATTACH ? AS old", (str(tmp_path / "old.db"),))
     assert thief.execute(f"UPDATE secrets {SWAPS[swap]} WHERE name = 'search'").rowcount == 1
@@ -194,7 +194,7 @@ def test_everything_made_is_private_whatever_the_umask(tmp_path: Path, umask: in
         ring = FileKeyring(state / "keys", sealer, "audit", "Ed25519")
         FileKeyring(state / "keys", sealer, "token", "ES256").rotate()
         broker = broker_on(store, sealer)
-        await work(broker, {"canary-0": "a", "canary-1": "b"})
+        await work(broker, {"canary-0": "sk_0_Kq9Zx81Lm3vQ", "canary-1": "sk_1_Kq9Zx81Lm3vQ"})
         look()
         store._writer.connection.execute("PRAGMA wal_checkpoint(RESTART)")
         note = checkpoint("log", 0, EMPTY_ROOT, ring.signer)

@@ -10,6 +10,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from html.entities import html5
 
 STEP = 8_192  # bytes that are looked at, or inflated, at a time
@@ -31,7 +32,7 @@ _NO_CR = bytes.maketrans(b"\r", b"\n")
 
 _BREAKS = b"\r\n"
 _SHORTEST_BASE64 = 22  # characters that hold 16 bytes
-_BASE64_CLASS = bytes(97 if c in _ALPHANUMERIC + b"+/-_" else 32 for c in range(256))
+_BASE64_CLASS = bytes(97 if c in _ALPHANUMERIC + b"+/-_" + _BREAKS else 32 for c in range(256))
 _BASE64_CLASS_RUN = b"a" * _SHORTEST_BASE64
 _BASE64_ALPHABET = bytes({45: 43, 95: 47}.get(c, c if c in _ALPHANUMERIC + b"+/" else 32) for c in range(256))
 _BASE64_RUN = re.compile(rb" ([^ ]{%d,})" % _SHORTEST_BASE64)
@@ -47,7 +48,7 @@ _DUMPED_DIGITS = 32  # of a line
 # A secret is printable, and so is what it is spelled by; as UTF-16 it has NULs in between.
 _TEXT_CLASS = bytes(97 if 32 <= c < 127 or c in b"\0\t\r\n" else 32 for c in range(256))  # noqa: PLR2004 - ASCII
 _TEXT_CLASS_RUN = b"a" * 16
-_MAGIC = (b"\x1f\x8b\x08", b"\x78\x9c", b"\x78\xda", b"\x78\x01")  # gzip, and zlib as it is mostly made
+_MAGIC = (b"\x1f\x8b\x08", b"\x78\x9c")  # gzip, and zlib as it is mostly made
 
 
 def letters(view: bytes) -> bytes:
@@ -107,7 +108,7 @@ def undone(view: bytes, bare: bytes) -> list[bytes]:
         plain = binascii.a2b_qp(view.translate(_NO_CR))
         if plain != view:
             found.append(plain)
-    if _BASE64_CLASS_RUN in view.translate(_BASE64_CLASS, _BREAKS):
+    if _BASE64_CLASS_RUN in view.translate(_BASE64_CLASS):
         found += _from_base64(view)
     digits = without_marks(bare)
     if _HEX_CLASS_RUN in digits.translate(_HEX_CLASS):
@@ -132,12 +133,11 @@ def _from_base64(view: bytes) -> Iterator[bytes]:
         yield binascii.a2b_base64(joined[at : len(joined) - -at % 4])
 
 
-def inflated(view: bytes) -> Iterator[bytes]:
-    """Yield the beginnings of what is compressed in a view."""
+def inflated(view: bytes) -> list[bytes]:
+    """Return the beginnings of what is compressed in a view."""
+    found = []
     for magic in _MAGIC:
-        at = view.find(magic)
-        if at >= 0:
-            try:
-                yield zlib.decompressobj(47).decompress(view[at:], STEP)
-            except zlib.error:
-                continue
+        if magic in view:
+            with suppress(zlib.error):
+                found.append(zlib.decompressobj(47).decompress(view[view.index(magic) :], STEP))
+    return found

@@ -128,18 +128,19 @@ class SecretPatterns:
         views = [data]
         for depth in range(NESTED + 1):
             below: list[bytes] = []
-            for view in map(blanked, views):
+            for view in views:
                 seen += len(view)
                 if seen > most:
                     raise TangledError
+                if depth < NESTED and not view.isascii():
+                    below += inflated(view)
                 if has_text(view):
-                    bare = letters(view)
+                    text = blanked(view)
+                    bare = letters(text)
                     if self._found(bare) or (b"0x" in bare and self._found(without_marks(bare))):
                         raise LeakError
                     if depth < NESTED:
-                        below += undone(view, bare)
-                if depth < NESTED and not view.isascii():
-                    below += inflated(view)
+                        below += undone(text, bare)
             views = below
         return seen
 
