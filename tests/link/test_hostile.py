@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from remit.core.principal import Principal
 from remit.errors import LimitError, RevokedError, UnavailableError
 from remit.link.authority import AuthorityEnd
 from remit.link.ends import EndsReader
@@ -36,10 +37,10 @@ from remit.link.messages import (
     frame,
     from_authority,
 )
-from remit.link.values import Failure
+from remit.link.values import Failure, writer
 from remit.link.worker import LinkSockets, connect, pair
 from remit.ports.broker import Notice, UseRequest
-from tests.broker.world import OPERATOR, SEARCH, World, run
+from tests.broker.world import OPERATOR, SEARCH, World, holder, run
 from tests.link.two_ends import Heard, linked, served
 
 OFTEN = {**SEARCH, "uses": 10_000}
@@ -190,14 +191,13 @@ def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> Non
         broker = await world.ready()
         root, other = await world.opened(broker, OFTEN), await world.opened(broker, OFTEN)
         async with raw(world, broker, root.id) as worker:
-            operator = ["Operator", {"subject": {"sub": "x", "acr": "y", "auth_time": None}}]
-            holder = ["Holder", ["task_1", other.id, None]]
+            operator, foreign = map(writer(Principal), (OPERATOR, holder(broker, other)))
             forged = [
                 Call(1, "uses", []),
                 Call(2, "__init__", []),
                 Call(3, "end_channels", []),
                 Call(4, "tasks", [operator]),
-                Call(5, "tasks", [holder]),
+                Call(5, "tasks", [foreign]),
                 Call(6, "grant", [other.id]),
                 Call(7, "grant", [{"": 1}]),
                 Call(8, "entries", [0, 9]),
@@ -205,7 +205,9 @@ def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> Non
             ]
             await worker.send(*forged)
             answers = await worker.hear(len(forged))
-            assert [type(each) for each in answers] == [Refusal] * len(forged)
+            said = [each.failure.kind for each in answers if isinstance(each, Refusal)]
+            hidden, denied, broken = "NotFoundError", "DeniedError", "IntegrityError"
+            assert said == [broken, broken, denied, denied, hidden, hidden, broken, denied, broken]
             await worker.send(Call(10, "grant", [root.id]))
             assert isinstance((await worker.hear(1))[0], Answer)
 

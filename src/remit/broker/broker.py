@@ -46,6 +46,7 @@ from remit.ports.kind import EngineContext, Kind
 from remit.ports.targets import EnginePort
 
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
+SOME = 64  # uses in one turn of the loop: each may debit the budgets of 64 grants
 PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
 
 
@@ -289,7 +290,11 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
             raise IntegrityError
         closed = {name: await self._closed(name) for name in {use.resource for use in asked}}
         spends = dict[tuple[str, int], Spend]()
-        found = [closed[use.resource] or self._debited(use, spends) for use in asked]
+        found = list[port.Use | RemitError]()
+        for use in asked:
+            found.append(closed[use.resource] or self._debited(use, spends))
+            if len(found) % SOME == 0:
+                await asyncio.sleep(0)
         permitted = [use for use, answer in zip(asked, found, strict=True) if isinstance(answer, port.Use)]
         events = self._events("resource.use", [(use, "allow", None, use.action) for use in permitted])
         await self._tasks.store.commit(tuple(spends.values()), [*events, *self._outcomes(ended)])

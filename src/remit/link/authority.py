@@ -178,7 +178,8 @@ class AuthorityEnd(asyncio.Protocol):
 
     def _take(self, message: messages.FromWorker) -> None:
         if isinstance(message, Batch):
-            if self._batching or len(message.uses) > messages.MAX_USES or "use" not in self.role.methods:
+            many = len(message.uses) > messages.MAX_USES or len(message.ended) > messages.MAX_ENDED
+            if self._batching or many or "use" not in self.role.methods:
                 raise IntegrityError("it may have no such batch of uses")
             self._batching = True
             self._start(self._permit(message))

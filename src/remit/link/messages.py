@@ -7,6 +7,7 @@ every request through the gateway needs has Structs of its own, which msgspec re
 
 from __future__ import annotations
 
+import gc
 import inspect
 import struct
 import typing
@@ -26,7 +27,9 @@ from remit.ports.tokens import TokenPort
 
 # whose methods can be called over a link; a method's name stands in one of them
 PROTOCOLS: tuple[type, ...] = (BrokerPort, Pending, TokenPort, RunPort, ReportPort, EnginePort, DocumentPort)
-MAX_CALL = 1 << 18  # bytes of a frame from a worker: a request of 64 KiB, read and written, is well below it
+MAX_CALL = 9 << 14  # bytes of a frame from a worker: two requests of 64 KiB, and what belongs to them
+MAX_ITEMS = 5_120  # of a call, whatever they are: so many are read and checked in less than 5 ms
+MAX_ENDED = 512  # outcomes in a batch
 MAX_ANSWER = 1 << 26  # of one from the authority, which is believed
 MAX_USES = 256  # in a batch, of which a worker has one under way
 MAX_USES_OF_TASK = 64  # of these
@@ -37,6 +40,7 @@ MAX_LOOKS_OF_TASK = 64
 MAX_WAITS = 64  # as above, of calls that wait for a human
 MAX_WAITS_OF_TASK = 8
 _LENGTH = struct.Struct(">I")
+_SMALL = 4_096  # bytes of a call that has not so many items
 
 
 class Call(msgspec.Struct, frozen=True, tag=1, array_like=True, gc=False):
@@ -113,11 +117,32 @@ _from_authority: msgspec.msgpack.Decoder[FromAuthority] = msgspec.msgpack.Decode
 
 
 def from_worker(data: bytes) -> FromWorker:
-    """Read a worker's message, or raise IntegrityError."""
+    """Read a worker's message, or raise IntegrityError; what is large is bounded by what it holds, too."""
+    if large := len(data) > _SMALL:
+        gc.disable()  # else it would look again and again at what is being made: ten times the cost
     try:
-        return _from_worker.decode(data)
+        found = _from_worker.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise IntegrityError("a message of a worker cannot be read") from error
+    finally:
+        if large:
+            gc.enable()
+    if large and isinstance(found, Call) and not _few(found.arguments):
+        raise IntegrityError("a call has too many items")
+    return found
+
+
+def _few(value: object) -> bool:
+    """Whether a value has at most MAX_ITEMS items, at all depths together."""
+    left, looked = MAX_ITEMS, [value]
+    while looked:
+        each = looked.pop()
+        if isinstance(each, dict | list):
+            left -= len(each)
+            if left < 0:
+                return False
+            looked.extend(each.values() if isinstance(each, dict) else each)
+    return True
 
 
 def from_authority(data: bytes) -> FromAuthority:

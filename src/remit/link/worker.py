@@ -29,6 +29,7 @@ from remit.link import messages, roles
 from remit.link.ends import EndsReader, Hears
 from remit.link.messages import (
     MAX_ANSWER,
+    MAX_ENDED,
     MAX_USES,
     Answer,
     Batch,
@@ -214,9 +215,10 @@ class WorkerEnd(asyncio.Protocol):
         asked = []
         while (taken := self._uses.take()) is not None:
             asked.append(taken)
-        batch = Batch([each.use for _, each in asked], self._outcomes)
-        self._batch = asked, self._recorded
-        self._outcomes, self._recorded = [], []
+        ended, self._outcomes = self._outcomes[:MAX_ENDED], self._outcomes[MAX_ENDED:]
+        batch = Batch([each.use for _, each in asked], ended)
+        self._batch = asked, [] if self._outcomes else self._recorded  # who waits does so for the last of them
+        self._recorded = self._recorded if self._outcomes else []
         return frame(batch)
 
     # -- what is answered ---------------------------------------------------------------------------------------
