@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,10 +19,12 @@ from remit.identity.documents import PublishedDocuments
 from remit.identity.workloads.bundles import DocumentSource
 from remit.kinds.engines import HeldEngines
 from remit.link import targets as links
-from remit.link.messages import MAX_CALL, Answer, Permits, Refusal, frame
-from remit.link.targets import MAX_DOCUMENT, TargetsLink, serve_targets
+from remit.link.messages import MAX_CALL, MAX_CALLS, Answer, Call, Permits, Refusal, frame
+from remit.link.targets import MAX_DOCUMENT, TargetsLink, TargetsWorker, answer
 from remit.link.values import failure
+from remit.link.worker import LinkSockets, pair
 from remit.ports import Engine, Issued, Resource
+from remit.ports.reports import LogLine
 from remit.ports.targets import EngineKey, EngineTraits, TargetsPort
 from tests.broker.samples import DETAIL
 from tests.broker.world import START, FullEngine, PlainEngine, Target, run, warehouse
@@ -74,14 +75,34 @@ class Everything(HeldEngines, PublishedDocuments, TargetsPort):
 
 
 @dataclass
+class Heard:
+    """What a worker says of itself."""
+
+    lines: list[LogLine] = field(default_factory=list)
+    served: int = 0
+
+    async def started(self) -> None:
+        self.served += 1
+
+    async def failed(self, error: RemitError) -> None:
+        raise error
+
+    async def logged(self, lines: Sequence[LogLine]) -> None:
+        self.lines += lines
+
+
+@dataclass
 class Rig:
     """A link, and the workers that were at its other end."""
 
     kind: type[PlainEngine] = FullEngine
     target: Target = field(default_factory=Target)
-    link: TargetsLink = field(default_factory=TargetsLink)
-    workers: list[asyncio.Task[None]] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
+    workers: list[TargetsWorker] = field(default_factory=list)
     died: int = 0
+
+    def __post_init__(self) -> None:
+        self.link = TargetsLink(self.heard)
 
     @property
     def port(self) -> TargetsPort:
@@ -90,18 +111,20 @@ class Rig:
     async def worker(self) -> None:
         """Start a worker in the place of the one before."""
         theirs = await self.hostile()
-        self.workers.append(asyncio.create_task(serve_targets(theirs, Everything(self.kind, self.target))))
+        self.workers.append(await answer(theirs, Everything(self.kind, self.target)))
 
-    async def hostile(self) -> socket.socket:
+    async def hostile(self) -> LinkSockets:
         """Return the worker's end of a new link."""
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
+        ours, theirs = pair()
+        for sock in theirs:
+            sock.setblocking(False)
         await self.link.connect(ours, self.over)
         return theirs
 
     async def die(self) -> None:
-        self.workers[-1].cancel()
-        await asyncio.wait([self.workers[-1]])
+        self.workers[-1].close()
+        while not self.died:  # noqa: ASYNC110 - nobody is told but by what the link says
+            await asyncio.sleep(0)
 
     def over(self) -> None:
         self.died += 1
@@ -120,18 +143,20 @@ async def rig(kind: type[PlainEngine] = FullEngine) -> AsyncIterator[Rig]:
         yield made
     finally:
         made.link.close()
-        await asyncio.wait(made.workers)
+        await made.workers[-1].over.wait()
+        made.workers[-1].close()
 
 
 @asynccontextmanager
-async def hostile() -> AsyncIterator[tuple[Rig, socket.socket]]:
+async def hostile() -> AsyncIterator[tuple[Rig, LinkSockets]]:
     made = Rig()
     theirs = await made.hostile()
     try:
         yield made, theirs
     finally:
         made.link.close()
-        theirs.close()
+        for sock in theirs:
+            sock.close()
 
 
 def planned(number: int = 0) -> Plan:
@@ -195,7 +220,7 @@ def test_what_waits_when_the_worker_dies_is_told_so_and_the_next_one_goes_on() -
 def test_before_there_is_a_worker_nothing_is_reached() -> None:
     async def body() -> None:
         with pytest.raises(UnavailableError):
-            await TargetsLink().targets.fetch("https://idp.example/jwks")
+            await TargetsLink(Heard()).targets.fetch("https://idp.example/jwks")
 
     run(body())
 
@@ -273,11 +298,11 @@ def test_a_worker_that_says_what_is_no_answer_is_cut_off(said: bytes) -> None:
         async with hostile() as (it, theirs):
             asked = asyncio.create_task(it.port.fetch("https://idp.example/jwks"))
             loop = asyncio.get_running_loop()
-            await loop.sock_recv(theirs, 1024)
-            await loop.sock_sendall(theirs, said)
+            await loop.sock_recv(theirs.calls, 1024)
+            await loop.sock_sendall(theirs.calls, said)
             with pytest.raises(RemitError):
                 await asked
-            assert await loop.sock_recv(theirs, 1) == b""
+            assert await loop.sock_recv(theirs.calls, 1) == b""
             assert it.died == 1
 
     run(body())
@@ -289,10 +314,48 @@ def test_an_answer_of_another_type_is_an_error_of_its_call_alone(value: object) 
         async with hostile() as (it, theirs):
             loop = asyncio.get_running_loop()
             asked = asyncio.create_task(it.port.configure(KEY, warehouse(), None))
-            await loop.sock_recv(theirs, 65_536)
-            await loop.sock_sendall(theirs, frame(Answer(1, value)))
+            await loop.sock_recv(theirs.calls, 65_536)
+            await loop.sock_sendall(theirs.calls, frame(Answer(1, value)))
             with pytest.raises(RemitError):
                 await asked
             assert it.died == 0
+
+    run(body())
+
+
+def test_a_worker_says_that_it_serves_and_what_it_logs() -> None:
+    async def body() -> None:
+        async with rig() as it:
+            reports = it.workers[0].reports
+            await reports.started()
+            await reports.logged([LogLine(30, "remit", "a bundle could not be fetched")])
+            assert (it.heard.served, [line.text for line in it.heard.lines]) == (1, ["a bundle could not be fetched"])
+            with pytest.raises(UnavailableError):
+                await reports.failed(UnavailableError())
+
+    run(body())
+
+
+@pytest.mark.parametrize("asked", ["fetch", "grant", "none", "__init__"])
+def test_a_worker_that_calls_anything_but_a_report_is_cut_off(asked: str) -> None:
+    async def body() -> None:
+        async with hostile() as (it, theirs):
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(theirs.ends, frame(Call(1, asked, ["grt_1"])))
+            assert await loop.sock_recv(theirs.ends, 1) == b""
+            assert await loop.sock_recv(theirs.calls, 1) == b""
+            assert it.died == 1
+
+    run(body())
+
+
+def test_a_worker_that_reports_without_end_is_cut_off() -> None:
+    async def body() -> None:
+        async with hostile() as (it, theirs):
+            loop = asyncio.get_running_loop()
+            calls = b"".join(frame(Call(number, "started", [])) for number in range(MAX_CALLS + 1))
+            await loop.sock_sendall(theirs.ends, calls)
+            assert await loop.sock_recv(theirs.ends, 1) == b""
+            assert it.died == 1
 
     run(body())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Mapping
 
-from remit.compose import identities
+from remit.compose import identities, kinds
+from remit.compose.worker_log import ReportedLog
 from remit.config.settings import Settings
 from remit.identity.documents import PublishedDocuments
 from remit.kinds.engines import HeldEngines
+from remit.link.targets import answer
+from remit.link.worker import LinkSockets
 from remit.ports import Clock
 from remit.ports.kind import EngineContext, Kind
 from remit.ports.targets import TargetsPort
@@ -17,6 +21,19 @@ from remit.ports.targets import TargetsPort
 class ReachedTargets(HeldEngines, PublishedDocuments, TargetsPort):
     """All of ``ports.targets`` in this process."""
 
-    def __init__(self, settings: Settings, kinds: Mapping[str, Kind], clock: Clock) -> None:
-        HeldEngines.__init__(self, kinds, EngineContext(clock, secrets.token_bytes, settings.issuer, None))
+    def __init__(self, settings: Settings, served: Mapping[str, Kind], clock: Clock) -> None:
+        HeldEngines.__init__(self, served, EngineContext(clock, secrets.token_bytes, settings.issuer, None))
         PublishedDocuments.__init__(self, identities.published(settings))
+
+
+async def serve_targets(settings: Settings, clock: Clock, sockets: LinkSockets) -> None:
+    """Be the process that reaches targets, until its link ends; what it logs, the authority writes."""
+    worker = await answer(sockets, ReachedTargets(settings, kinds.known(settings), clock))
+    log = ReportedLog(worker.reports)
+    logging.getLogger("remit").addHandler(log)
+    try:
+        await worker.reports.started()
+        await worker.over.wait()
+    finally:
+        logging.getLogger("remit").removeHandler(log)
+        worker.close()

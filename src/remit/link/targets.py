@@ -2,14 +2,16 @@
 
 Example::
 
-    ours, theirs = socket.socketpair()  # before the fork
-    link = TargetsLink()  # in the authority, as long as it lives; ``link.targets`` is its ``TargetsPort``
+    ours, theirs = pair()  # of sockets, as every worker has them
+    link = TargetsLink(reports)  # in the authority, as long as it lives; ``link.targets`` is its ``TargetsPort``
     await link.connect(ours, ended)  # again for each worker that takes the place of one that died
-    await serve_targets(theirs, targets)  # in the worker: until the link ends
+    worker = await answer(theirs, targets)  # in the worker; ``worker.reports`` is its word on itself
+    await worker.over.wait()
 
 While there is no worker, every call raises UnavailableError; so does what waits when it dies. A call that nobody waits
 for any more is cancelled over there. Each call is answered once; what is no answer to one, or too long, ends the link.
-The authority bounds what it asks by itself (``broker.engines``), so there is no credit here.
+The authority bounds what it asks by itself (``broker.engines``), so there is no credit for that. The second socket goes
+the other way, for reports alone.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ import asyncio
 import itertools
 import logging
 import socket
+import sys
 from collections.abc import Callable, Coroutine
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 
 from remit.errors import IntegrityError, RemitError, UnavailableError
 from remit.link.messages import (
-    MAX_ANSWER,
     MAX_CALL,
+    MAX_CALLS,
     Answer,
     Call,
     FrameReader,
@@ -37,7 +40,11 @@ from remit.link.messages import (
     method,
 )
 from remit.link.values import failure, raised, read
-from remit.ports.targets import TargetsPort
+from remit.link.worker import LinkSockets
+from remit.ports.reports import ReportPort
+from remit.ports.targets import DocumentPort, EnginePort, TargetsPort
+
+End = TypeVar("End", bound=asyncio.BaseProtocol)
 
 MAX_DOCUMENT = 1 << 21  # bytes of an answer that is a document; any other is no longer than a call
 DOCUMENTS = frozenset({"fetch", "bundle"})
@@ -59,7 +66,7 @@ class DocumentAnswer(msgspec.Struct, frozen=True, tag=1, array_like=True, gc=Fal
     value: bytes
 
 
-_to_targets: msgspec.msgpack.Decoder[Call | Cancel] = msgspec.msgpack.Decoder(Call | Cancel)
+_to_answer: msgspec.msgpack.Decoder[Call | Cancel] = msgspec.msgpack.Decoder(Call | Cancel)
 _document: msgspec.msgpack.Decoder[DocumentAnswer] = msgspec.msgpack.Decoder(DocumentAnswer)
 
 
@@ -109,11 +116,14 @@ class _Framed(asyncio.Protocol):
         raise NotImplementedError
 
 
-class _AuthorityEnd(_Framed):
+class _AskingEnd(_Framed):
+    """Sends calls, and takes their answers."""
+
     def __init__(self, ended: Callable[[], None]) -> None:
         super().__init__(MAX_DOCUMENT)
         self._ended, self._numbers = ended, itertools.count(1)
         self._unanswered: dict[int, asyncio.Future[object]] = {}
+        self.port = _RemotePort(self)
 
     async def call(self, asked: Method, args: tuple[object, ...], named: dict[str, object]) -> object:
         number = next(self._numbers)
@@ -150,70 +160,30 @@ class _AuthorityEnd(_Framed):
         self._ended()
 
 
-class TargetsLink:
-    """Asks whichever worker is there; ``targets`` is what it is asked by."""
+class _AnsweringEnd(_Framed):
+    """Takes calls of the methods of ``protocols``, ``most`` at a time, and has ``port`` answer them."""
 
-    def __init__(self) -> None:
-        self._end: _AuthorityEnd | None = None
-        self.targets = cast("TargetsPort", _RemoteTargets(self))
-
-    async def connect(self, sock: socket.socket, ended: Callable[[], None]) -> None:
-        """Ask this worker from now on, and no other; ``ended`` is called once, when it or its link is gone."""
-        self.close()
-        sock.setblocking(False)
-        _, self._end = await asyncio.get_running_loop().create_connection(lambda: _AuthorityEnd(ended), sock=sock)
-
-    def close(self) -> None:
-        """End the link, and with it the worker."""
-        if self._end is not None:
-            self._end.close()
-
-    async def call(self, asked: Method, args: tuple[object, ...], named: dict[str, object]) -> object:
-        """Have the worker do what a method says."""
-        if self._end is None:
-            raise UnavailableError(_GONE, retry_after=1)
-        if asked.name not in DOCUMENTS:
-            return await self._end.call(asked, args, named)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await self._end.call(asked, args, named)
-        except TimeoutError as error:
-            raise UnavailableError(_GONE, retry_after=1) from error
-
-
-class _RemoteTargets:
-    def __init__(self, link: TargetsLink) -> None:
-        self._link = link
-
-    def __getattr__(self, name: str) -> Callable[..., Coroutine[None, None, object]]:
-        asked = method(name)
-
-        async def called(*args: object, **named: object) -> object:
-            return await self._link.call(asked, args, named)
-
-        setattr(self, name, called)
-        return called
-
-
-class _WorkerEnd(_Framed):
-    def __init__(self, targets: TargetsPort) -> None:
-        super().__init__(MAX_ANSWER)
-        self._targets = targets
+    def __init__(self, port: object, protocols: tuple[type, ...], most: int, ended: Callable[[], None]) -> None:
+        super().__init__(MAX_CALL)
+        self._port, self._most, self._ended = port, most, ended
+        self._methods = {name for protocol in protocols for name in vars(protocol) if name[0] != "_"}
         self._stories: dict[int, asyncio.Task[None]] = {}
-        self.over = asyncio.Event()
 
     def take(self, data: bytes) -> None:
-        message = _to_targets.decode(data)
-        if isinstance(message, Call):
-            story = self._stories[message.number] = self._loop.create_task(self._answer(message))
-            story.add_done_callback(lambda _: self._stories.pop(message.number, None))
-        elif message.number in self._stories:
-            self._stories[message.number].cancel()
+        message = _to_answer.decode(data)
+        if isinstance(message, Cancel):
+            if message.number in self._stories:
+                self._stories[message.number].cancel()
+            return
+        if len(self._stories) >= self._most or message.number in self._stories or message.method not in self._methods:
+            raise IntegrityError("it may not call that now")
+        story = self._stories[message.number] = self._loop.create_task(self._answer(message))
+        story.add_done_callback(lambda _: self._stories.pop(message.number, None))
 
     async def _answer(self, call: Call) -> None:
         try:
             asked = method(call.method)
-            does = getattr(self._targets, asked.name)
+            does = getattr(self._port, asked.name)
             message: object = Answer(call.number, asked.answer(await does(**asked.arguments(call.arguments))))
         except RemitError as error:
             message = Refusal(call.number, failure(error))
@@ -225,17 +195,93 @@ class _WorkerEnd(_Framed):
         self.say(frame(message))
 
     def close(self) -> None:
+        if self.lost:
+            return
         super().close()
         for story in tuple(self._stories.values()):
             story.cancel()
-        self.over.set()
+        self._ended()
 
 
-async def serve_targets(sock: socket.socket, targets: TargetsPort) -> None:
-    """Answer the authority until the link ends: what is under way then is cancelled."""
+class _RemotePort:
+    def __init__(self, end: _Asked) -> None:
+        self._end = end
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[None, None, object]]:
+        asked = method(name)
+
+        async def called(*args: object, **named: object) -> object:
+            return await self._end.call(asked, args, named)
+
+        setattr(self, name, called)
+        return called
+
+
+class TargetsLink:
+    """The authority's end: it asks whichever worker is there, by ``targets``, and hears its word on itself."""
+
+    def __init__(self, reports: ReportPort) -> None:
+        self._asking: _AskingEnd | None = None
+        self._reports = reports
+        self.targets = cast("TargetsPort", _RemotePort(self))
+
+    async def connect(self, sockets: LinkSockets, ended: Callable[[], None]) -> None:
+        """Ask this worker from now on, and no other; ``ended`` is called once, when it or its link is gone."""
+        self.close()
+        heard: list[_AnsweringEnd] = []
+
+        def over() -> None:
+            for end in heard:
+                end.close()
+            ended()
+
+        self._asking = asking = await _opened(sockets.calls, lambda: _AskingEnd(over))
+        heard.append(
+            await _opened(sockets.ends, lambda: _AnsweringEnd(self._reports, (ReportPort,), MAX_CALLS, asking.close))
+        )
+
+    def close(self) -> None:
+        """End the link, and with it the worker."""
+        if self._asking is not None:
+            self._asking.close()
+
+    async def call(self, asked: Method, args: tuple[object, ...], named: dict[str, object]) -> object:
+        """Have the worker do what a method says."""
+        if self._asking is None:
+            raise UnavailableError(_GONE, retry_after=1)
+        if asked.name not in DOCUMENTS:
+            return await self._asking.call(asked, args, named)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._asking.call(asked, args, named)
+        except TimeoutError as error:
+            raise UnavailableError(_GONE, retry_after=1) from error
+
+
+_Asked = _AskingEnd | TargetsLink
+
+
+class TargetsWorker:
+    """The worker's end. What is under way when it is ``over`` is cancelled."""
+
+    def __init__(self, answering: _AnsweringEnd, asking: _AskingEnd, over: asyncio.Event) -> None:
+        self._ends, self.over = (answering, asking), over
+        self.reports = cast("ReportPort", asking.port)
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+
+
+async def answer(sockets: LinkSockets, targets: TargetsPort) -> TargetsWorker:
+    """Answer the authority from now on."""
+    over = asyncio.Event()
+    protocols, most = (EnginePort, DocumentPort), sys.maxsize  # the authority is believed
+    answering = await _opened(sockets.calls, lambda: _AnsweringEnd(targets, protocols, most, over.set))
+    return TargetsWorker(answering, await _opened(sockets.ends, lambda: _AskingEnd(over.set)), over)
+
+
+async def _opened(sock: socket.socket, end: Callable[[], End]) -> End:
     sock.setblocking(False)
-    _, end = await asyncio.get_running_loop().create_connection(lambda: _WorkerEnd(targets), sock=sock)
-    try:
-        await end.over.wait()
-    finally:
-        end.close()
+    _, made = await asyncio.get_running_loop().create_connection(end, sock=sock)
+    return made
