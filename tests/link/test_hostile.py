@@ -195,7 +195,7 @@ def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> Non
             forged = [
                 Call(1, "uses", []),
                 Call(2, "__init__", []),
-                Call(3, "end_channels", []),
+                Call(3, "check_resource", ["search"]),
                 Call(4, "tasks", [operator]),
                 Call(5, "tasks", [foreign]),
                 Call(6, "grant", [other.id]),
