@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
 
+_NUMBERS = count()
 SECONDS = 30  # that anything may take
 
 
@@ -27,18 +30,26 @@ class Rig:
         covered: Sequence[Path] = (),
         *,
         stubborn: bool = False,
+        uid: int | None = None,
     ) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(SECONDS)
         settings = {
             "walls": walls,
             "stubborn": stubborn,
+            "uid": uid,
             "readable": [str(path) for path in (Path(__file__).parents[2], *readable)],
             "covered": [str(path) for path in covered],
         }
         with theirs:
             command = (sys.executable, "-m", "tests.process.supervised", str(theirs.fileno()), json.dumps(settings))
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=Path(__file__).parents[2])
+            self.mark = f"RIG_{next(_NUMBERS)}_OF_{os.getpid()}"  # in the environment of all its processes
+            self.process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                cwd=Path(__file__).parents[2],
+                env={**os.environ, self.mark: "1"},
+            )
         self.happened: list[list[Any]] = []
         self._sock, self._lines = ours, ours.makefile("r")
         self.pids = {"authority": self.wait("authority")[1]}

@@ -7,7 +7,8 @@ its answer is a line, too; what happens by itself is told in lines of its own.
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import codecs
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from remit.errors import RemitError, UnavailableError
-from remit.process import files, landlock
+from remit.process import files, kernel, landlock
 from remit.process.confinement import Confinement, Walls
 from remit.process.orders import Ended, Supervision, Worker
 from remit.process.supervisor import ProcessRole, RoleContext, supervise
@@ -85,14 +86,16 @@ class Driven:
         raise ValueError(verb)
 
     async def _run(self, link: socket.socket, code: str) -> object:
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(link, json.dumps(code).encode() + b"\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            part = await loop.sock_recv(link, 65_536)
-            if not part:
-                return {"error": "the link ended"}
-            answer += part
+        loop, answer = asyncio.get_running_loop(), b""
+        try:
+            await loop.sock_sendall(link, json.dumps(code).encode() + b"\n")
+            while not answer.endswith(b"\n"):
+                part = await loop.sock_recv(link, 65_536)
+                if not part:
+                    return {"error": "the link ended"}
+                answer += part
+        except ConnectionError:
+            return {"error": "the link ended"}
         return json.loads(answer)
 
     def _started(self, worker: Worker) -> None:
@@ -118,7 +121,7 @@ def evaluated(code: str, names: Mapping[str, object]) -> object:
     try:
         exec(code, space)  # noqa: S102 - the test's own
     except OSError as error:
-        return {"error": type(error).__name__, "errno": error.errno}
+        return {"error": errno.errorcode[error.errno or 0]}
     except Exception as error:  # noqa: BLE001 - told to the test
         return {"error": type(error).__name__, "text": "".join(traceback.format_exception(error))[-2000:]}
     return space.get("found")
@@ -162,7 +165,12 @@ def main() -> int:
         "targets": ProcessRole("targets", worker, targets),
         "crashing": ProcessRole("crashing", crashing),
     }
-    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # as the supervisor of a broker is
+    if SETTINGS["uid"] is not None:
+        codecs.lookup("ascii")  # what may lie where this user cannot import from
+        os.setgroups([])
+        os.setresgid(*[SETTINGS["uid"]] * 3)
+        os.setresuid(*[SETTINGS["uid"]] * 3)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # as the supervisor of a broker is
     return supervise(ProcessRole("authority", authority, listen=lambda _: {"test": told}), roles, walls)
 
 

@@ -74,6 +74,13 @@ def test_a_worker_can_be_killed_for_good(rig: Rig) -> None:
     assert rig.start("edge") == "edge"
 
 
+def test_one_that_is_about_to_be_started_again_can_be_ended_for_good(rig: Rig) -> None:
+    rig.start("crashing")
+    while "crashing" in rig.state():
+        rig.ask("kill", "crashing", 0)
+    assert rig.start("crashing") == "crashing"
+
+
 def test_two_workers_that_die_at_once_are_both_started_again(rig: Rig) -> None:
     for role in ("edge", "targets"):
         rig.start(role)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ ETC_NAMES = ("passwd", "group")
 def python() -> tuple[Path, ...]:
     """Return what this interpreter imports from."""
     named = [entry for entry in sys.path if entry]  # "" is the working directory
-    return tuple(Path(path) for path in (sys.base_prefix, sys.prefix, sys.exec_prefix, *named) if Path(path).exists())
+    return tuple(Path(path) for path in (sys.base_prefix, sys.prefix, sys.exec_prefix, *named))
 
 
 def system() -> tuple[Path, ...]:
@@ -55,6 +54,10 @@ def inside(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
+def _there(path: Path) -> bool:
+    return os.access(path, os.F_OK)  # what cannot be looked up is not there, either
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What of the file system is seen. Every path is as the kernel knows it; none of ``shown`` lies in another."""
@@ -69,13 +72,13 @@ def view(readable: Sequence[Path], covered: Sequence[Path]) -> View:
     hidden = {path.resolve() for path in covered}
     shown: list[Path] = []
     for path in sorted({path.resolve() for path in readable}, key=lambda path: len(path.parts)):
-        if path.exists() and not inside(path, (*shown, *hidden)):
+        if _there(path) and not inside(path, (*shown, *hidden)):
             shown.append(path)
-    followed = {link for path in readable for link in links(path) if not inside(link, shown)}
+    followed = {link for path in readable if _there(path) for link in links(path) if not inside(link, shown)}
     return View(
         tuple(shown),
         tuple((link, os.readlink(link)) for link in sorted(followed)),  # noqa: PTH115 - as it is written
-        tuple(path for path in sorted(hidden) if path.exists() and inside(path, shown)),
+        tuple(path for path in sorted(hidden) if _there(path) and inside(path, shown)),
     )
 
 
@@ -93,7 +96,3 @@ def around(seen: View) -> Iterator[Path]:
         elif path not in seen.covered:
             with contextlib.suppress(OSError):
                 todo += path.iterdir()
-
-
-def is_folder(path: Path) -> bool:
-    return stat.S_ISDIR(path.stat().st_mode)

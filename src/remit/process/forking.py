@@ -45,6 +45,7 @@ def forked(body: Callable[[], int], keep: Collection[int], *, apart: bool) -> Ch
 
     Of our descriptors it has ``keep`` alone, and standard input is empty. Raises OSError.
     """
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # who descends from us and has lost its parent is ours, too
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     ours = os.pidfd_open(os.getpid())
     try:
@@ -67,7 +68,6 @@ def _apart(body: Callable[[], int], keep: Collection[int], parent: int) -> int:
 
     That child becomes ours as the one in between dies. Until then it waits: it would die with the one in between.
     """
-    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     reads, writes = os.pipe()
     between = os.fork()
     if between == 0:

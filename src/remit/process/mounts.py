@@ -11,7 +11,7 @@ from pathlib import Path
 from remit.process import kernel
 from remit.process.files import View
 
-_NOSUID, _NODEV, _NOEXEC = 2, 4, 8
+_RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 _BIND, _REC, _PRIVATE = 4096, 16384, 1 << 18
 _DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
@@ -23,6 +23,10 @@ _BASE, _OLD = "/tmp", "old"  # noqa: S108 - nothing is written there: the new ro
 def replace_root(seen: View, *, writable: bool) -> bool:
     """See nothing but a view, and an empty /tmp if ``writable``; return whether there is a /proc of our own, too."""
     old = _pivot()
+    for name in ("proc", "tmp"):
+        Path("/", name).mkdir()
+    if writable:
+        kernel.mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, f"mode=0700,size={_SIZE}")  # noqa: S108 - its own
     for link, target in seen.links:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
@@ -30,17 +34,13 @@ def replace_root(seen: View, *, writable: bool) -> bool:
         _bind(Path(f"{old}{path}"), path)
     for path in seen.covered:
         if path.is_dir():
-            kernel.mount("tmpfs", str(path), "tmpfs", _NOSUID | _NODEV | _NOEXEC, "mode=0,nr_inodes=1")
+            kernel.mount("tmpfs", str(path), "tmpfs", _RDONLY | _NOSUID | _NODEV | _NOEXEC, "mode=0,nr_inodes=1")
         else:
             kernel.mount(f"{old}/dev/null", str(path), None, _BIND)
-    for name in ("proc", "tmp"):
-        Path("/", name).mkdir(exist_ok=True)
     own = _proc()
     kernel.umount(old, _DETACH)
     Path(old).rmdir()
-    _read_only("/")
-    if writable:
-        kernel.mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, f"mode=0700,size={_SIZE}")  # noqa: S108 - its own
+    _read_only("/", 0)
     return own
 
 
@@ -61,16 +61,17 @@ def _bind(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
     kernel.mount(str(source), str(target), None, _BIND | _REC)
+    _read_only(str(target), _AT_RECURSIVE)
 
 
 def _proc() -> bool:
     """Mount a /proc of our processes alone, read-only; the kernel refuses where the one outside has covers."""
     with suppress(OSError):
-        kernel.mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
+        kernel.mount("proc", "/proc", "proc", _RDONLY | _NOSUID | _NODEV | _NOEXEC)
         return True
     return False
 
 
-def _read_only(path: str) -> None:
+def _read_only(path: str, flags: int) -> None:
     attributes = ctypes.create_string_buffer(struct.pack("=4Q", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0))
-    kernel.syscall("mount_setattr", ctypes.c_long(_AT_FDCWD), path, _AT_RECURSIVE, attributes, 32)
+    kernel.syscall("mount_setattr", ctypes.c_long(_AT_FDCWD), path, flags, attributes, 32)

@@ -278,13 +278,16 @@ class Supervisor:
         self._workers[free] = _Process(free, role, asked=order)
 
     def _end(self, order: int, name: str, pid: int, *, again: bool) -> None:
-        """Kill a worker, if it is still the one that is meant."""
+        """Kill a worker, if it is still the one that is meant; for good also one that takes its place."""
         process = self._workers.get(name)
-        if process is None or process.child is None or process.child.pid != pid:
+        if process is not None and not again:
+            process.again = False
+        if process is None or process.child is None or (again and process.child.pid != pid):
+            if process is not None and not process.again:
+                del self._workers[name]
             self._tell(orders.Done(order))
             return
         process.killers.append(order)
-        process.again = process.again and again
         _signal(process.child)
 
     def _tell(self, report: orders.Report, *descriptors: int) -> None:
