@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from remit.errors import RemitError
 from remit.run import launcher
-from remit.run.sandbox import Bind
-from remit.run.spec import LaunchSpec
+from remit.run.sandbox import ROOM, Bind
+from remit.run.spec import PROCESSES, LaunchSpec
 
 
 def main() -> int:
@@ -29,6 +29,9 @@ def main() -> int:
         host_net=told.get("host_net", False),
         unsandboxed=told.get("unsandboxed", False),
         quiet=told.get("quiet", False),
+        nest=told.get("nest", False),
+        room=told.get("room", ROOM),
+        processes=told.get("processes", PROCESSES),
     )
     try:
         return launcher.main(spec)

@@ -73,6 +73,13 @@ def test_the_posture_says_what_was_asked_for() -> None:
     assert [spec.isolation for spec in shapes] == ["namespace", "host-net", "unsandboxed"]
 
 
+def test_runs_may_be_launched_inside_where_that_was_asked_for_or_the_grant_may_have_children() -> None:
+    asked = [{"grant": "grt_1"}, {"open": {"depth": 0}}, {"delegate": {"ttl": 5}}]
+    assert not any(replace(SPEC, request=request).nests for request in asked)
+    assert all(replace(SPEC, request=request, nest=True).nests for request in asked)
+    assert all(replace(SPEC, request={verb: {"depth": 1}}).nests for verb in ("open", "delegate"))
+
+
 def test_the_usual_run_exposes_nothing_worth_a_line() -> None:
     assert render_exposure(SPEC) == []
 

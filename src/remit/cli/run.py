@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -44,6 +45,15 @@ def run(
     env: Annotated[list[str] | None, option("--env -e NAME[=VALUE]", "A variable the command gets, too.")] = None,
     bind: Annotated[list[str] | None, option("--bind PATH[:rw]", "A path the command sees, read-only or :rw.")] = None,
     net: Annotated[str | None, option("--net host", "Share this machine's network.")] = None,
+    tmpfs: Annotated[
+        str | None, option("--tmpfs SIZE", "What its home, /tmp and the like hold, each, in memory: 512M; else 2G.")
+    ] = None,
+    processes: Annotated[
+        int | None, option("--processes COUNT", "How many processes and threads it may have; else 4096.", min=1)
+    ] = None,
+    nest: Annotated[
+        bool, option("--nest", "Let it launch runs inside, and make namespaces: implied by --depth.")
+    ] = False,
     unsandboxed: Annotated[bool, option("--unsandboxed", "No namespaces: the command runs as you.")] = False,
     quiet: Annotated[
         bool, option("--quiet -q", "Do not say what the command is exposed to, nor when its authority ends.")
@@ -65,8 +75,8 @@ def run(
     from remit.compose.embedded import ensure
     from remit.config.settings import places
     from remit.run import launcher
-    from remit.run.sandbox import Bind
-    from remit.run.spec import LaunchSpec
+    from remit.run.sandbox import ROOM, Bind
+    from remit.run.spec import PROCESSES, LaunchSpec
 
     where, own = places(os.environ), os.environ.get("REMIT_GRANT")
     if own is None:
@@ -94,10 +104,21 @@ def run(
         hidden=() if channel else (where.state, where.runtime, where.config.parent),
         apart=tuple(apart),
         host_net=net == "host",
+        room=ROOM if tmpfs is None else _bytes(tmpfs),
+        processes=processes or PROCESSES,
+        nest=nest,
         unsandboxed=unsandboxed,
         quiet=quiet,
     )
     raise typer.Exit(launcher.main(spec))
+
+
+def _bytes(size: str) -> int:
+    """Return the bytes of a size such as 512M."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([KMG])", size)
+    if found is None:
+        raise typer.BadParameter("a size is written 64K, 512M or 2G")
+    return int(found[1]) << {"K": 10, "M": 20, "G": 30}[found[2]]
 
 
 def _launch_request(

@@ -7,7 +7,7 @@ messages are four bytes of length and JSON::
     hello {}                                        the launcher takes the pid from the kernel's credentials
         {"listeners": [...], "keep": [0, 1], "tty": [2]} with the descriptors to keep
     bound {"bound": [...]} with the sockets, and the terminal's other end last
-        {"command": [...], "environment": {...}}
+        {"command": [...], "environment": {...}, "processes": most | null}
     end of file (the command runs) or {"failed": errno}
 """
 
@@ -17,6 +17,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -84,6 +85,8 @@ def become(channel: socket.socket, order: dict) -> None:  # type: ignore[type-ar
     """Replace this process by the command; the channel closes with it."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # what Python ignores, a command expects at its default
         signal.signal(number, signal.SIG_DFL)
+    if order["processes"] is not None:  # counted in the user namespace of the run (Linux 5.14), if it is not root's
+        resource.setrlimit(resource.RLIMIT_NPROC, (order["processes"], order["processes"]))
     command, environment = order["command"], order["environment"]
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - the exact arguments, and no shell

@@ -18,12 +18,13 @@ from pathlib import Path, PurePath
 
 import remit
 from remit.errors import InvalidRequestError, UnavailableError
-from remit.run import inside, sandbox
+from remit.run import calls, inside, sandbox
 from remit.run.handover import MAX_DESCRIPTORS, Message
 from remit.run.spec import LaunchSpec, base_environment
 
 MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
 MAX_MASKED = 1_500  # files; each takes bubblewrap longer than the one before, and it takes 9,000 words
+GIT = ".git"
 MAX_LINKS = 40  # as many as the kernel follows
 SCRIPTS = 4  # scripts whose interpreters are scripts, as the kernel has it
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -33,6 +34,8 @@ HELP = (
     "user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns); "
     "`--unsandboxed` runs without, and says what that exposes"
 )
+
+NESTING = "the run around this one was launched without `--nest`, or a `--depth`: so it may make no namespaces"
 
 
 class Inner:
@@ -63,8 +66,9 @@ class Inner:
             os.set_inheritable(descriptor, False)
         return list(found)
 
-    def go(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._send({"command": list(command), "environment": dict(environment)})
+    def go(self, command: Sequence[str], environment: Mapping[str, str], processes: int | None = None) -> None:
+        """Have the command run; ``processes``: how many the run may have at a time."""
+        self._send({"command": list(command), "environment": dict(environment), "processes": processes})
 
     def failure(self) -> int | None:
         """Wait until the command runs; return the errno when it could not be executed."""
@@ -143,7 +147,7 @@ def _inside(path: Path, folders: Sequence[PurePath]) -> bool:
 
 def gaps(spec: LaunchSpec, machine: str) -> list[str]:
     """Return the lines that say what a sandbox lacks on this kind of machine."""
-    if spec.unsandboxed or sandbox.seccomp(machine) is not None:
+    if spec.unsandboxed or calls.program(machine, nests=spec.nests) is not None:
         return []
     return [f"warning: no system call filter for {machine}: your kernel keyrings and vsock are within the run's reach"]
 
@@ -176,9 +180,10 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
             process.kill()
             reason = os.read(said, MAX_COMPLAINT).decode(errors="replace").strip()
             paths = reason.startswith("bwrap: Can't ")  # find, create, make, bind a path
+            within = NESTING if spec.socket.parent == Path(sandbox.RUN) else HELP
             raise UnavailableError(
                 f"the sandbox cannot be made: {reason or 'it ended at once'}",
-                help="look at that path, and at what --bind names" if paths else HELP,
+                help="look at that path, and at what --bind names" if paths else within,
             )
         yield inner
 
@@ -199,7 +204,7 @@ def _spawn(
     name = base_environment(spec)["USER"]
     files = (sandbox.passwd(name, uid, gid, spec.home), sandbox.group(name, gid), sandbox.HOSTS)
     passwd, group, hosts = (passed.enter_context(_memory(os.fsencode(text))) for text in files)
-    program = sandbox.seccomp(os.uname().machine)
+    program = calls.program(os.uname().machine, nests=spec.nests)
     filtered = None if program is None else passed.enter_context(_memory(program))
     seen = view(spec)
     writable = [bind.path for bind in seen.shown if bind.writable]
@@ -242,11 +247,34 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
         binds,
         hidden=tuple(path for path in hidden if path.exists()),
         masked=spec.masked,
+        kept=tuple(sorted(_kept((sandbox.Bind(cwd, writable=True), *binds)))),
         host_net=spec.host_net,
+        room=spec.room,
         apart=tuple(path.resolve() for path in spec.apart),
         signs=tuple(sorted({link for path in followed for link in links(path)})),
         aliases=tuple((path, path.resolve()) for path in straight if path.resolve() != path),
     )
+
+
+def _kept(binds: Sequence[sandbox.Bind]) -> set[Path]:
+    """Return what git and direnv run as their user, in what a run can write; a folder of hooks is made if need be.
+
+    That is in the folders themselves and in those directly in them. What was bound by its own name is as it was asked.
+    """
+    named = {Path(bind.path) for bind in binds}
+    writable = [Path(bind.path) for bind in binds if bind.writable]
+    found = set[Path]()
+    for top in [path for path in writable if path.is_dir() and path.name != GIT]:
+        found |= {top / ".envrc", *top.glob("*/.envrc")}
+        for repository in {top / GIT, *top.glob(f"*/{GIT}")} - named:
+            if repository.is_file():  # of a work tree: it says where the rest is
+                found.add(repository)
+            for folder in (repository, *repository.glob("modules/*")):
+                with contextlib.suppress(OSError):
+                    (folder / "hooks").mkdir(exist_ok=True)
+                found |= {folder / "hooks", folder / "config"}
+    there = {path.resolve() for path in found if path.exists()}
+    return {path for path in there - named if _inside(path, writable)}
 
 
 def links(path: Path) -> Iterator[Path]:

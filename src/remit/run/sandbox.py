@@ -1,22 +1,20 @@
-"""The sandbox as bubblewrap arguments and a system call filter. Pure: what is on the machine comes in as facts.
+"""The sandbox as bubblewrap arguments. Pure: what is on the machine comes in as facts.
 
 What a run sees: the system read-only, a few files of /etc that hold no secret, its working directory, what was bound by
 name, and the interpreter that runs remit. HOME, /tmp and /run are empty. What was hidden stays hidden whatever else is
 bound, and the interpreter stays read-only even inside the working directory: what an agent writes there must not run
-with its operator's authority the next time. A mount point cannot be renamed, but a folder that contains one can; so
-every folder between a writable bind and what lies protected in it is bound onto itself.
+with its operator's authority the next time. The same is true of git's hooks and settings. A mount point cannot be
+renamed, but a folder that contains one can; so every folder between a writable bind and what lies protected in it is
+bound onto itself.
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath as Path
 
 from remit.errors import InvalidRequestError
-from remit.process import seccomp as filters
-from remit.process.seccomp import allow, arg, refuse
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = (
@@ -34,17 +32,8 @@ PROGRAMS = (
     *("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec"),
     *("/usr/local/bin", "/usr/local/sbin", "/usr/local/lib"),
 )  # what everybody runs: writable in no run, not even as root
+ROOM = 2 << 30  # bytes that each empty folder of a run holds at most, in memory
 UNPRIVILEGED = 1000  # root appears as this uid in a run: uid 0 could not be mapped again in a nested run
-FAMILIES = (1, 2, 10, 16, 17)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET
-_SOL_SOCKET, _SO_LINGER = 1, 13
-
-RULES = (
-    refuse(errno.ENOSYS, "add_key request_key keyctl"),
-    refuse(errno.ENOSYS, "io_uring_setup io_uring_enter io_uring_register"),
-    allow("socket", arg(0, *FAMILIES)),
-    refuse(errno.EAFNOSUPPORT, "socket"),
-    refuse(errno.ENOPROTOOPT, "setsockopt", arg(1, _SOL_SOCKET), arg(2, _SO_LINGER)),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +64,11 @@ class SandboxView:
     binds: tuple[Bind, ...] = ()
     hidden: tuple[Path, ...] = ()
     masked: tuple[Path, ...] = ()
+    kept: tuple[Path, ...] = ()  # what can be read alone, whatever is bound around it
     host_net: bool = False
     apart: tuple[Path, ...] = ()  # files that no bind may contain: their owner replaces them, which takes a cover away
     signs: tuple[Path, ...] = ()  # the symbolic links by which remit finds what is its own
+    room: int = ROOM
     aliases: tuple[tuple[Path, Path], ...] = ()  # those by which binds were named, each with where it leads
 
     @property
@@ -153,10 +144,10 @@ def arguments(machine: MachineFacts, view: SandboxView, given: Descriptors) -> l
         *namespaces(machine, host_net=view.host_net),
         *_system(machine, view, given),
         *_proc(machine),
-        *("--dev", "/dev"),
-        *_empty(view.home),
+        *("--dev", "/dev", "--size", str(view.room), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108 - the run's own
+        *_empty(view.home, view.room),
         *_binds(machine, view, mounts),
-        *(option for path in covered for option in ("--perms", "0500", "--tmpfs", str(path))),
+        *(option for path in covered for option in ("--size", "4096", "--perms", "0500", "--tmpfs", str(path))),
         *(option for path in view.masked for option in ("--ro-bind", str(given.blank), str(path))),
         *(option for link, target in absent for option in ("--symlink", str(target), str(link))),
         *("--remount-ro", "/", "--chdir", str(view.cwd)),
@@ -216,40 +207,28 @@ def _proc(machine: MachineFacts) -> Sequence[str]:
     return ("--proc", "/proc", *_same("--ro-bind-try", (f"/proc/{name}" for name in names)))
 
 
-def _empty(home: Path) -> Sequence[str]:
+def _empty(home: Path, room: int) -> Sequence[str]:
     fixed = [("1777", "/tmp"), ("1777", "/var/tmp"), ("0755", "/run")]  # noqa: S108 - the run's own
     folders = sorted([*fixed, ("0700", str(home))], key=lambda item: item[1].count("/"))
-    options = [option for mode, folder in folders for option in ("--perms", mode, "--tmpfs", folder)]
+    options = [
+        option for mode, folder in folders for option in ("--size", str(room), "--perms", mode, "--tmpfs", folder)
+    ]
     return (*options, "--perms", "0700", "--dir", RUN)
 
 
 def _mounts(machine: MachineFacts, view: SandboxView) -> list[Bind]:
     """Order binds from the outside in, so that a folder does not cover what was bound inside it."""
-    wanted = [*view.shown, *(Bind(path) for path in machine.interpreter)]
+    wanted = [*view.shown, *(Bind(path) for path in (*view.kept, *machine.interpreter))]
     return sorted(wanted, key=lambda bind: len(bind.path.parts))
 
 
 def _binds(machine: MachineFacts, view: SandboxView, mounts: Sequence[Bind]) -> Iterator[str]:
     """Yield the options for all binds, and for the folders around what is protected: they cannot be moved with it."""
     held = set[Bind]()
-    for path in (*machine.interpreter, *view.hidden, *view.masked):
+    for path in (*machine.interpreter, *view.hidden, *view.masked, *view.kept):
         for level in path.parents:
             around = _around(level, mounts)
             if around is not None and around.writable and around.path != level:
                 held.add(Bind(level, writable=True))
     for bind in sorted([*mounts, *held], key=lambda bind: (len(bind.path.parts), str(bind.path))):
         yield from ("--bind" if bind.writable else "--ro-bind", str(bind.path), str(bind.path))
-
-
-def seccomp(machine: str) -> bytes | None:
-    """Return the system call filter for ``os.uname().machine``; None where the numbers are not known.
-
-    Namespaces do not cover these, so the filter does:
-
-    - keyrings: a user's keyring can be found by its number from any namespace with the same uid;
-    - socket families other than unix, internet, netlink and packet: vsock reaches the host of a virtual machine;
-    - io_uring, which makes sockets and sets their options without those calls;
-    - SO_LINGER: whoever closes the last copy of such a socket waits, and a run can pass it to the broker;
-    - calls of a foreign architecture, whose numbers mean something else.
-    """
-    return filters.program(machine, RULES, otherwise=0)

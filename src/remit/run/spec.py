@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remit.errors import InvalidRequestError
-from remit.run.sandbox import Bind
+from remit.run.sandbox import ROOM, Bind
 
 INHERITED = ("PATH", "LANG", "TERM", "TZ", "HOME", "USER")
 LOCALE = frozenset(
@@ -17,6 +17,7 @@ LOCALE = frozenset(
         *("ADDRESS", "IDENTIFICATION", "MEASUREMENT", "NAME", "PAPER", "TELEPHONE"),  # glibc
     )
 )
+PROCESSES = 4_096  # and threads, of one run at a time
 MANY = 20  # files that are named one by one
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 CREDENTIALS_OF_A_HOME = (
@@ -49,11 +50,19 @@ class LaunchSpec:
     unsandboxed: bool = False
     quiet: bool = False
     apart: tuple[Path, ...] = ()  # files of remit's own elsewhere, which no folder of a run may contain
+    room: int = ROOM  # bytes in each empty folder
+    processes: int = PROCESSES
+    nest: bool = False  # runs may be launched inside
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
 
     @property
     def isolation(self) -> str:
         return "unsandboxed" if self.unsandboxed else "host-net" if self.host_net else "namespace"
+
+    @property
+    def nests(self) -> bool:
+        """Whether the run may make namespaces: it was asked for, or the grant that is asked for may have children."""
+        return self.nest or any(isinstance(asked, Mapping) and asked.get("depth") for asked in self.request.values())
 
     @property
     def home(self) -> Path:
