@@ -74,7 +74,7 @@ def test_the_posture_says_what_was_asked_for() -> None:
 
 
 def test_runs_may_be_launched_inside_where_that_was_asked_for_or_the_grant_may_have_children() -> None:
-    asked = [{"grant": "grt_1"}, {"open": {"depth": 0}}, {"delegate": {"ttl": 5}}]
+    asked: list[dict[str, object]] = [{"grant": "grt_1"}, {"open": {"depth": 0}}, {"delegate": {"ttl": 5}}]
     assert not any(replace(SPEC, request=request).nests for request in asked)
     assert all(replace(SPEC, request=request, nest=True).nests for request in asked)
     assert all(replace(SPEC, request={verb: {"depth": 1}}).nests for verb in ("open", "delegate"))

@@ -82,11 +82,7 @@ def run(
     if own is None:
         ensure(where, os.environ)
     asked = _launch_request(grant or own, request, purpose or f"run {safe(Path(command[0]).name)}", label, as_owner)
-    binds = []
-    for text in bind or ():
-        path, _, mode = text.rpartition(":")
-        writable = mode == "rw" and bool(path)
-        binds.append(Bind(PurePosixPath(path if writable else text), writable))
+    named = [(text[:-3], True) if text[1:].endswith(":rw") else (text, False) for text in bind or ()]
     channel = os.environ.get("REMIT_SOCKET") if own else None
     apart: list[Path] = []
     if not channel:  # what of remit may be elsewhere, by the configuration or by a link
@@ -99,7 +95,7 @@ def run(
         request=asked,
         cwd=Path.cwd(),
         environ=dict(os.environ),
-        binds=tuple(binds),
+        binds=tuple(Bind(PurePosixPath(path), writable) for path, writable in named),
         env=tuple(env or ()),
         hidden=() if channel else (where.state, where.runtime, where.config.parent),
         apart=tuple(apart),
