@@ -27,6 +27,8 @@ from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
+from remit.ports.identity import PublishedTrust
+from remit.ports.trust import Trust
 from remit.run.registry import RunRegistry
 from remit.sessions.transmitter import EventStream, StreamReceiver, Transmitter
 from remit.web.authentication import SocketAuth, TokenAuth
@@ -105,7 +107,7 @@ def whole(plane: Plane) -> AppDeps:
     return replace(
         plane.deps,
         identity=replace(identity, workloads=FakeIdentity(plane.world), signals=Unheard()),
-        authority=authority,
+        trust=Trust(PublishedTrust(authority.public, {})),
         policies=policies,
         rings=KeyRings(plane.broker, rings),
         streams=transmitter.routes(),

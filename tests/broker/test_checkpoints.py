@@ -70,7 +70,7 @@ def test_an_end_is_closed_when_a_checkpoint_covers_it(world: World) -> None:
             report = await end(OPERATOR, root.id)
             assert (report.state, report.covered) == (Closure.CLOSED, True)
             assert place.kept is not None
-            assert (place.kept.size, place.kept.root) == await broker.root()
+            assert (place.kept.size, place.kept.root) == await broker._store.root()
 
     run(body())
 

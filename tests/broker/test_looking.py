@@ -132,13 +132,13 @@ def test_a_place_of_the_status_list_is_free_once_its_grant_has_ended(world: Worl
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker, jkt="k" * 43)
-        ends = broker.ends
+        ends = broker.feeds.ends
         assert broker.places() == [root.status]
         told = broker.notices()
         await broker.revoke(OPERATOR, root.id)
         assert (await anext(told)).grants == {root.id}
         assert broker.places() == []
-        assert broker.ends > ends
+        assert broker.feeds.ends > ends
 
     run(body())
 

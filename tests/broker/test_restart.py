@@ -154,7 +154,7 @@ def test_a_rolled_back_log_ends_every_task_and_serves_nothing(world: World, size
 def test_an_extended_log_serves(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
-        _, head = await broker.root(2)
+        _, head = await broker._store.root(2)
         again = world.broker()
         again.checkpoints = Checkpoints(again._tasks, again._revoker, KeptCheckpoint(2, head))
         await again.start()

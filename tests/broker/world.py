@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
 from remit.broker import Broker
 from remit.core import audit, scope
 from remit.core.audit import Event
@@ -19,12 +21,14 @@ from remit.core.scope import Scope
 from remit.core.secret import Secret
 from remit.core.task import Grant, Plan, Revocation, Subject
 from remit.errors import EngineError, IntegrityError
+from remit.keys.signers import FileSigner
 from remit.ports import Engine, Finding, Issued, Resource, Store
 from remit.sessions.revocations import SessionRevocations
 from tests.grant_requests import changed
 from tests.support.kinds import serving
 from tests.support.memory_store import MemoryStore
 
+NOTE = FileSigner(ed25519.Ed25519PrivateKey.from_private_bytes(b"n" * 32))  # signs checkpoints
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLE = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales.revenue"], "ttl": 600}
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any", "uses": 3}
@@ -141,6 +145,7 @@ class World:
         if self.step_up:
             more["step_up"] = lambda sub: self.step_up.get(sub, ())
         more.setdefault("revocations", SessionRevocations)
+        more.setdefault("sign", lambda size, root: audit.checkpoint("remit.test/audit", size, root, NOTE))
         return Broker(
             store=self.store,
             **serving(self._engine),

@@ -29,7 +29,7 @@ def log(plane: Served, capsys: Capture) -> Path:
 
 def checkpoint(plane: Served) -> Path:
     path = plane.directory / "work" / "kept.checkpoint"
-    path.write_text(plane.call(plane.checkpoint()).text, "utf-8")
+    path.write_text(plane.call(plane.broker.checkpoint()).text, "utf-8")
     return path
 
 

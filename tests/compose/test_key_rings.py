@@ -235,9 +235,9 @@ def test_checkpoints_of_before_and_after_verify_by_the_published_keys(tmp_path: 
 
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         await opened(client)
-        before = await edges.application.checkpoint()
+        before = await edges.application.broker.checkpoint()
         await client.post("/v1/keys/audit/rotate")
-        after = await edges.application.checkpoint()
+        after = await edges.application.broker.checkpoint()
         lines = (made.places.state / "audit.vkey").read_text().splitlines()
         publics = [audit.read_verifier_key(line)[1] for line in lines]
         assert len(publics) == 2
@@ -264,7 +264,7 @@ def test_revoking_the_audit_key_first_gives_the_second_place_what_another_key_si
         (second / "checkpoint").write_text(old)
         with pytest.raises(UnavailableError):
             edges.application.witness.last()
-        (second / "checkpoint").write_text((await edges.application.checkpoint()).text)
+        (second / "checkpoint").write_text((await edges.application.broker.checkpoint()).text)
 
     async def again(edges: Edges, client: httpx.AsyncClient) -> None:
         del client

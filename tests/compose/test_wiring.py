@@ -151,7 +151,7 @@ def test_another_trust_domain_changes_neither_the_logs_name_nor_what_verifies_it
         await app.broker.checkpoints.look()
         assert vkey.read_text() == kept["vkey"]
         origin, public = audit.read_verifier_key(kept["vkey"])
-        newest = await app.checkpoint()
+        newest = await app.broker.checkpoint()
         notes = [audit.read_checkpoint(text, origin, [public]) for text in (kept["checkpoint"], newest.text)]
         entries = await app.broker.entries(0, newest.size)
         assert audit.verify(entries, notes).size == newest.size > notes[0].size

@@ -98,7 +98,7 @@ def test_what_does_not_work_is_a_problem(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
-def test_without_keys_of_its_own_there_are_no_routes(tmp_path: Path) -> None:
+def test_where_no_keys_are_nobody_finds_any(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         assert [(await plane.control.request(*call)).status_code for call in CALLS] == [404, 404, 404]
 

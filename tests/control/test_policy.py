@@ -14,7 +14,7 @@ from remit.core.principal import Holder
 from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
 from tests.broker.world import OPERATOR
-from tests.oauth.plane import Plane, _unix, opening, play
+from tests.oauth.plane import Agent, Plane, _unix, opening, play
 
 ALL = '@id("all")\npermit (principal, action, resource);\n'
 NO_TABLE = ALL + '@id("no-table")\nforbid (principal, action, resource == Resource::"warehouse");\n'
@@ -162,9 +162,13 @@ def test_an_agent_neither_sees_nor_reloads_policies(tmp_path: Path) -> None:
     ruled(tmp_path, scene)
 
 
-def test_where_nothing_is_told_of_policies_there_are_no_routes(tmp_path: Path) -> None:
+def test_where_nothing_is_told_of_policies_an_agent_is_refused_as_elsewhere(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         assert (await plane.control.get("/v1/policy")).status_code == 404
+        agent = Agent()
+        await plane.opened(agent)
+        answer = await plane.call(agent, "GET", "/v1/policy")
+        assert (answer.status_code, answer.json()["code"]) == (403, "denied")
 
     play(tmp_path, scene)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -9,7 +8,6 @@ import pytest
 
 from remit import jose
 from remit.broker import broker as broker_module
-from remit.compose.app import build
 from remit.core import tree
 from remit.core.audit import Checkpoint, Entry, public_bytes, read, read_checkpoint
 from remit.core.principal import Holder
@@ -18,10 +16,8 @@ from remit.core.tree import leaf_hash, verify_consistency, verify_inclusion
 from remit.errors import LimitError
 from remit.ports import Finding
 from remit.web import middleware
-from remit.web.authentication import SocketAuth
-from remit.web.listen import serve
-from tests.broker.world import OPERATOR, SEARCH, TABLE, details, holder
-from tests.oauth.plane import GRANT, NOTE, Agent, Plane, _unix, opening, play
+from tests.broker.world import NOTE, OPERATOR, SEARCH, TABLE, details, holder
+from tests.oauth.plane import GRANT, Agent, Plane, opening, play
 
 HTTP = {"type": "http", "resource": "mail", "actions": ["POST"], "paths": ["/send"], "args": "any"}
 
@@ -330,13 +326,12 @@ def test_every_error_renders_for_both_kinds_of_client(code: str) -> None:
 
 
 def test_what_was_not_foreseen_is_told_to_the_log_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def broken() -> Checkpoint:
+    def broken(_size: int, _root: bytes) -> Checkpoint:
         raise RuntimeError("inside")
 
     async def scene(plane: Plane) -> None:
-        app = build(replace(plane.deps, checkpoint=broken))
-        plane.listeners.append(await serve(app, _unix(tmp_path / "broken.sock"), SocketAuth(OPERATOR)))
-        answer = await plane._client(tmp_path / "broken.sock").get("/v1/audit/checkpoint")
+        plane.broker._sign = broken
+        answer = await plane.control.get("/v1/audit/checkpoint")
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
         assert "inside" not in answer.json()["detail"].replace("inside remit", "")
         assert answer.json()["instance"] in caplog.text

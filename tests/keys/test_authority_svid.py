@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from remit import jose
 from remit.errors import AudienceError, TokenError
-from remit.keys.authority import verify_svid
+from remit.jose.svid import verify as verify_svid
 from remit.keys.signers import FileSigner
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

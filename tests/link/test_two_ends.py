@@ -141,7 +141,7 @@ def test_new_keys_are_taken_over_before_that_is_reported(world: World) -> None:
         tokens = minting(world, broker)
         async with linked(world, broker, roles.WEB, tokens) as web:
             tokens.keys_changed()
-            assert await broker.acted_on()
+            assert await broker.feeds.acted_on()
             assert web.heard.notices == [Notice(token_keys=await tokens.token_keys())]
 
     run(body())

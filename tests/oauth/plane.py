@@ -24,10 +24,7 @@ from remit.broker import Broker
 from remit.broker.pending import PendingMemory
 from remit.broker.tokens import GrantTokens
 from remit.compose.app import build
-from remit.core import audit
-from remit.core.audit import Checkpoint
 from remit.core.principal import Claims, Holder, Right
-from remit.core.tree import root_of
 from remit.jose.proof import Nonces
 from remit.jose.token import check_audience
 from remit.keys.signers import FileSigner
@@ -43,7 +40,6 @@ EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 PEER = "urn:remit:peer"
 GRANT = "urn:remit:grant"
-NOTE = FileSigner(ed25519.Ed25519PrivateKey.from_private_bytes(b"n" * 32))
 
 Form = dict[str, str]
 Answer = dict[str, Any]
@@ -270,7 +266,6 @@ async def plane(
         there,
         broker.kinds,
         verifier,
-        lambda: _checkpoint(world),
         identity or Identity(),
     )
     app = build(deps)
@@ -289,11 +284,6 @@ async def plane(
         for listener in listeners:
             listener.close()
         await broker.stop()
-
-
-async def _checkpoint(world: World) -> Checkpoint:
-    size = await world.store.size()
-    return audit.checkpoint("remit.test/audit", size, root_of(await world.store.leaves(0, size)), NOTE)
 
 
 def play(

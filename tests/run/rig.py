@@ -30,7 +30,6 @@ from remit.broker import Broker
 from remit.broker.pending import PendingMemory
 from remit.control.runs import RunRoutes
 from remit.control.v1 import V1
-from remit.core.audit import Checkpoint
 from remit.core.principal import Operator
 from remit.core.secret import Secret
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget
@@ -155,7 +154,7 @@ class House:
         there, nobody = edge_of(self.broker), cast("TokenPort", None)  # who shows tokens on sockets of files
         nonces, pending = Nonces(b"k" * 32), PendingMemory(clock)
         verifier = Verifier(there, nobody, Keys(()), "http://remit.test", clock, nonces, pending)
-        self.deps = AppDeps(there, KINDS, verifier, no_checkpoint)
+        self.deps = AppDeps(there, KINDS, verifier)
         self.app = application(self.deps, self.runs.begin_run)
         await self.serve_operator(self.control, OPERATOR)
         await self.start_edge()
@@ -269,10 +268,6 @@ def listening(path: Path, kind: socket.SocketKind) -> socket.socket:
 
 def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_urlsafe(16)}"
-
-
-async def no_checkpoint() -> Checkpoint:
-    raise NotImplementedError
 
 
 async def _said(condition: Callable[[], bool]) -> bool:

@@ -21,7 +21,6 @@ from remit.broker.pending import PendingMemory
 from remit.broker.tokens import GrantTokens
 from remit.compose.app import build
 from remit.core import audit
-from remit.core.audit import Checkpoint
 from remit.core.principal import Holder
 from remit.core.secret import Secret
 from remit.jose.proof import Nonces
@@ -85,14 +84,9 @@ class Served:
     async def _channel(self, path: Path, peer: SocketAuth) -> None:
         self.listeners.append(await serve(build(self.deps), _unix(path), peer))
 
-    async def checkpoint(self) -> Checkpoint:
-        """Sign the head of the log."""
-        size, root = await self.broker.root()
-        return audit.checkpoint(ORIGIN, size, root, self.notes)
-
     async def start(self) -> None:
         """Listen on the control socket and on loopback TCP."""
-        self.broker = self.world.broker()
+        self.broker = self.world.broker(sign=lambda size, root: audit.checkpoint(ORIGIN, size, root, self.notes))
         await self.broker.start()
         web = socket.socket()
         web.bind(("127.0.0.1", 0))
@@ -103,7 +97,7 @@ class Served:
         tokens = GrantTokens(self.broker, ring, pending, self.base, lambda: self.world.now, _new_id, key)
         keys, nonces = Keys(ring.public_jwks()), Nonces(key)
         verifier = Verifier(there, edge_of(tokens), keys, self.base, lambda: self.world.now, nonces, edge_of(pending))
-        self.deps = AppDeps(there, self.broker.kinds, verifier, self.checkpoint)
+        self.deps = AppDeps(there, self.broker.kinds, verifier)
         app = build(self.deps)
         self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
         self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier.holder, self.base)))

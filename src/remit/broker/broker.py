@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
 from remit.broker.begun import InTime, in_time
-from remit.broker.checkpoints import Checkpoints
+from remit.broker.checkpoints import Checkpoints, Sign, unsigned
 from remit.broker.clock import Elapsed
 from remit.broker.ends import recently_ended
 from remit.broker.engines import Bounded
@@ -32,7 +32,7 @@ from remit.broker.sessions import LoginRevocations, SessionAccess
 from remit.broker.tasks import TaskCache
 from remit.core import policy as core_policy
 from remit.core.approval import Approval
-from remit.core.audit import Entry, Event, grouped
+from remit.core.audit import Checkpoint, Entry, Event, grouped
 from remit.core.grant import Grant
 from remit.core.principal import GrantView, Principal, Signal, root_in
 from remit.core.scope import Access
@@ -65,6 +65,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         elapsed: Elapsed = lambda: 0.0,  # time goes on by it where ``clock`` was set back
         new_id: NewId,
         witness: Witness | None = None,
+        sign: Sign = unsigned,
         decide: core_policy.Policy = core_policy.within_bounds,
         step_up: StepUp = lambda _human: (),
         trust_domain: str = "remit.local",
@@ -76,10 +77,11 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
         self._tasks = tasks = TaskCache(store, clock, elapsed, in_time)
+        self.feeds = tasks.notices
         self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
-        self._families = {}
+        self._families, self._sign = {}, sign
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
@@ -142,14 +144,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         """Begin to tell a worker of ends; ``stuck`` is called when it has not acted in time, and is to end it."""
         return self._tasks.notices.feed(stuck)
 
-    def publish(self, token_keys: Sequence[Mapping[str, str]]) -> None:
-        """Tell edges of keys that are published from now on, in place of those before."""
-        self._tasks.notices.publish(token_keys=token_keys)
-
-    async def acted_on(self) -> bool:
-        """Wait until edges have acted on what they were told, or are gone; False: one is not known to be."""
-        return await self._tasks.notices.acted_on()
-
     def line(self, grant_id: str) -> port.GrantLine | None:
         """Return where a grant hangs, live or ended; None: nobody knows it."""
         return self._tasks.line(grant_id)
@@ -206,11 +200,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         root = self._tasks.task(task_id).head.root
         task = self._tasks.allowed(principal, task_id, root)
         return await self.checkpoints.reported(await self._revoker.end(task, root, "task.close"))
-
-    @property
-    def ends(self) -> int:
-        """How many grants have ended, or more."""
-        return self._tasks.notices.ends
 
     def places(self) -> Sequence[int]:
         """Return the places in the token status list of all grants that are live."""
@@ -372,8 +361,8 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
     async def audit_state(self) -> port.AuditState:
         return port.AuditState(await self._store.size(), self._tasks.rolled_back, self.checkpoints.trouble)
 
-    async def root(self, size: int | None = None) -> tuple[int, bytes]:
-        return await self._store.root(size)
+    async def checkpoint(self) -> Checkpoint:
+        return self._sign(*await self._store.root())
 
     async def note(self, operator: Principal, name: str, decision: str, **more: str) -> None:
         """Record what an operator does to the house itself: its signing keys."""

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from remit.broker.revocation import LeaseRevoker
@@ -21,7 +22,13 @@ from remit.ports import Witness
 
 WAIT = 2.0  # seconds: longer than that no answer waits for the second place
 TRIES = 5  # when others write there at the same time
+Sign = Callable[[int, bytes], Checkpoint]  # a size of the log, and its root
 CAUSE = "the audit log was rolled back"
+
+
+def unsigned(size: int, root: bytes) -> Checkpoint:
+    """Refuse to sign a checkpoint: nobody has lent a key for it."""
+    raise UnavailableError(f"no key signs checkpoints of {size} entries with the root {root.hex()}")
 
 
 class Checkpoints:

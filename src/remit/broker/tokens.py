@@ -61,7 +61,7 @@ class GrantTokens(TokenPort):
     def keys_changed(self) -> None:
         """Take over after a rotation, and tell edges: what only an unpublished key signed is worth nothing now."""
         self._take()
-        self._broker.publish(token_keys=self._keys.public_jwks())
+        self._broker.feeds.publish(token_keys=self._keys.public_jwks())
 
     def _take(self) -> None:
         self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in self._keys.public_jwks()}
@@ -127,7 +127,7 @@ class GrantTokens(TokenPort):
     async def status_list(self) -> str:
         """A list is made at most once a second, and anew when a grant ends."""
         now = int(self._clock().timestamp())
-        made_for = (now, self._keys.signer.kid, self._broker.ends)
+        made_for = (now, self._keys.signer.kid, self._broker.feeds.ends)
         if made_for != self._made_for:
             packed = status.live(self._broker.places(), status.PLACES)
             self._list = self._signed(status.claims(self._issuer + STATUS, packed, now), status.TYPE)

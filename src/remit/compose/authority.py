@@ -20,6 +20,7 @@ from remit.compose import wiring
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.listeners import bind_unix
 from remit.compose.rounds import ticking
+from remit.compose.trust import TrustPublisher
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.errors import RemitError
@@ -33,6 +34,7 @@ from remit.web.routes import AppDeps
 from remit.web.verifier import Keys, Verifier
 
 SWEEP = 0.5  # seconds between sweeps
+TRUST = 1.0  # seconds between two looks whether a trust bundle is due
 WITNESS = 2.0  # seconds between two looks at the second place
 
 _LOG = logging.getLogger("remit")
@@ -53,14 +55,14 @@ class AuthorityRole:
             app.broker, self.tokens, keys, issuer, app.clock, Nonces(nonces), self.pending, gateway
         )
         self.rings = key_rings(app, self.tokens, keys)
+        self.published = TrustPublisher(app.broker, app.authority, app.bundles)
         self.sender = Transmitter(app.ended, issuer, app.events, app.signals.receivers) if app.events else None
         self.deps = AppDeps(
             app.broker,
             app.broker.kinds,
             self.verifier,
-            app.checkpoint,
             app.identity,
-            app.authority,
+            self.published.trust,
             policies=app.policies,
             rings=self.rings,
             streams=() if self.sender is None else self.sender.routes(),
@@ -76,7 +78,8 @@ class AuthorityRole:
             app.identity.humans,
         )
         witness = [] if app.witness is None else [(WITNESS, app.broker.checkpoints.look)]
-        self.rounds = [(PRUNE, self.rings.prune), (SWEEP, self.runs.sweep), *witness]
+        trust = (TRUST, self.published.refresh)
+        self.rounds = [(PRUNE, self.rings.prune), (SWEEP, self.runs.sweep), trust, *witness]
 
     async def control(self, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""

@@ -16,7 +16,6 @@ from remit.errors import UnavailableError
 from remit.gateway.server import Channel, Gateway
 from remit.ports import Clock, Start
 from remit.ports.broker import Notice
-from remit.ports.identity import Federation
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
 from remit.ports.runs import RunListener, RunPort
 from remit.run.host import Close, HandoverServer, Run
@@ -30,9 +29,9 @@ RESERVE = 256  # descriptors that the gateway leaves: for the link, the control 
 class EdgeRole:
     """What serves agents."""
 
-    def __init__(self, deps: AppDeps, runs: RunPort, clock: Clock, federation: Federation | None = None) -> None:
+    def __init__(self, deps: AppDeps, runs: RunPort, clock: Clock) -> None:
         self._app, self._runs, verifier = control.build(replace(deps, begin_run=runs.begin_run)), runs, deps.verifier
-        self._keys = verifier.keys
+        self._keys, self._trust = verifier.keys, deps.trust
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.gateway = Gateway(
             deps.broker,
@@ -45,7 +44,7 @@ class EdgeRole:
             nonce=verifier.nonce,
             descriptors=max(descriptors - RESERVE, descriptors // 2),
         )
-        self.sockets = _socket_servers(deps, clock, federation)
+        self.sockets = _socket_servers(deps, clock)
         self.handover = HandoverServer(runs, self.serve_run, self.gateway.quota.of)
 
     async def take_runs(self, sock: socket.socket) -> None:
@@ -72,6 +71,8 @@ class EdgeRole:
     def noticed(self, notice: Notice) -> None:
         """Pass on to what serves runs what ended and what changed, and take over keys."""
         self._keys.noticed(notice)
+        if self._trust is not None:
+            self._trust.noticed(notice)
         self.gateway.noticed(notice)
         for server in self.sockets.values():
             server.noticed(notice)
@@ -81,12 +82,12 @@ class EdgeRole:
         await self.gateway.close()
 
 
-def _socket_servers(deps: AppDeps, clock: Clock, federation: Federation | None) -> Mapping[str, SocketServer]:
+def _socket_servers(deps: AppDeps, clock: Clock) -> Mapping[str, SocketServer]:
     """Return what serves the sockets of kinds, by the names that these give them."""
-    if deps.authority is None:
+    if deps.trust is None:
         return {}
     servers: dict[str, SocketServer] = {}
-    lent = SocketContext(deps.broker, deps.authority, clock, federation)
+    lent = SocketContext(deps.broker, deps.trust, clock)
     for access in (kind.access for kind in deps.kinds.values()):
         if isinstance(access, SocketAccess) and access.socket not in servers:
             with suppress(UnavailableError):  # the extra that it needs is not installed

@@ -28,6 +28,7 @@ from remit.oauth.clients import Registry, check_name, check_redirect
 from remit.ports import Clock
 from remit.ports.identity import Registered
 from remit.ports.targets import DocumentPort
+from remit.ports.trust import Trust
 from remit.sessions.events import EventIssuer
 from remit.web.tls import ServerTLS
 
@@ -177,7 +178,7 @@ def methods(settings: Settings) -> tuple[str, ...]:
     return ("spiffe_jwt",) if settings.tls is None else ("spiffe_jwt", "spiffe_x509")
 
 
-def server_tls(settings: Settings, held: TrustBundles | None) -> ServerTLS | None:
+def server_tls(settings: Settings, trust: Trust | None) -> ServerTLS | None:
     """Return what TLS handshakes use; None without ``[tls]``. Clients are asked for certificates if any could count."""
     if settings.tls is None:
         return None
@@ -188,4 +189,11 @@ def server_tls(settings: Settings, held: TrustBundles | None) -> ServerTLS | Non
         raise InvalidRequestError("`tls.key` cannot be read") from error
     if mode & 0o077:
         raise InvalidRequestError("`tls.key` can be read or written by others", help=f"chmod 600 {key.name}")
-    return ServerTLS(settings.tls.certificate, key, lambda: None if held is None else held.authorities())
+
+    def anchors() -> tuple[bytes, ...] | None:
+        """Return the certificates of all authorities there are: for the filter of a handshake, never for a decision."""
+        if trust is None or not settings.trust_domains:
+            return None
+        return tuple(der for bundle in trust.now.others.values() for der in bundle.authorities)
+
+    return ServerTLS(settings.tls.certificate, key, anchors)

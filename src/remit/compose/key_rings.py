@@ -106,7 +106,7 @@ class KeyRings:
         except RemitError as error:
             await self._broker.note(operator, name, "failed", action=ring, key=kid, code=error.code)
             raise
-        await self._broker.acted_on()  # by now nobody takes a key that is revoked
+        await self._broker.feeds.acted_on()  # by now nobody takes a key that is revoked
         signing = self._rings[ring].published()[0].kid
         await self._broker.note(operator, name, "done", action=ring, key=signing)
         return signing

@@ -15,6 +15,7 @@ from remit.compose.web import WebRole
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.link.edge import following
+from remit.ports.broker import Notice
 
 EDGE = "1"  # the one that there is
 
@@ -25,13 +26,18 @@ class Edges:
     def __init__(self, authority: AuthorityRole) -> None:
         self.authority, app = authority, authority.application
         runs = authority.runs.edge(str(app.settings.places.handover(EDGE)))
-        self.edge = EdgeRole(authority.deps, runs, app.clock, app.bundles)
+        self.edge = EdgeRole(authority.deps, runs, app.clock)
         told = signals.rounds(app.signals, app.broker, app.ended, app.clock, authority.sender)
-        self.web = WebRole(authority.deps, app.settings, app.bundles, told)
+        self.web = WebRole(authority.deps, app.settings, told)
 
     @property
     def application(self) -> Application:
         return self.authority.application
+
+    def noticed(self, notice: Notice) -> None:
+        """Act on what the authority tells."""
+        self.edge.noticed(notice)
+        self.web.noticed(notice)
 
     def busy(self) -> bool:
         """Whether a task is open, or one that ended not yet on record, or a lease not yet gone."""
@@ -50,7 +56,7 @@ async def served(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Edges
         edges = Edges(await stack.enter_async_context(authority(settings, tcp=tcp)))
         app = edges.application
         stack.push_async_callback(edges.close)
-        stack.enter_context(following(app.broker.notices(), edges.edge.noticed))
+        stack.enter_context(following(app.broker.notices(), edges.noticed))
         handover = settings.places.handover(EDGE)
         await edges.edge.take_runs(bind_unix(handover, socket.SOCK_SEQPACKET))
         stack.callback(handover.unlink, missing_ok=True)
@@ -66,6 +72,7 @@ async def _listen_tcp(edges: Edges) -> None:
     if settings.api is not None:
         await edges.web.listen(bind_tcp(settings.api, "listen.api"))
     if settings.tls is not None:
+        await edges.authority.published.refresh()  # whom the first handshake may believe
         await edges.web.listen_tls(bind_tcp(settings.tls.listen, "tls.listen"))
     if settings.gateway is not None:
         await edges.edge.gateway.listen(bind_tcp(settings.gateway, "listen.gateway"), None)

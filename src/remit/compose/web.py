@@ -9,26 +9,24 @@ import remit.compose.app as control
 from remit.compose import identities
 from remit.compose.rounds import Round
 from remit.config.settings import Settings
-from remit.identity.workloads.bundles import TrustBundles
+from remit.ports.broker import Notice
 from remit.web import listen
 from remit.web.authentication import TokenAuth
 from remit.web.listen import Listener
 from remit.web.routes import AppDeps
 
-TRUST = 1.0  # seconds between two looks whether a trust bundle is due, or our certificate new
+TRUST = 1.0  # seconds between two looks whether our certificate is new
 SIGNALS = 1.0  # seconds between two looks whether events are to be fetched or sent
 
 
 class WebRole:
     """What serves strangers."""
 
-    def __init__(
-        self, deps: AppDeps, settings: Settings, bundles: TrustBundles | None, signals: Sequence[Round] = ()
-    ) -> None:
-        self._deps, self._settings, self._bundles = deps, settings, bundles
-        self._app, self._tls = control.build(deps), identities.server_tls(settings, bundles)
+    def __init__(self, deps: AppDeps, settings: Settings, signals: Sequence[Round] = ()) -> None:
+        self._deps, self._settings = deps, settings
+        self._app, self._tls = control.build(deps), identities.server_tls(settings, deps.trust)
         self._listeners: list[Listener] = []
-        self.rounds = [(TRUST, self.trust), *((SIGNALS, what) for what in signals)]
+        self.rounds = [(TRUST, self.renew), *((SIGNALS, what) for what in signals)]
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve ``listen.api``."""
@@ -43,14 +41,21 @@ class WebRole:
         section, verifier = self._settings.tls, self._deps.verifier
         assert section is not None  # noqa: S101 - the caller bound what it names
         assert self._tls is not None  # noqa: S101 - so this was built
-        await self.trust()
         who = TokenAuth(section.hosts, verifier.holder, gateway=verifier.gateway, scheme="https")
         self._listeners.append(await listen.serve(self._app, sock, who, tls=self._tls.context))
 
-    async def trust(self) -> None:
-        """Look for new trust bundles and a new certificate of ours; TLS handshakes use them from now on."""
-        if self._bundles is not None:
-            await self._bundles.refresh()
+    def noticed(self, notice: Notice) -> None:
+        """Take over keys."""
+        self._deps.verifier.keys.noticed(notice)
+        if self._deps.trust is not None and notice.trust is not None:
+            self._deps.trust.noticed(notice)
+            self._refresh()
+
+    async def renew(self) -> None:
+        """Look for a new certificate of ours; TLS handshakes use it from now on."""
+        self._refresh()
+
+    def _refresh(self) -> None:
         if self._tls is not None and self._tls.refresh():
             for listener in self._listeners:
                 listener.cut_certified()

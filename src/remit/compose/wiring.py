@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from remit.broker import Broker
@@ -59,11 +60,6 @@ class Application:
     events: FileKeyring | None  # signs what receivers are told; None: nobody is
     targets: TargetsPort
 
-    async def checkpoint(self) -> Checkpoint:
-        """Sign the head of the log as it is now."""
-        size, root = await self.broker.root()
-        return audit.checkpoint(self.origin, size, root, self.notes.signer)
-
 
 def build(settings: Settings, targets: TargetsPort | None = None) -> Application:
     """Open the state and wire the broker over it, or raise with what is wrong and what to do.
@@ -91,10 +87,8 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     log = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
     witness = FileWitness(settings.audit.witness, log, ()) if settings.audit.witness else None
     publish(where.state, log, notes, witness)
+    sign = partial(_signed, log, notes)
     spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
-
-    def signed(size: int, root: bytes, epoch: int) -> Checkpoint:
-        return audit.checkpoint(log, size, root, notes.signer, epoch)
 
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
     there = targets or ReachedTargets(settings, served, clock)
@@ -110,7 +104,8 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
         clock=clock,
         elapsed=elapsed,
         new_id=new_id,
-        witness=None if witness is None else WitnessThread(witness, signed),
+        witness=None if witness is None else WitnessThread(witness, sign),
+        sign=sign,
         decide=policies.decide,
         step_up=known.step_up,
         trust_domain=settings.identity.trust_domain,
@@ -125,6 +120,10 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     return Application(
         settings, broker, tokens, notes, witness, owner, clock, spiffe, log, ends, *who, policies, told, events, there
     )
+
+
+def _signed(log: str, notes: FileKeyring, size: int, root: bytes, epoch: int = 0) -> Checkpoint:
+    return audit.checkpoint(log, size, root, notes.signer, epoch)
 
 
 def _identity(

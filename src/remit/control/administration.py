@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import repeat
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -24,14 +25,16 @@ from remit.jose.keys import PublishedKey
 from remit.ports import Resource
 from remit.ports.broker import BrokerPort
 from remit.web import wire
-from remit.web.routes import AppDeps, Policies, Rings, Route
+from remit.web.routes import AppDeps, Handler, Policies, Rings, Route
 
 MAX_ENTRIES = 1_000  # in one answer
 ENTRIES = frozenset({"start", "limit"})
+POLICIES = (("GET", "/v1/policy"), ("POST", "/v1/policy/reload"), ("GET", "/v1/policy/explain/{grant}"))
+KEYS = (("GET", "/v1/keys"), ("POST", "/v1/keys/{ring}/rotate"), ("POST", "/v1/keys/{ring}/{kid}/revoke"))
 
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
-    """Return the routes: none for keys that are somebody else's, and none where nothing is told of policies."""
+    """Return the routes. Keys and policies are the operator's, who comes to the control socket alone."""
     made, admin = Administration(deps), Right.OPERATE
     return (
         Route("GET", "/v1/resources", made.resources, admin),
@@ -44,16 +47,26 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         Route("GET", "/v1/audit/checkpoint", made.checkpoint, admin),
         Route("GET", "/v1/audit/proof/inclusion", made.inclusion, admin, frozenset({"seq", "size"})),
         Route("GET", "/v1/audit/proof/consistency", made.consistency, admin, frozenset({"from", "to"})),
-        *(() if deps.policies is None else _policies(deps.broker, deps.policies)),
-        *(() if deps.rings is None else _keys(deps.rings)),
+        *_rows(POLICIES, None if deps.policies is None else _policies(deps.broker, deps.policies)),
+        *_rows(KEYS, None if deps.rings is None else _keys(deps.rings)),
     )
+
+
+def _rows(places: Sequence[tuple[str, str]], handlers: Sequence[Handler] | None) -> tuple[Route, ...]:
+    """Return routes of the operator; where there is nothing behind them, whoever has no right is told the same."""
+    found = zip(places, repeat(_nothing) if handlers is None else handlers, strict=False)
+    return tuple(Route(method, path, handler, Right.OPERATE) for (method, path), handler in found)
+
+
+async def _nothing(_request: Request, _: Principal) -> Response:
+    raise NotFoundError
 
 
 class Administration:
     """Resources, secrets and the audit log of one broker."""
 
     def __init__(self, deps: AppDeps) -> None:
-        self._broker, self._kinds, self._checkpoint = deps.broker, deps.kinds, deps.checkpoint
+        self._broker, self._kinds = deps.broker, deps.kinds
 
     async def resources(self, _request: Request, _: Principal) -> Response:
         return wire.answer({"resources": [render.resource(item) for item in await self._broker.resources()]})
@@ -108,7 +121,7 @@ class Administration:
 
     async def checkpoint(self, _request: Request, _: Principal) -> Response:
         """Sign the head of the log as it is now (C2SP note)."""
-        return PlainTextResponse((await self._checkpoint()).text, headers=wire.HEADERS)
+        return PlainTextResponse((await self._broker.checkpoint()).text, headers=wire.HEADERS)
 
     async def inclusion(self, request: Request, _: Principal) -> Response:
         """Prove that an entry is in the log of ``size`` entries."""
@@ -131,7 +144,7 @@ class Administration:
         return wire.answer({first: at, size: entries, "proof": [jose.encode(node) for node in nodes]})
 
 
-def _policies(broker: BrokerPort, policies: Policies) -> tuple[Route, ...]:
+def _policies(broker: BrokerPort, policies: Policies) -> Sequence[Handler]:
     async def shown(_request: Request, _: Principal) -> Response:
         return wire.answer(policies.shown())
 
@@ -143,14 +156,10 @@ def _policies(broker: BrokerPort, policies: Policies) -> tuple[Route, ...]:
         question = await broker.question(request.path_params["grant"])
         return wire.answer({"grant": request.path_params["grant"], **policies.explained(question)})
 
-    return (
-        Route("GET", "/v1/policy", shown, Right.OPERATE),
-        Route("POST", "/v1/policy/reload", reload, Right.OPERATE),
-        Route("GET", "/v1/policy/explain/{grant}", explain, Right.OPERATE),
-    )
+    return shown, reload, explain
 
 
-def _keys(rings: Rings) -> tuple[Route, ...]:
+def _keys(rings: Rings) -> Sequence[Handler]:
     def public(key: PublishedKey) -> dict[str, object]:
         until = None if key.until is None else wire.instant(key.until)
         return {"kid": key.kid, "alg": key.alg, "signing": key.signing, "until": until}
@@ -168,8 +177,4 @@ def _keys(rings: Rings) -> tuple[Route, ...]:
         ring, kid = request.path_params["ring"], request.path_params["kid"]
         return wire.answer({"ring": ring, "revoked": kid, "signing": await rings.revoke(principal, ring, kid)})
 
-    return (
-        Route("GET", "/v1/keys", published, Right.OPERATE),
-        Route("POST", "/v1/keys/{ring}/rotate", rotate, Right.OPERATE),
-        Route("POST", "/v1/keys/{ring}/{kid}/revoke", revoke, Right.OPERATE),
-    )
+    return published, rotate, revoke

@@ -23,22 +23,18 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from joserfc.jwk import ECKey
 
-from remit import jose
-from remit.core import spiffe
-from remit.errors import AudienceError, ConflictError, IntegrityError, InvalidRequestError, NotFoundError, TokenError
-from remit.jose.keys import KeySet, PublishedKey, key_set
+from remit.errors import ConflictError, IntegrityError, NotFoundError
+from remit.jose.keys import PublishedKey
 from remit.keys.file import SealedFiles
 from remit.keys.signers import FileSigner, generate, public_jwk
 from remit.ports import Clock, Sealer
+from remit.ports.identity import PublishedAuthority
 
 MAX_LIFE = timedelta(hours=1)  # of an SVID: there is no way to end one earlier
 CA_LIFE = timedelta(days=90)  # long enough to be the next, to sign, and to be remembered
 TURN_AFTER = timedelta(days=30)  # a generation signs for so long
 SKEW = timedelta(minutes=1)  # between our clock and a verifier's
 GENERATIONS = 10  # at a time: the next, the one that signs, and those whose SVIDs have not all expired
-
-HEADER = frozenset({"alg", "kid", "typ"})  # of a JWT-SVID, and no other (JWT-SVID §2)
-TYPES = frozenset({"JWT", "JOSE"})
 
 _ORGANIZATION = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "remit")
 _USES = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
@@ -83,15 +79,15 @@ class FileAuthority:
     def certificates(self) -> Sequence[bytes]:
         return [each.certificate for each in self._signing_first]
 
-    def jwks(self) -> Sequence[Mapping[str, str]]:
-        return [jwt.public_jwk() for jwt in self._jwts]
-
-    def bundle(self) -> Sequence[Mapping[str, object]]:
-        """Return the keys of the SPIFFE bundle (SPIFFE Trust Domain and Bundle §4)."""
-        authorities = [
-            {**point(ca), "use": "x509-svid", "x5c": [base64.b64encode(ca).decode()]} for ca in self.certificates()
+    @property
+    def public(self) -> PublishedAuthority:
+        """What is published now. Its bundle is that of SPIFFE Trust Domain and Bundle §4."""
+        certificates, jwks = self.certificates(), [jwt.public_jwk() for jwt in self._jwts]
+        authorities: list[Mapping[str, object]] = [
+            {**point(ca), "use": "x509-svid", "x5c": [base64.b64encode(ca).decode()]} for ca in certificates
         ]
-        return [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in self.jwks())]
+        bundle = [*authorities, *({**jwk, "use": "jwt-svid"} for jwk in jwks)]
+        return PublishedAuthority(self.trust_domain, self.sequence, certificates, jwks, bundle)
 
     def published(self) -> list[PublishedKey]:
         told = zip(self._jwts, self._signing_first, strict=True)
@@ -109,9 +105,6 @@ class FileAuthority:
         end = min(end, now + MAX_LIFE)
         start = min(now, end) - SKEW
         return [leaf(signing.certificate, signing.ca, agent, public, serial, start, end)]
-
-    def verify(self, token: str, audience: str) -> Mapping[str, object]:
-        return verify_svid(token, audience, key_set(self.jwks()), self.trust_domain, self._clock())
 
     def rotate(self) -> None:
         """Let the next generation sign, and publish one after it; what signed stays until its SVIDs have expired."""
@@ -167,27 +160,6 @@ class FileAuthority:
         if any(jwt.alg != "RS256" for jwt in self._jwts):
             raise IntegrityError("a key for JWT-SVIDs is not of the kind that was made")
         self.signer = self._jwts[0]
-
-
-def verify_svid(token: str, audience: str, keys: KeySet, trust_domain: str, now: datetime) -> Mapping[str, object]:
-    """Return the claims of a JWT-SVID (JWT-SVID §2 to §4), or raise TokenError; AudienceError when it is for others."""
-    compact = jose.read(token, HEADER)
-    if "kid" not in compact.header or compact.header.get("typ", "JWT") not in TYPES:
-        raise TokenError("it is not signed by a key of this trust domain")
-    keys.verify(compact)
-    claims = jose.document(compact.payload, TokenError)
-    end, subject, audiences = claims.get("exp"), claims.get("sub"), claims.get("aud")
-    if not isinstance(end, int) or isinstance(end, bool) or now.timestamp() >= end:
-        raise TokenError("it has expired")
-    try:
-        named = spiffe.parse(subject) if isinstance(subject, str) else None
-    except InvalidRequestError:
-        named = None
-    if named is None or named.domain != trust_domain:
-        raise TokenError("its subject is not of this trust domain")
-    if audience not in (audiences if isinstance(audiences, list) else [audiences]):
-        raise AudienceError
-    return claims
 
 
 def ca_certificate(key: bytes, trust_domain: str, start: datetime) -> bytes:

@@ -40,7 +40,7 @@ _EVERY = frozenset(
         *("look", "question", "renew", "resource", "resources", "revoke", "revoke_lease", "spend"),
         *("step_up", "task", "tasks", "wait"),
         *("burn", "keep", "kept", "swap", "take"),
-        *("present", "token_grant", "refuse_token", "token_keys", "nonce_key", "status_list"),
+        *("present", "token_grant", "refuse_token", "token_keys", "nonce_key", "status_list", "published_trust"),
         *("started", "failed", "logged"),
     }
 )

@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 from msgspec import Meta, Struct
 
 from remit.core.approval import Approval
-from remit.core.audit import Entry
+from remit.core.audit import Checkpoint, Entry
 from remit.core.grant import Grant, Posture
 from remit.core.lease import Lease, Report
 from remit.core.policy import Question
@@ -26,6 +26,7 @@ from remit.core.task import TaskHeader
 from remit.core.tree import Range
 from remit.errors import RemitError
 from remit.ports import Finding, Resource
+from remit.ports.identity import PublishedTrust
 
 PAGE = 1_000  # grants of a task in one answer
 APPROVAL_LIFE = timedelta(minutes=10)  # the longest that somebody waits for a decision
@@ -139,12 +140,14 @@ class Outcome(Struct, frozen=True, gc=False):
 class Notice(Struct, frozen=True):
     """What changed while requests were under way: grants that ended, resources that are not as they were.
 
-    ``token_keys`` are the public JWKs that alone verify tokens from now on; None: those that did.
+    ``token_keys`` are the public JWKs that alone verify tokens from now on, ``trust`` is what is published of trust
+    domains; None: as before.
     """
 
     grants: frozenset[str] = frozenset()
     resources: frozenset[str] = frozenset()
     token_keys: Sequence[Mapping[str, str]] | None = None
+    trust: PublishedTrust | None = None
 
 
 class AuditState(Struct, frozen=True):
@@ -302,6 +305,9 @@ class BrokerPort(Protocol):
         """Return the nodes of the audit tree that a proof's path names."""
 
     async def audit_state(self) -> AuditState: ...
+
+    async def checkpoint(self) -> Checkpoint:
+        """Sign the head of the log as it is now."""
 
     async def question(self, grant_id: str) -> Question:
         """Return what a policy is asked about a grant as it stands, live or not."""

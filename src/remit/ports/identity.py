@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -70,15 +70,30 @@ class Signals(Protocol):
         """Return what a logout token says (OIDC Back-Channel Logout 1.0 §2.4)."""
 
 
+@dataclass(frozen=True, slots=True)
+class PublishedAuthority:
+    """What verifies the SVIDs of the broker's own trust domain, and says so to others."""
+
+    trust_domain: str
+    sequence: int  # grows with every change (``spiffe_sequence``)
+    certificates: Sequence[bytes]  # of CAs, DER, the one that signs first
+    jwks: Sequence[Mapping[str, str]]  # that verify JWT-SVIDs, the one that signs first
+    bundle: Sequence[Mapping[str, object]]  # both, as JWKs with ``use`` ``x509-svid`` or ``jwt-svid``
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTrust:
+    """What is published of trust domains: of the broker's own, and of ``others`` by their names, each apart."""
+
+    own: PublishedAuthority
+    others: Mapping[str, TrustBundle]
+
+
 class Authority(Protocol):
-    """The authority of the broker's own trust domain (SPIFFE): what verifies its SVIDs, and what signs them."""
+    """The authority of the broker's own trust domain (SPIFFE): what signs its SVIDs."""
 
     @property
     def trust_domain(self) -> str: ...
-
-    @property
-    def sequence(self) -> int:
-        """The number of what is published now; it grows with every change (``spiffe_sequence``)."""
 
     @property
     def signer(self) -> Signer:
@@ -87,29 +102,8 @@ class Authority(Protocol):
     def certificates(self) -> Sequence[bytes]:
         """Return the CA certificates that verify X.509-SVIDs, DER, the one that signs first."""
 
-    def jwks(self) -> Sequence[Mapping[str, str]]:
-        """Return the public keys that verify JWT-SVIDs, the one that signs first."""
-
-    def bundle(self) -> Sequence[Mapping[str, object]]:
-        """Return the keys of the SPIFFE bundle, JWKs with ``use`` ``x509-svid`` or ``jwt-svid``."""
-
     def certify(self, agent: str, public: bytes, serial: int, end: datetime) -> Sequence[bytes]:
         """Return the chain of an X.509-SVID, DER, leaf first; ``public`` is a DER SubjectPublicKeyInfo."""
-
-    def verify(self, token: str, audience: str) -> Mapping[str, object]:
-        """Return the claims of a JWT-SVID of this trust domain; TokenError or AudienceError."""
-
-    def on_change(self, callback: Callable[[], None]) -> None:
-        """Call back when what is published, or what signs, has changed."""
-
-
-class Federation(Protocol):
-    """The trust bundles of other trust domains, each apart."""
-
-    def current(self) -> Mapping[str, TrustBundle]:
-        """Return those that are good now, by trust domain."""
-
-    def on_change(self, callback: Callable[[], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from remit.core.scope import Detail, DetailType
 from remit.core.secret import Secret
 from remit.core.task import Plan
 from remit.ports import Clock, Engine, Quota, Resource, Start
-from remit.ports.identity import Authority, Federation
+from remit.ports.identity import Authority
 
 if TYPE_CHECKING:  # commands know the kinds too, and start without these
     import socket
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # commands know the kinds too, and start without these
     from remit.core.principal import Holder
     from remit.errors import RemitError
     from remit.ports.broker import BrokerPort, Notice
+    from remit.ports.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,11 @@ class SocketServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SocketContext:
-    """What a broker lends to those that serve sockets: itself, its trust domain, time, and what it knows of others."""
+    """What a broker lends to those that serve sockets: itself, what is published of trust domains, and time."""
 
     broker: BrokerPort
-    authority: Authority
+    trust: Trust
     clock: Clock
-    federation: Federation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.core.audit import Checkpoint
 from remit.core.policy import Question
 from remit.core.principal import Holder, Operator, Principal, Right
 from remit.jose.keys import PublishedKey
 from remit.ports.broker import BrokerPort
-from remit.ports.identity import Authority, ClientRegistry, Humans, Logins, Signals, Workloads
+from remit.ports.identity import ClientRegistry, Humans, Logins, Signals, Workloads
 from remit.ports.kind import Kind
 from remit.ports.runs import LaunchRequest, RunOffer
+from remit.ports.trust import Trust
 from remit.web.verifier import Verifier
 
 BeginRun = Callable[[Operator | Holder, LaunchRequest, str | None], Awaitable[RunOffer]]  # ``ports.runs.RunPort``
@@ -90,9 +90,8 @@ class AppDeps:
     broker: BrokerPort
     kinds: Mapping[str, Kind]
     verifier: Verifier
-    checkpoint: Callable[[], Awaitable[Checkpoint]]  # signs the head of the log as it is now
     identity: Identity = field(default_factory=Identity)
-    authority: Authority | None = None  # of the broker's own trust domain
+    trust: Trust | None = None  # what is published of trust domains, where the broker has one of its own
     policies: Policies | None = None
     rings: Rings | None = None
     streams: Sequence[Route] = ()  # routes for receivers of our events, where some are configured

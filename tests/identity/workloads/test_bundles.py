@@ -19,6 +19,11 @@ OTHER = Domain("other.example")
 X5C = [base64.b64encode(DOMAIN.authority.certificate.public_bytes(Encoding.DER)).decode()]
 
 
+def authorities(made: TrustBundles) -> tuple[bytes, ...]:
+    """Return the certificates of all authorities that are good now."""
+    return tuple(der for bundle in made.current().values() for der in bundle.authorities)
+
+
 def kids(bundle: SpiffeBundle) -> tuple[str | None, ...]:
     return tuple(one.kid for one in bundle.jwt.keys)
 
@@ -212,13 +217,13 @@ def test_the_last_bundle_serves_through_an_outage_for_a_bounded_time(caplog: pyt
         source.out = True
         clock.at = NOW + LIFE - timedelta(seconds=1)
         assert kids(await made.of(DOMAIN.name)) == ("jwt-1",)
-        assert made.authorities()
+        assert authorities(made)
         clock.at = NOW + LIFE
         with pytest.raises(UnavailableError, match="out of reach"):
             await made.of(DOMAIN.name)
         with pytest.raises(UnavailableError):
             await made.again(DOMAIN.name)
-        assert made.authorities() == ()
+        assert authorities(made) == ()
 
     with caplog.at_level(logging.WARNING, "remit.identity"):
         asyncio.run(scene())
@@ -308,10 +313,10 @@ def test_an_edition_that_is_not_earlier_replaces_the_one_before(held: object, no
 def test_all_authorities_there_are_filter_handshakes() -> None:
     async def scene() -> None:
         made = TrustBundles({one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}, Times())
-        assert made.authorities() == ()
+        assert authorities(made) == ()
         await made.refresh()
         wanted = {one.authority.certificate.public_bytes(Encoding.DER) for one in (DOMAIN, OTHER)}
-        assert set(made.authorities()) == wanted
+        assert set(authorities(made)) == wanted
 
     asyncio.run(scene())
 
@@ -357,6 +362,17 @@ def test_who_watches_is_told_of_changes_alone() -> None:
         source.raw = DOMAIN.bundle(spiffe_sequence=2)
         clock.pass_(minutes=5)
         await made.refresh()
+        assert len(told) == 1  # the keys are those that there were
+        source.raw = OTHER.bundle(spiffe_sequence=3)
+        clock.pass_(minutes=5)
+        await made.refresh()
         assert len(told) == 2
+        source.out = True
+        clock.pass_(minutes=59)
+        await made.refresh()
+        assert len(told) == 2
+        clock.pass_(minutes=1)
+        await made.refresh()
+        assert (len(told), made.current()) == (3, {})
 
     asyncio.run(scene())

@@ -25,13 +25,17 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.secret import Secret
 from remit.core.spiffe import TrustBundle
 from remit.core.task import Grant
+from remit.jose import svid
+from remit.jose.keys import key_set
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.kinds.spiffe.calls import SECURITY, SERVICE
 from remit.kinds.spiffe.listen import WorkloadApi
 from remit.link.edge import following
 from remit.ports import Resource
+from remit.ports.identity import PublishedTrust
 from remit.ports.kind import EngineContext, SocketContext
+from remit.ports.trust import Trust
 from tests.broker.world import OPERATOR, ClearSealer, holder, search
 from tests.grant_requests import changed
 from tests.support.kinds import held
@@ -53,25 +57,6 @@ CALLS = (*STREAMS, "FetchJWTSVID", "ValidateJWTSVID")
 
 
 @dataclass
-class Others:
-    """Other trust domains, as a test wants them."""
-
-    found: Mapping[str, TrustBundle] = field(default_factory=dict)
-    watching: list[Callable[[], None]] = field(default_factory=list)
-
-    def current(self) -> Mapping[str, TrustBundle]:
-        return self.found
-
-    def on_change(self, callback: Callable[[], None]) -> None:
-        self.watching.append(callback)
-
-    def change(self, found: Mapping[str, TrustBundle]) -> None:
-        self.found = found
-        for callback in self.watching:
-            callback()
-
-
-@dataclass
 class Mesh:
     """The broker and everything to look at."""
 
@@ -79,9 +64,9 @@ class Mesh:
     now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     decide: Policy = within_bounds
     ids: itertools.count[int] = field(default_factory=itertools.count)
-    others: Others = field(default_factory=Others)
     broker: Broker = field(init=False)
     authority: FileAuthority = field(init=False)
+    trust: Trust = field(init=False)
     api: WorkloadApi = field(init=False)
 
     async def start(self) -> None:
@@ -105,7 +90,19 @@ class Mesh:
             OPERATOR, Resource("mesh", "spiffe", f"spiffe://{DOMAIN}", scope.parse([wide]), None, {}), None
         )
         await self.broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789ab"))
-        self.api = WorkloadApi(SocketContext(self.broker, self.authority, clock, self.others))
+        self.trust = Trust(PublishedTrust(self.authority.public, {}))
+        self.authority.on_change(self.changed)
+        self.api = WorkloadApi(SocketContext(self.broker, self.trust, clock))
+
+    def changed(self, others: Mapping[str, TrustBundle] | None = None) -> None:
+        """Publish the broker's own trust domain as it is now, and others where some are given."""
+        known = self.trust.now.others if others is None else others
+        self.trust.now = PublishedTrust(self.authority.public, known)
+        self.broker.feeds.publish(trust=self.trust.now)
+
+    def verified(self, token: str, audience: str) -> Mapping[str, object]:
+        """Return the claims of a JWT-SVID."""
+        return svid.verify(token, audience, key_set(self.authority.public.jwks), DOMAIN, self.now)
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

@@ -14,6 +14,9 @@ from remit.compose.app import build
 from remit.identity.workloads.bundles import parse
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
+from remit.ports.broker import Notice
+from remit.ports.identity import PublishedTrust
+from remit.ports.trust import Trust
 from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
 from tests.broker.world import OPERATOR
@@ -28,7 +31,9 @@ def shown(folder: Path, body: Callable[[FileAuthority, httpx.AsyncClient, Plane]
 
     async def scene(made: Plane) -> None:
         authority = FileAuthority(folder / "keys", FileSealer(b"k" * 32), "remit.test", lambda: NOW)
-        app = build(replace(made.deps, authority=authority))
+        trust = Trust(PublishedTrust(authority.public, {}))
+        authority.on_change(lambda: trust.noticed(Notice(trust=PublishedTrust(authority.public, {}))))
+        app = build(replace(made.deps, trust=trust))
         made.listeners.append(await serve(app, _unix(folder / "own.sock"), SocketAuth(OPERATOR)))
         await body(authority, made._client(folder / "own.sock"), made)
 
@@ -41,7 +46,7 @@ def test_the_bundle_is_what_another_broker_reads(tmp_path: Path) -> None:
         assert answer.headers["content-type"] == "application/json"
         found = parse("remit.test", answer.content)
         assert found.authorities == tuple(authority.certificates())
-        assert [key.kid for key in found.jwt.keys] == [jwk["kid"] for jwk in authority.jwks()]
+        assert [key.kid for key in found.jwt.keys] == [jwk["kid"] for jwk in authority.public.jwks]
         assert found.hint is not None
         assert (found.sequence, found.hint.total_seconds()) == (1, 300)
         authority.rotate()
@@ -71,7 +76,7 @@ def test_an_oidc_relying_party_finds_the_keys_of_svids_and_none_of_tokens(tmp_pa
         assert known["id_token_signing_alg_values_supported"] == ["RS256"]
         keys = (await client.get("/oauth/federation/jwks")).json()["keys"]
         assert [(key["kid"], key["use"], key["alg"]) for key in keys] == [
-            (jwk["kid"], "sig", "RS256") for jwk in authority.jwks()
+            (jwk["kid"], "sig", "RS256") for jwk in authority.public.jwks
         ]
         assert not {key["kid"] for key in keys} & {
             key["kid"] for key in (await client.get("/oauth/jwks")).json()["keys"]

@@ -21,7 +21,7 @@ from remit.core.principal import Holder
 from remit.core.spiffe import TrustBundle
 from remit.errors import NotFoundError
 from remit.kinds.spiffe.calls import SECURITY, SERVICE
-from remit.kinds.spiffe.svids import Svids
+from remit.kinds.spiffe.svids import Known, Svids
 from tests.broker.world import OPERATOR, SEARCH
 from tests.kinds.spiffe.mesh import BOTH, CALLS, LEDGER, MAIL, METADATA, PATIENCE, STREAMS, Client, Mesh, meshed, run
 
@@ -212,7 +212,7 @@ def test_no_svid_outlives_the_grant(tmp_path: Path) -> None:
         async with mesh.client(grant) as client:
             assert leaf(await client.once("FetchX509SVID")).not_valid_after_utc == grant.expires_at
             token = (await client.once("FetchJWTSVID", audience=[LEDGER])).svids[0].svid
-        assert mesh.authority.verify(token, LEDGER)["exp"] == int(grant.expires_at.timestamp())
+        assert mesh.verified(token, LEDGER)["exp"] == int(grant.expires_at.timestamp())
 
     run(tmp_path, body)
 
@@ -225,7 +225,7 @@ def test_a_jwt_svid_is_for_its_audiences_and_says_that_nobody_attested_the_agent
         grant = await mesh.opened()
         async with mesh.client(grant) as client:
             (svid,) = (await client.once("FetchJWTSVID", audience=[LEDGER])).svids
-        claims = mesh.authority.verify(svid.svid, LEDGER)
+        claims = mesh.verified(svid.svid, LEDGER)
         assert (svid.spiffe_id, claims["sub"], claims["aud"]) == (grant.agent, grant.agent, LEDGER)
         assert claims["attested"] is False
 
@@ -258,7 +258,7 @@ def test_the_detail_that_has_the_audiences_is_used(tmp_path: Path) -> None:
         grant = await mesh.opened({**BOTH, "audiences": [MAIL]}, {**BOTH, "audiences": [LEDGER], "ttl": 60})
         async with mesh.client(grant) as client:
             token = (await client.once("FetchJWTSVID", audience=[LEDGER])).svids[0].svid
-        assert mesh.authority.verify(token, LEDGER)["exp"] == int(mesh.now.timestamp()) + 60
+        assert mesh.verified(token, LEDGER)["exp"] == int(mesh.now.timestamp()) + 60
 
     run(tmp_path, body)
 
@@ -271,7 +271,9 @@ def test_bundles_hold_the_keys_of_this_trust_domain_alone(tmp_path: Path) -> Non
         assert dict(certified) == {"spiffe://remit.test": b"".join(mesh.authority.certificates())}
         assert list(signed) == ["spiffe://remit.test"]
         keys = json.loads(signed["spiffe://remit.test"])["keys"]
-        assert [(key["kid"], key["use"]) for key in keys] == [(jwk["kid"], "jwt-svid") for jwk in mesh.authority.jwks()]
+        assert [(key["kid"], key["use"]) for key in keys] == [
+            (jwk["kid"], "jwt-svid") for jwk in mesh.authority.public.jwks
+        ]
 
     run(tmp_path, body)
 
@@ -284,7 +286,7 @@ def test_a_jwt_svid_of_another_run_is_validated(tmp_path: Path) -> None:
         async with mesh.client(payer) as client:
             valid = await client.once("ValidateJWTSVID", audience=LEDGER, svid=token)
             assert valid.spiffe_id == reader.agent
-            assert dict(valid.claims) == mesh.authority.verify(token, LEDGER)
+            assert dict(valid.claims) == mesh.verified(token, LEDGER)
             assert await refusal(client, "ValidateJWTSVID", audience=MAIL, svid=token) is Status.INVALID_ARGUMENT
             await mesh.broker.revoke(OPERATOR, reader.id)
             assert await refusal(client, "ValidateJWTSVID", audience=LEDGER, svid=token) is Status.INVALID_ARGUMENT
@@ -306,7 +308,7 @@ def test_what_is_no_jwt_svid_is_an_invalid_argument(tmp_path: Path, token: str) 
 
 def test_bundles_of_other_trust_domains_come_each_under_its_own_name(tmp_path: Path) -> None:
     async def body(mesh: Mesh) -> None:
-        mesh.others.found = {"prod.test": TrustBundle((b"der",), ({"kty": "EC", "kid": "1", "use": "jwt-svid"},))}
+        mesh.changed({"prod.test": TrustBundle((b"der",), ({"kty": "EC", "kid": "1", "use": "jwt-svid"},))})
         async with mesh.client(await mesh.opened()) as client:
             svid = await client.once("FetchX509SVID")
             certified = (await client.once("FetchX509Bundles")).bundles
@@ -325,7 +327,7 @@ def test_a_stream_sends_again_when_another_trust_domain_changes(tmp_path: Path, 
     async def body(mesh: Mesh) -> None:
         async with mesh.client(await mesh.opened()) as client, client.stream(name) as stream:
             first = await stream.recv_message()
-            mesh.others.change({"prod.test": TrustBundle((b"der",), ({"kid": "1"},))})
+            mesh.changed({"prod.test": TrustBundle((b"der",), ({"kid": "1"},))})
             assert await stream.recv_message() != first
             await stream.cancel()
 
@@ -334,7 +336,7 @@ def test_a_stream_sends_again_when_another_trust_domain_changes(tmp_path: Path, 
 
 def test_no_other_bundle_takes_the_place_of_the_own_one(tmp_path: Path) -> None:
     async def body(mesh: Mesh) -> None:
-        mesh.others.found = {"remit.test": TrustBundle((b"der",), ({"kid": "1"},))}
+        mesh.changed({"remit.test": TrustBundle((b"der",), ({"kid": "1"},))})
         async with mesh.client(await mesh.opened()) as client:
             assert dict((await client.once("FetchX509Bundles")).bundles) == {
                 "spiffe://remit.test": b"".join(mesh.authority.certificates())
@@ -364,7 +366,7 @@ def test_a_policy_that_denies_is_a_permission_denied_and_leaves_no_svid(tmp_path
 
 def test_a_holder_of_a_grant_that_there_is_none_of_is_refused(tmp_path: Path) -> None:
     async def body(mesh: Mesh) -> None:
-        svids = Svids(mesh.broker, Holder("task_9", "grt_9"), mesh.authority, lambda: mesh.now)
+        svids = Svids(mesh.broker, Holder("task_9", "grt_9"), Known(mesh.trust), lambda: mesh.now)
         with pytest.raises(NotFoundError):
             await svids.entitled()
 

@@ -8,7 +8,9 @@ import random
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from grpclib.const import Status
@@ -208,16 +210,19 @@ def test_a_malformed_call_is_nobodys_business_but_the_runs(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+class Broken(dict[str, TrustBundle]):
+    """The bundles of others, when something is wrong with us."""
+
+    def items(self) -> NoReturn:
+        raise ValueError("a secret of ours")
+
+
 def test_what_fails_on_our_side_is_logged_and_said_without_a_word_of_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         async with asyncio.timeout(PATIENCE), meshed(tmp_path) as mesh:
-
-            def broken() -> dict[str, TrustBundle]:
-                raise ValueError("a secret of ours")
-
-            mesh.others.current = broken  # type: ignore[method-assign]  # the federation of this test fails
+            mesh.trust.now = replace(mesh.trust.now, others=Broken())
             async with mesh.client(await mesh.opened()) as client:
                 with pytest.raises(GRPCError) as caught:
                     await client.once("FetchX509Bundles")

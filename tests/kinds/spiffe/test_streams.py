@@ -131,5 +131,6 @@ def test_a_grant_that_ends_while_a_message_is_under_way_ends_the_stream(tmp_path
 
 def service(mesh: Mesh, grant: Grant, name: str) -> tuple[Callable[[Any, Any], Awaitable[None]], Pulse]:
     clock, pulse = (lambda: mesh.now), Pulse()
-    svids = Svids(mesh.broker, mesh.holder(grant), mesh.authority, clock)
-    return getattr(WorkloadService(mesh.broker, svids, Known(mesh.authority, None), pulse, clock), name), pulse
+    known = Known(mesh.trust)
+    svids = Svids(mesh.broker, mesh.holder(grant), known, clock)
+    return getattr(WorkloadService(mesh.broker, svids, known, pulse, clock), name), pulse

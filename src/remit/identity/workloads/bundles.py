@@ -131,6 +131,7 @@ class TrustBundles:
         self._clock = clock
         self._domains = {name: _TrustDomain(name, source, clock()) for name, source in sources.items()}
         self._watching: list[Callable[[], None]] = []
+        self._told: Mapping[str, TrustBundle] = {}
 
     async def of(self, domain: str) -> SpiffeBundle:
         """Return the bundle of a trust domain; UnauthenticatedError if that is not configured, or UnavailableError."""
@@ -148,10 +149,7 @@ class TrustBundles:
     async def refresh(self) -> None:
         """Look again wherever it is time to; what fails is told to the log."""
         await asyncio.gather(*(self._look(known, known.due) for known in self._domains.values()))
-
-    def authorities(self) -> tuple[bytes, ...]:
-        """Return the certificates of all authorities there are: for the filter of a handshake, never for a decision."""
-        return tuple(der for bundle in self.current().values() for der in bundle.authorities)
+        self._tell()  # of what is good no longer
 
     def current(self) -> Mapping[str, TrustBundle]:
         good = {name: self._fresh(known) for name, known in self._domains.items()}
@@ -159,6 +157,13 @@ class TrustBundles:
 
     def on_change(self, callback: Callable[[], None]) -> None:
         self._watching.append(callback)
+
+    def _tell(self) -> None:
+        current = self.current()
+        if current != self._told:
+            self._told = current
+            for callback in self._watching:
+                callback()
 
     def _configured(self, domain: str) -> _TrustDomain:
         known = self._domains.get(domain)
@@ -184,7 +189,7 @@ class TrustBundles:
         async with known.lock:
             if known.tried is not None and known.tried >= due:  # somebody else has looked meanwhile
                 return
-            known.tried, before = self._clock(), known.bundle
+            known.tried = self._clock()
             try:
                 known.bundle = await _newer(known)
             except UnavailableError as error:
@@ -197,8 +202,7 @@ class TrustBundles:
             else:
                 known.at = self._clock()
                 known.due = known.at + (known.bundle.hint or known.source.every)
-                for callback in self._watching if known.bundle != before else ():
-                    callback()
+                self._tell()
 
 
 async def _newer(known: _TrustDomain) -> SpiffeBundle:

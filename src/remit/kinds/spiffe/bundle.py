@@ -17,18 +17,18 @@ REFRESH = 300  # seconds after which a verifier should look again (``spiffe_refr
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
     """Return the routes, if the broker is the authority of a trust domain."""
-    if deps.authority is None:
+    if deps.trust is None:
         return ()
-    authority, issuer = deps.authority, deps.verifier.issuer
+    trust, issuer = deps.trust, deps.verifier.issuer
 
     async def bundle(_: Request) -> Response:
         """Return the SPIFFE bundle (SPIFFE Trust Domain and Bundle §4)."""
-        keys, sequence = list(authority.bundle()), authority.sequence
-        return wire.answer({"keys": keys, "spiffe_sequence": sequence, "spiffe_refresh_hint": REFRESH})
+        own = trust.now.own
+        return wire.answer({"keys": list(own.bundle), "spiffe_sequence": own.sequence, "spiffe_refresh_hint": REFRESH})
 
     async def jwks(_: Request) -> Response:
         """Return the keys of JWT-SVIDs as a JWK set."""
-        return wire.answer({"keys": [dict(jwk) for jwk in authority.jwks()]})
+        return wire.answer({"keys": [dict(jwk) for jwk in trust.now.own.jwks]})
 
     async def discovery(_: Request) -> Response:
         """Return what a relying party needs to verify JWT-SVIDs (OIDC Discovery §3); nobody logs in here with OIDC."""
@@ -38,7 +38,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
                 "jwks_uri": f"{issuer}/oauth/federation/jwks",
                 "response_types_supported": ["id_token"],  # one at least, RFC 8414 §3.2; as other issuers for machines
                 "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": [authority.signer.alg],
+                "id_token_signing_alg_values_supported": [trust.now.own.jwks[0]["alg"]],
                 "claims_supported": ["iss", "sub", "aud", "exp", "iat", "jti", "attested", "task", "grant"],
             }
         )

@@ -30,6 +30,8 @@ from remit.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from remit.jose import svid
+from remit.jose.keys import key_set
 from remit.kinds.spiffe.svids import Known, Pulse, Svids
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort
@@ -134,7 +136,8 @@ class WorkloadService:
         """Send what a JWT-SVID of this trust domain says; one whose grant has ended is refused before it expires."""
         await self._svids.entitled()
         try:
-            claims = self._known.authority.verify(request.svid, request.audience)
+            own = self._known.own
+            claims = svid.verify(request.svid, request.audience, key_set(own.jwks), own.trust_domain, self._clock())
             await self._broker.grant(str(claims.get("grant")))
         except (DeniedError, NotFoundError, UnauthenticatedError) as error:
             raise InvalidRequestError(error.detail) from error

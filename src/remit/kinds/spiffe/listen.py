@@ -33,20 +33,17 @@ class WorkloadApi:
     """The Workload API of one broker: a listener for each run."""
 
     def __init__(self, lent: SocketContext) -> None:
-        """Serve SVIDs of the authority and the bundles of the federation; UnavailableError without the extra."""
+        """Serve SVIDs, and the bundles of all trust domains that are known; UnavailableError without the extra."""
         if not all(map(find_spec, ("grpclib", "spiffe"))):
             raise UnavailableError(
                 "the Workload API is not installed", help="in a clone of remit: pip install '.[spiffe]'"
             )
-        self._broker, self._known, self._clock = lent.broker, Known(lent.authority, lent.federation), lent.clock
+        self._broker, self._known, self._clock = lent.broker, Known(lent.trust), lent.clock
         self._pulse = Pulse()
-        lent.authority.on_change(self._pulse.beat)
-        if lent.federation is not None:
-            lent.federation.on_change(self._pulse.beat)
 
     def noticed(self, notice: Notice) -> None:
-        """Have every stream look again at what it may send, where a grant has ended."""
-        if notice.grants:
+        """Have every stream look again at what it may send, where a grant has ended or a key has changed."""
+        if notice.grants or notice.trust is not None:
             self._pulse.beat()
 
     async def serve(
@@ -60,7 +57,7 @@ class WorkloadApi:
 
         from remit.kinds.spiffe.calls import WorkloadService
 
-        svids = Svids(self._broker, holder, self._known.authority, self._clock)
+        svids = Svids(self._broker, holder, self._known, self._clock)
         service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
         logging.getLogger("grpclib.server").setLevel(logging.CRITICAL)  # a traceback for whatever a run sends
         config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)

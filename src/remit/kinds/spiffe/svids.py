@@ -18,7 +18,8 @@ from remit.core.task import Grant, LeaseState
 from remit.errors import DeniedError, NotFoundError
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort
-from remit.ports.identity import Authority, Federation
+from remit.ports.identity import PublishedAuthority
+from remit.ports.trust import Trust
 
 KIND = "spiffe"
 LEAST = timedelta(seconds=1)  # between two SVIDs
@@ -43,24 +44,27 @@ class Pulse:
 class Known:
     """The bundles that a run may have: the broker's own, and those of the trust domains that it knows, each apart."""
 
-    def __init__(self, authority: Authority, federation: Federation | None) -> None:
-        self.authority, self._federation = authority, federation
-        self.name = f"spiffe://{authority.trust_domain}"
+    def __init__(self, trust: Trust) -> None:
+        self._trust, self.name = trust, f"spiffe://{trust.now.own.trust_domain}"
+
+    @property
+    def own(self) -> PublishedAuthority:
+        """What is published of the broker's own trust domain."""
+        return self._trust.now.own
 
     def roots(self) -> dict[str, bytes]:
         """Return certificates of authorities by the SPIFFE ID of their trust domain, DER, one after the other."""
         found = {name: b"".join(each.authorities) for name, each in self._others().items() if each.authorities}
-        return {**found, self.name: b"".join(self.authority.certificates())}
+        return {**found, self.name: b"".join(self.own.certificates)}
 
     def jwks(self) -> dict[str, bytes]:
         """Return JWK Sets by the SPIFFE ID of their trust domain."""
         found = {name: each.jwks for name, each in self._others().items() if each.jwks}
-        own = [{**jwk, "use": "jwt-svid"} for jwk in self.authority.jwks()]
+        own = [{**jwk, "use": "jwt-svid"} for jwk in self.own.jwks]
         return {name: json.dumps({"keys": list(keys)}).encode() for name, keys in {**found, self.name: own}.items()}
 
     def _others(self) -> Mapping[str, TrustBundle]:
-        found = {} if self._federation is None else self._federation.current()
-        return {f"spiffe://{name}": each for name, each in found.items()}
+        return {f"spiffe://{name}": each for name, each in self._trust.now.others.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,8 @@ class IssuedSvid:
 class Svids:
     """Asks the broker for SVIDs in the name of one holder. Each that is still fresh serves all who ask."""
 
-    def __init__(self, broker: BrokerPort, holder: Holder, authority: Authority, clock: Clock) -> None:
-        self._broker, self._holder, self._authority, self._clock = broker, holder, authority, clock
+    def __init__(self, broker: BrokerPort, holder: Holder, known: Known, clock: Clock) -> None:
+        self._broker, self._holder, self._known, self._clock = broker, holder, known, clock
         self._certified: dict[Audiences, IssuedSvid] = {}  # for none
         self._tokens: dict[Audiences, IssuedSvid] = {}
         self._asking = asyncio.Lock()
@@ -134,7 +138,7 @@ class Svids:
 
     async def _fresh(self, issued: IssuedSvid) -> bool:
         """Whether to hand out again: nobody has revoked the lease, though what was issued lives on."""
-        if self._clock() >= issued.half or issued.sequence != self._authority.sequence:
+        if self._clock() >= issued.half or issued.sequence != self._known.own.sequence:
             return False
         try:
             return (await self._broker.lease(issued.lease)).state is LeaseState.ACTIVE
@@ -143,7 +147,7 @@ class Svids:
 
     async def _issue(self, detail: Detail, narrower: Mapping[str, object]) -> IssuedSvid:
         limits = {"type": KIND, "resource": detail.resource, "ttl": detail.number("ttl")}
-        now, sequence = self._clock(), self._authority.sequence
+        now, sequence = self._clock(), self._known.own.sequence
         issued = await self._broker.issue(self._holder, self._holder.grant, parse_detail({**limits, **narrower}))
         end = issued.lease.expires_at
         last = end >= (await self.entitled()).expires_at  # none is due after one that ends with its grant
