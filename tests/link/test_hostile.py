@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remit.core.principal import Principal
+from remit.core.scope import Access
+from remit.core.secret import Secret
 from remit.errors import LimitError, RevokedError, UnavailableError
 from remit.link.authority import AuthorityEnd
 from remit.link.ends import EndsReader
@@ -84,10 +86,10 @@ class Raw:
 
 
 @asynccontextmanager
-async def raw(world: World, broker: object, *grants: str) -> AsyncIterator[Raw]:
+async def raw(world: World, broker: object, *grants: str, dies: bool = True) -> AsyncIterator[Raw]:
     """Speak bytes to the broker, as an edge that may name these grants."""
     ours, theirs = pair()
-    end, gone, stuck = await served(world, broker, theirs)
+    end, gone, stuck = await served(world, broker, theirs, dies=dies)
     for sock in ours:
         sock.setblocking(False)
     worker = Raw(ours, end, gone, stuck, FrameReader(MAX_ANSWER))
@@ -97,7 +99,7 @@ async def raw(world: World, broker: object, *grants: str) -> AsyncIterator[Raw]:
             assert isinstance((await worker.hear(1))[0], Answer)
         yield worker
     finally:
-        end.close()
+        end.gone()
         for sock in ours:
             sock.close()
 
@@ -245,21 +247,39 @@ def test_a_worker_that_does_not_act_on_an_end_is_stuck_and_closed_waits_until_it
     async def body() -> None:
         broker = await world.ready()
         root, other = await world.opened(broker, OFTEN), await world.opened(broker, OFTEN)
-        async with raw(world, broker, root.id) as worker:
+        async with raw(world, broker, root.id, other.id, dies=False) as worker:
+            await worker.send(Batch([*_uses(root.id, 1), *_uses(other.id, 1, 1)], []))
+            await worker.hear(1)
             revoking = asyncio.create_task(broker.revoke(OPERATOR, root.id))
             while not worker.stuck:  # noqa: ASYNC110 - the broker says so
                 await asyncio.sleep(0.01)
+            worker.sockets.calls.close()  # it closes its link, and may go on all the same
+            while not worker.gone:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
             assert not revoking.done()
-            worker.end.close()  # as whoever kills it does, once it is gone
+            worker.end.gone()  # as whoever kills it says, once it has ended
             assert (await revoking).state == "closed"
         async with raw(world, broker, other.id) as worker:
+            await worker.send(Batch(_uses(other.id, 1, 2), []))
+            await worker.hear(1)
             assert (await broker.revoke(OPERATOR, other.id)).state == "unknown"
             assert worker.stuck == [worker.end]
-            await worker.send(Batch(_uses(other.id, 1), []))
+            await worker.send(Batch(_uses(other.id, 1, 3), []))
             (answer,) = await worker.hear(1)
             assert isinstance(answer, Permits)
             assert isinstance(answer.uses[0], Failure)
             assert answer.uses[0].kind == RevokedError.__name__
+
+    run(body())
+
+
+def test_no_end_waits_for_a_worker_that_holds_nothing_of_it(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        async with raw(world, broker, root.id) as worker:
+            assert (await broker.revoke(OPERATOR, root.id)).state == "closed"
+            assert worker.stuck == []
 
     run(body())
 
@@ -295,6 +315,8 @@ def test_what_goes_wrong_when_an_end_is_acted_on_is_cut_all_the_same(world: Worl
         end, _, stuck = await served(world, broker, theirs)
         heard = Wrong()
         link = await connect(ours, heard, lambda: None)
+        await link.authority.redeem_run(Secret(root.id))
+        await link.authority.use(root.id, Access("search", "GET", "/v1/x"), "req_1", 0)
         assert (await broker.revoke(OPERATOR, root.id)).state == "closed"
         assert heard.severed == [frozenset({root.id})]
         assert stuck == []

@@ -103,6 +103,7 @@ def test_a_worker_that_stands_still_is_killed_and_only_then_an_end_is_closed(wor
         end, gone, stuck = await served(world, broker, theirs)
         async with far("worker", ours, root.id) as (process, said):
             assert said == root.id
+            await _until(lambda: bool(end._open))
             process.send_signal(signal.SIGSTOP)
             revoking = asyncio.create_task(broker.revoke(OPERATOR, root.id))
             await _until(lambda: bool(stuck))

@@ -152,6 +152,8 @@ def test_an_end_is_acted_on_before_its_report(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker, SEARCH)
         async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            await link.broker.use(root.id, SEARCHED, "req_1", 0)
             report = await broker.revoke(OPERATOR, root.id)
             assert report.state == "closed"
             assert link.heard.marked == [frozenset({root.id})]

@@ -98,10 +98,18 @@ async def served(
     theirs: LinkSockets,
     role: WorkerRole = roles.EDGE,
     tokens: GrantTokens | None = None,
+    *,
+    dies: bool = True,
 ) -> tuple[AuthorityEnd, list[str], list[AuthorityEnd]]:
-    """Serve one end."""
+    """Serve one end; ``dies``: the worker's process ends with its link."""
     gone, stuck = list[str](), list[AuthorityEnd]()
+
+    def ended(one: AuthorityEnd) -> None:
+        gone.append("authority")
+        if dies:
+            one.gone()
+
     pending = PendingMemory(lambda: world.now)
     ports = (broker, pending, tokens or minting(world, broker), Tickets(cast("Broker", broker)))
-    end = await serve(theirs, role, broker, ports, stuck=stuck.append, ended=lambda _: gone.append("authority"))
+    end = await serve(theirs, role, broker, ports, stuck=stuck.append, ended=ended)
     return end, gone, stuck

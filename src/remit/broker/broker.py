@@ -140,9 +140,9 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
     def notices(self) -> AsyncIterator[port.Notice]:
         return self._tasks.notices.listen()
 
-    def listen(self, stuck: Callable[[], None]) -> Feed:
-        """Begin to tell a worker of ends; ``stuck`` is called when it has not acted in time, and is to end it."""
-        return self._tasks.notices.feed(stuck)
+    def listen(self, stuck: Callable[[], None], holds: Callable[[frozenset[str]], bool]) -> Feed:
+        """Begin to tell a worker of ends; see ``Notices.feed``."""
+        return self._tasks.notices.feed(stuck, holds)
 
     def line(self, grant_id: str) -> port.GrantLine | None:
         """Return where a grant hangs, live or ended; None: nobody knows it."""

@@ -13,14 +13,17 @@ TURNS = 3  # of the loop, in which what has arrived is read, where it was this l
 GONE = 2.0  # seconds: as long an end waits for an edge to be gone that has not acted
 
 
+Holds = Callable[[frozenset[str]], bool]  # whether something may move under grants
+
+
 class Feed:
     """What one edge was not told yet; ``idle`` is set when it has acted on all that it was told."""
 
-    def __init__(self, feeds: list[Feed], stuck: Callable[[], None] | None) -> None:
+    def __init__(self, feeds: list[Feed], stuck: Callable[[], None] | None, holds: Holds) -> None:
         self.grants: set[str] = set()
         self.resources: set[str] = set()
         self.published: dict[str, Any] = {}  # what is published anew, by its name in a notice
-        self.stuck = stuck
+        self.stuck, self.holds = stuck, holds
         self.waiting, self.idle = asyncio.Event(), asyncio.Event()
         self.idle.set()
         self._feeds = feeds
@@ -38,8 +41,10 @@ class Feed:
         self.waiting.clear()
         return notice
 
-    def told(self) -> None:
-        self.idle.clear()
+    def told(self, *, waits: bool = True) -> None:
+        """Have it told; ``waits``: and waited for."""
+        if waits:
+            self.idle.clear()
         self.waiting.set()
 
     def close(self) -> None:
@@ -62,7 +67,7 @@ class Notices:
         for feed in self._feeds if grants or resources else ():
             feed.grants |= grants
             feed.resources |= resources
-            feed.told()
+            feed.told(waits=bool(resources) or feed.holds(grants))
 
     def publish(self, **published: object) -> None:
         """Tell of what is published anew, by its name in a notice; edges need but the newest."""
@@ -70,9 +75,12 @@ class Notices:
             feed.published |= published
             feed.told()
 
-    def feed(self, stuck: Callable[[], None] | None = None) -> Feed:
-        """Begin to tell an edge; ``stuck`` is called when it has not acted in time, and is to see that it is gone."""
-        return Feed(self._feeds, stuck)
+    def feed(self, stuck: Callable[[], None] | None = None, holds: Holds = lambda _: True) -> Feed:
+        """Begin to tell an edge; an end waits for it only if it ``holds`` something under the grants.
+
+        ``stuck`` is called when it has not acted in time, and is to see that it is gone.
+        """
+        return Feed(self._feeds, stuck, holds)
 
     def listen(self) -> AsyncIterator[Notice]:
         return _stream(self.feed())

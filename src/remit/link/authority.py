@@ -3,6 +3,9 @@
     end = await serve(theirs, roles.EDGE, broker, (broker, pending, runs), stuck=kill, ended=forget)
 
 ``stuck(end)`` is called when the worker has not acted on an end in time, ``ended(end)`` once, when the link is gone.
+Either is to kill the worker, and when its process has ended, to say so: ``end.gone()``. Until then nothing that it held
+is closed.
+
 Nothing that a worker sends is believed: what is no message of the protocol, or beyond its credit, ends its link.
 """
 
@@ -55,8 +58,8 @@ class LinkedBroker(BrokerPort, Protocol):
     def line(self, grant_id: str) -> GrantLine | None:
         """Return where a grant hangs, live or ended; None: nobody knows it."""
 
-    def listen(self, stuck: Callable[[], None]) -> NoticeFeed:
-        """Begin to tell a worker of ends; ``stuck`` is called when it has not acted on one in time."""
+    def listen(self, stuck: Callable[[], None], holds: Callable[[frozenset[str]], bool]) -> NoticeFeed:
+        """Begin to tell a worker of ends; ``stuck`` is called when it has not acted in time on one of what it holds."""
 
 
 class NoticeFeed(Protocol):
@@ -85,7 +88,9 @@ class AuthorityEnd(asyncio.Protocol):
         self._broker, self._ports, self._stuck, self._ended = broker, ports, stuck, ended
         self._transport: asyncio.Transport | None = None
         self._ends = _EndsEnd(self)
-        self._feed = broker.listen(lambda: stuck(self))  # it tells of what ends from this call on
+        self._held: set[str] = set()  # grants under which a use was permitted here
+        # it tells of what ends from this call on
+        self._feed = broker.listen(lambda: stuck(self), lambda ended: not self._held.isdisjoint(ended))
         self._cut = FrameReader(MAX_CALL)
         self._frames: deque[bytes] = deque()
         self._slicing = self.lost = self._batching = False
@@ -122,13 +127,21 @@ class AuthorityEnd(asyncio.Protocol):
         for transport in (self._transport, self._ends.transport):
             if transport is not None:
                 transport.abort()
-        self._feed.close()
         for waiting in self._waits:
             waiting.cancel()
         self._frames.clear()
         if not self._batching:
             self._start(self._unknown())
         self._ended(self)
+
+    def gone(self) -> None:
+        """Take note that the worker's process has ended: until then an end is not known to be one for it."""
+        self.close()
+        self._feed.close()
+
+    def cut(self, grants: frozenset[str]) -> None:
+        """Take note that the worker has cut what moved under grants."""
+        self._held -= grants
 
     async def _unknown(self) -> None:
         lost, self._open = list(self._open.values()), {}
@@ -280,6 +293,7 @@ class AuthorityEnd(asyncio.Protocol):
             if isinstance(each, Use):
                 self._open[each.request] = each
                 self._resources.add(each.resource)
+                self._held.add(each.grant)
         self._batching = False
         if self.lost:
             await self._unknown()
@@ -350,6 +364,7 @@ class _EndsEnd(asyncio.Protocol):
             assert self.transport is not None  # noqa: S101 - there is one before anything is told
             self.transport.write(frame(Noticed(self._number, notice)))
             await self._acted
+            self._end.cut(notice.grants)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -48,6 +48,7 @@ from remit.link.turns import FairQueue
 from remit.link.values import Failure, raised, read
 from remit.ports.broker import Outcome, Use, UseRequest
 
+KNOWN = 16_384  # grants of which it is known here whose task they are of
 _GONE = "the part of remit that decides is gone, so nothing can be done now"
 
 
@@ -149,6 +150,8 @@ class WorkerEnd(asyncio.Protocol):
         self._soon()
         answer = read(asked.returns, await sent.answer)
         if isinstance(answer, GrantView):
+            if len(self._tasks) >= KNOWN:
+                self._tasks.clear()
             self._tasks[answer.id] = answer.task
         return answer
 
