@@ -110,7 +110,7 @@ def undone(view: bytes, bare: bytes) -> list[bytes]:
             found.append(plain)
     if _BASE64_CLASS_RUN in view.translate(_BASE64_CLASS):
         found += _from_base64(view)
-    digits = without_marks(bare)
+    digits = bare.replace(b"0x", b"") if b"0x" in bare else bare  # the marks of numbers
     if _HEX_CLASS_RUN in digits.translate(_HEX_CLASS):
         joined = b"".join(run + b"0" * (len(run) % 2) for run in _HEX_RUN.findall(digits))
         found += (binascii.unhexlify(joined), binascii.unhexlify(joined[1:-1]))
@@ -118,11 +118,6 @@ def undone(view: bytes, bare: bytes) -> list[bytes]:
     if len(lines) > 1:
         found.append(b"".join(line.translate(None, b" \t")[:_DUMPED_DIGITS] for line in lines))
     return found
-
-
-def without_marks(bare: bytes) -> bytes:
-    """Return letters without the `0x` in front of hexadecimal numbers."""
-    return bare.replace(b"0x", b"") if b"0x" in bare else bare
 
 
 def _from_base64(view: bytes) -> Iterator[bytes]:

@@ -20,7 +20,6 @@ from remit.gateway.encodings import (
     letters,
     undone,
     unescaped,
-    without_marks,
 )
 
 SHORTEST = 16  # bytes of a secret that can be looked for
@@ -137,15 +136,12 @@ class SecretPatterns:
                 if has_text(view):
                     text = blanked(view)
                     bare = letters(text)
-                    if self._found(bare) or (b"0x" in bare and self._found(without_marks(bare))):
+                    if any(search.hit(bare) for search in self._searches):
                         raise LeakError
                     if depth < NESTED:
                         below += undone(text, bare)
             views = below
         return seen
-
-    def _found(self, bare: bytes) -> bool:
-        return any(search.hit(bare) for search in self._searches)
 
     def hit(self, data: bytes) -> bool:
         try:
