@@ -133,3 +133,8 @@ class LeaseVerbs:
         alone = replace(task, leases={lease_id: task.leases.get(lease_id, lease)})
         report = self._revoker.report(alone, frozenset({lease.grant}), int(lease.standing))
         return await self.checkpoints.reported(report)
+
+    async def retry_leases(self, task_id: str) -> None:
+        """Revoke what is left of a task's leases at their targets, also where that was put off after a failure."""
+        left = [lease.id for lease in self._tasks.task(task_id).leases.values() if lease.retry_at is not None]
+        await self._revoker.visit(task_id, left)

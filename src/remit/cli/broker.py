@@ -1,4 +1,4 @@
-"""The broker itself: up, doctor, its signing keys (list, rotate, revoke), and the demo."""
+"""The broker itself: up, down, stop, doctor, its signing keys (list, rotate, revoke), and the demo."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from remit.cli import options, sdk
-from remit.cli.options import argument
-from remit.cli.render import Table, answer
+from remit.cli.options import argument, option
+from remit.cli.render import Table, answer, safe, waiting
 from remit.errors import NotFoundError
 
 
@@ -28,6 +28,56 @@ def up(json: options.Json = False) -> None:
     from remit.compose.up import foreground
 
     foreground(as_json=json)
+
+
+def down(json: options.Json = False) -> None:
+    """Stop the broker of this state, and wait until it has ended. Its runs end with it; leases go on to their end.
+
+    \b
+    Examples:
+      remit down
+      remit down --json
+    """
+    from remit.compose.stop import NOBODY
+    from remit.compose.stop import down as told
+
+    with waiting("the broker ends"):
+        pid = told(os.environ)
+    answer(json, {"stopped": pid}, NOBODY if pid is None else f"the broker has ended: process {pid}")
+
+
+def stop(
+    everything: Annotated[bool, option("--all", "Every task; `remit revoke TASK` ends one.")] = False,
+    json: options.Json = False,
+) -> None:
+    """End every task, with the broker or without it, and say truthfully what is outstanding.
+
+    The broker is asked first. One that does not answer in two seconds is killed with all its processes; then the state
+    is taken, every task in it ended, and each lease revoked at its target.
+
+    Exits with 1 when something is outstanding: say it again when that target is back, or start the broker, which tries
+    for as long as it runs.
+
+    \b
+    Examples:
+      remit stop --all
+      remit stop --all --json
+    """
+    from remit.compose.stop import stop_all
+
+    if not everything:
+        raise typer.BadParameter("say `--all` to end every task; `remit revoke TASK` ends one")
+    done = stop_all(os.environ, lambda line: print(safe(line), file=sys.stderr))
+    rows = Table(("task", "state", "revoked", "outstanding"), [_stopped(task) for task in done.tasks])
+    told = {"tasks": done.tasks, "killed": done.killed, "outstanding": done.outstanding}
+    answer(json, told, rows if done.tasks else "no task is open, and nothing is left at a target")
+    raise typer.Exit(int(done.outstanding))
+
+
+def _stopped(task: dict[str, Any]) -> tuple[str, ...]:
+    left = ", ".join(str(item["lease"] or item["kind"]) for item in task["outstanding"])
+    late = [] if task["recorded"] else ["not recorded"]
+    return str(task["task"]), str(task["state"]), str(task["revoked"]), ", ".join([*([left] if left else []), *late])
 
 
 def doctor(json: options.Json = False) -> None:

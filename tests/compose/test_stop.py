@@ -1,0 +1,161 @@
+"""Ending everything: with a broker that answers, with one that does not, and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from remit.cli.entry import run
+from remit.compose import wiring
+from remit.compose.stop import Stopped, down, stop_all
+from remit.compose.wiring import Application
+from remit.config.settings import load
+from remit.core.secret import Secret
+from remit.ports import NotedEnd
+from tests.broker.world import OPERATOR, FullEngine, Target, World, details, search, warehouse
+from tests.broker.world import TABLE as DETAIL
+from tests.cli.test_broker import REMIT
+from tests.support.kinds import simulated
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> Target:
+    """Return the target that all resources are at."""
+    made = Target()
+    there = simulated(lambda _resource, _secret: FullEngine(made))
+    monkeypatch.setattr("remit.compose.wiring.kinds.known", lambda *_: there)
+    return made
+
+
+@pytest.fixture
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    config = tmp_path / "config" / "remit"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text('[listen]\napi = "off"\ngateway = "off"\n', "utf-8")
+    names = {"XDG_CONFIG_HOME": str(config.parent), "REMIT_STATE_DIR": str(tmp_path / "state")}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    return {**os.environ, **names}
+
+
+async def filled(app: Application) -> str:
+    """Have a task opened and a lease issued, and the broker gone; return the task."""
+    await app.broker.start()
+    await app.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw-0123456789"))
+    await app.broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789abcdef"))
+    root = await World().opened(app.broker)
+    await app.broker.issue(OPERATOR, root.id, details(DETAIL)[0])
+    task = app.broker._tasks.task_of(root.id).id
+    await app.broker.stop()
+    return task
+
+
+def test_without_a_broker_every_task_ends_in_the_state_and_at_its_targets(
+    environ: dict[str, str], target: Target
+) -> None:
+    task = asyncio.run(filled(wiring.build(load(environ))))
+    assert len(target.accounts) == 1
+    said: list[str] = []
+    done = stop_all(environ, said.append)
+    assert [(each["task"], each["state"], each["recorded"]) for each in done.tasks] == [(task, "closed", True)]
+    assert (done.outstanding, done.killed, target.accounts) == (False, None, {})
+    assert said == ["no broker serves this state", f"{task}: closed"]
+    assert stop_all(environ, said.append) == Stopped([])
+
+
+def test_a_target_that_is_down_is_outstanding_until_it_is_back(environ: dict[str, str], target: Target) -> None:
+    task = asyncio.run(filled(wiring.build(load(environ))))
+    target.fail = {"revoke"}
+    done = stop_all(environ, lambda _: None)
+    [told] = done.tasks
+    assert (told["state"], done.outstanding) == ("unknown", True)
+    assert [lease["kind"] for lease in told["outstanding"]] == ["postgres"]
+    target.fail.clear()
+    again = stop_all(environ, lambda _: None)  # the task is closed by now; what is left of it is visited
+    assert target.accounts == {}
+    assert not again.outstanding
+    assert task not in [each["task"] for each in again.tasks] or again.tasks[0]["state"] == "closed"
+
+
+def test_what_was_noted_and_never_recorded_is_ended_too(environ: dict[str, str], target: Target) -> None:
+    async def noted(app: Application) -> str:
+        task = await filled(app)
+        app = wiring.build(load(environ))
+        await app.broker._store.note_ends([NotedEnd(task)])
+        await app.broker.stop()
+        return task
+
+    asyncio.run(noted(wiring.build(load(environ))))
+    assert not stop_all(environ, lambda _: None).outstanding
+    assert target.accounts == {}
+
+
+def test_where_there_is_no_state_there_is_nothing_to_end(environ: dict[str, str]) -> None:
+    assert stop_all(environ, lambda _: None) == Stopped([])
+    assert down(environ) is None
+    assert not Path(environ["REMIT_STATE_DIR"]).exists()
+
+
+@pytest.fixture
+def up(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a broker that has a task; end it if it is still there."""
+    broker = subprocess.Popen([REMIT, "up", "--json"], env=environ, stdout=subprocess.PIPE, stderr=-3, text=True)
+    assert broker.stdout is not None
+    broker.stdout.readline()
+    add: list[str | Path] = [
+        REMIT,
+        "resource",
+        "add",
+        "search",
+        "https://search.test",
+        "--bound",
+        "actions=GET,paths=/**,args=any",
+    ]
+    subprocess.run([*add, "--secret"], env=environ, input="sk-0123456789abcdefghij", text=True, check=True, stdout=-3)
+    subprocess.run([REMIT, "open", "draft", "-r", "search"], env=environ, check=True, stdout=-3)
+    yield broker
+    broker.kill()
+    broker.wait(20)
+    broker.stdout.close()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_broker_is_asked_and_one_that_hangs_is_killed(
+    up: subprocess.Popen[str],
+    environ: dict[str, str],
+    hangs: bool,  # noqa: FBT001 - a test's parameter
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if hangs:
+        up.send_signal(signal.SIGSTOP)
+    assert run(["stop", "--all", "--json"]) == 0
+    told = capsys.readouterr()
+    assert '"state":"closed"' in told.out
+    assert ("does not answer within 2 seconds" in told.err) is hangs
+    assert (up.poll() is not None) is hangs
+    if not hangs:
+        assert down(environ) == up.pid
+        assert up.wait(20) == 0
+    done = subprocess.run([REMIT, "stop", "--all"], env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "no task is open, and nothing is left at a target\n")
+
+
+def test_stop_without_all_is_a_misuse_that_names_what_ends_one_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["stop"]) == 2
+    assert "remit revoke TASK" in capsys.readouterr().err
+
+
+def test_down_ends_a_broker_and_says_when_there_is_none(
+    up: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["down", "--json"]) == 0
+    assert capsys.readouterr().out == f'{{"stopped":{up.pid}}}\n'
+    assert up.wait(1) == 0
+    assert run(["down"]) == 0
+    assert "no broker" in capsys.readouterr().out
