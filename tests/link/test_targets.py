@@ -14,7 +14,7 @@ from remit.broker.engines import AT_ONCE, ResourceEngine
 from remit.core.lease import Revocation
 from remit.core.secret import Secret
 from remit.core.task import Plan
-from remit.errors import EngineRefusedError, RemitError, UnavailableError
+from remit.errors import EngineError, EngineRefusedError, RemitError, UnavailableError
 from remit.identity.documents import PublishedDocuments
 from remit.identity.workloads.bundles import DocumentSource
 from remit.kinds.engines import HeldEngines
@@ -23,7 +23,7 @@ from remit.link.messages import MAX_CALL, MAX_CALLS, Answer, Call, Permits, Refu
 from remit.link.targets import MAX_DOCUMENT, TargetsLink, TargetsWorker, answer
 from remit.link.values import failure
 from remit.link.worker import LinkSockets, pair
-from remit.ports import Engine, Issued, Resource
+from remit.ports import Engine, Finding, Issued, Resource
 from remit.ports.reports import LogLine
 from remit.ports.targets import EngineKey, EngineTraits, TargetsPort
 from tests.broker.samples import DETAIL
@@ -183,6 +183,26 @@ def test_an_engine_at_the_other_end_does_what_it_would_do_here() -> None:
     run(body())
 
 
+class Talkative(FullEngine):
+    """One with more to say than is taken."""
+
+    async def inspect(self) -> Sequence[Finding]:
+        return [Finding("public-tables", "everybody may use tables", acceptable=True)] * 2_000
+
+
+@pytest.mark.parametrize("long", ["findings", "error"])
+def test_an_answer_that_is_too_long_is_an_error_of_its_call_alone(long: str) -> None:
+    async def body() -> None:
+        async with rig(Talkative) as it:
+            await it.port.configure(KEY, warehouse(), None)
+            it.target.fail, it.target.error = {"revoke"}, EngineError("x" * 5_000)
+            with pytest.raises(EngineError, match="too large"):
+                await (it.port.inspect_target(KEY) if long == "findings" else it.port.revoke_credentials(KEY, []))
+            assert it.died == 0
+
+    run(body())
+
+
 def test_documents_come_whole_up_to_their_largest() -> None:
     async def body() -> None:
         async with rig() as it:
@@ -289,9 +309,21 @@ REFUSAL = Refusal(1, failure(RemitError()))
         frame(Permits([], None)),
         frame(REFUSAL) + frame(REFUSAL),
         frame(Answer(1, ["x"] * MAX_CALL)),
+        frame(Answer(1, [[]] * 6_000)),
+        frame(Refusal(1, failure(RemitError("x" * 5_000)))),
         (3).to_bytes(4, "big") + b"\xc1\xc1\xc1",
     ],
-    ids=["length", "too long", "not asked", "no answer", "twice", "long list", "no message"],
+    ids=[
+        "length",
+        "too long",
+        "not asked",
+        "no answer",
+        "twice",
+        "long list",
+        "many items",
+        "long refusal",
+        "no message",
+    ],
 )
 def test_a_worker_that_says_what_is_no_answer_is_cut_off(said: bytes) -> None:
     async def body() -> None:

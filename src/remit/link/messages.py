@@ -41,7 +41,8 @@ MAX_LOOKS_OF_TASK = 64
 MAX_WAITS = 64  # as above, of calls that wait for a human
 MAX_WAITS_OF_TASK = 8
 _LENGTH = struct.Struct(">I")
-_SMALL = 4_096  # bytes of a call that has not so many items
+SMALL = 4_096  # bytes of a message that has not so many items
+Message = typing.TypeVar("Message")
 
 
 class Call(msgspec.Struct, frozen=True, tag=1, array_like=True, gc=False):
@@ -115,25 +116,41 @@ FromAuthority = Answer | Refusal | Permits | Noticed
 
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 _from_authority: msgspec.msgpack.Decoder[FromAuthority] = msgspec.msgpack.Decoder(FromAuthority)
+_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+_answer_or_refusal: msgspec.msgpack.Decoder[Answer | Refusal] = msgspec.msgpack.Decoder(Answer | Refusal)
 
 
 def from_worker(data: bytes) -> FromWorker:
     """Read a worker's message, or raise IntegrityError; what is large is bounded by what it holds, too."""
-    if large := len(data) > _SMALL:
+    found = _decoded(_from_worker, data)
+    if len(data) > SMALL and isinstance(found, Call) and not few(found.arguments):
+        raise IntegrityError("a call has too many items")
+    return found
+
+
+def answer_from_worker(data: bytes) -> Answer | Refusal:
+    """Read what a worker answers, bounded as a call is; a refusal is small."""
+    if len(data) <= SMALL:
+        return _decoded(_answer_or_refusal, data)
+    found = _decoded(_answer, data)
+    if not few(found.value):
+        raise IntegrityError("an answer has too many items")
+    return found
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Message], data: bytes) -> Message:
+    if large := len(data) > SMALL:
         gc.disable()  # else it would look again and again at what is being made: ten times the cost
     try:
-        found = _from_worker.decode(data)
+        return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise IntegrityError("a message of a worker cannot be read") from error
     finally:
         if large:
             gc.enable()
-    if large and isinstance(found, Call) and not _few(found.arguments):
-        raise IntegrityError("a call has too many items")
-    return found
 
 
-def _few(value: object) -> bool:
+def few(value: object) -> bool:
     """Whether a value has at most MAX_ITEMS items, at all depths together."""
     left, looked = MAX_ITEMS, [value]
     while looked:

@@ -26,17 +26,19 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from remit.errors import IntegrityError, RemitError, UnavailableError
+from remit.errors import EngineError, IntegrityError, RemitError, UnavailableError
 from remit.link.messages import (
     MAX_CALL,
     MAX_CALLS,
+    SMALL,
     Answer,
     Call,
     FrameReader,
     Method,
     Refusal,
+    answer_from_worker,
+    few,
     frame,
-    from_authority,
     method,
 )
 from remit.link.values import failure, raised, read
@@ -139,9 +141,9 @@ class _AskingEnd(_Framed):
             raise
 
     def take(self, data: bytes) -> None:
-        message = from_authority(data) if len(data) <= MAX_CALL else _document.decode(data)
-        if not isinstance(message, Answer | Refusal | DocumentAnswer) or message.number not in self._unanswered:
-            raise IntegrityError("it has said what is no answer")
+        message = answer_from_worker(data) if len(data) <= MAX_CALL else _document.decode(data)
+        if message.number not in self._unanswered:
+            raise IntegrityError("it has answered what was not asked")
         answer = self._unanswered.pop(message.number)
         if answer.done():  # nobody waits any more
             return
@@ -184,7 +186,8 @@ class _AnsweringEnd(_Framed):
         try:
             asked = method(call.method)
             does = getattr(self._port, asked.name)
-            message: object = Answer(call.number, asked.answer(await does(**asked.arguments(call.arguments))))
+            value = asked.answer(await does(**asked.arguments(call.arguments)))
+            message: Answer | Refusal = Answer(call.number, value)
         except RemitError as error:
             message = Refusal(call.number, failure(error))
         except asyncio.CancelledError:
@@ -192,7 +195,7 @@ class _AnsweringEnd(_Framed):
         except Exception as error:  # noqa: BLE001 - its words may be a driver's, with what is secret in them
             _LOG.error("a call of %s failed: %s", call.method, type(error).__name__)
             message = Refusal(call.number, failure(RemitError()))
-        self.say(frame(message))
+        self.say(_bounded(message))
 
     def close(self) -> None:
         if self.lost:
@@ -201,6 +204,16 @@ class _AnsweringEnd(_Framed):
         for story in tuple(self._stories.values()):
             story.cancel()
         self._ended()
+
+
+def _bounded(message: Answer | Refusal) -> bytes:
+    """Return an answer as it is sent; one that would not be taken is told as an error."""
+    sent = frame(message)
+    if isinstance(message, Refusal):
+        fits = len(sent) <= SMALL
+    else:
+        fits = isinstance(message.value, bytes) or (len(sent) <= MAX_CALL and few(message.value))
+    return sent if fits else frame(Refusal(message.number, failure(EngineError("the answer is too large"))))
 
 
 class _RemotePort:
