@@ -44,11 +44,19 @@ def late(house: House) -> None:
     house.call(house.runs.sweep())
 
 
+def nearly_late(house: House) -> None:
+    """Let nearly as much time pass."""
+    house.world.later(LIFE - 1)
+    house.call(house.runs.sweep())
+
+
 @GOING
 def test_a_run_is_served_again_as_it_was_under_the_same_grant_at_the_same_places(runs: House, going: Going) -> None:
     with launcher(runs) as one:
         granted, ready = one.launch(opening())
+        late(runs)  # it is served, so that time is no matter
         runs.call(going(runs))
+        nearly_late(runs)
         assert handover.receive(one.sock) is None  # the connection ends, and no word of an end
         assert not permitted(runs, granted)
         again = one.again(ready, runs.handover)
@@ -76,8 +84,7 @@ def test_a_run_that_is_not_handed_over_anew_ends_in_time(runs: House, going: Goi
     with launcher(runs) as one:
         granted, ready = one.launch(opening())
         runs.call(going(runs))
-        runs.world.later(LIFE - 1)
-        runs.call(runs.runs.sweep())
+        nearly_late(runs)
         assert not is_closed(runs, granted)
         runs.world.later(1)
         assert code(one.again(ready, runs.handover)) == "grant-token"
