@@ -173,7 +173,7 @@ def test_an_agent_and_a_service_of_another_trust_domain_verify_each_other(town: 
 def test_a_sub_agent_that_an_agent_started_has_a_name_of_its_own(town: Town) -> None:
     grant = town.opened()
     inner = [REMIT, "run", "--quiet", "-r", "mesh", "--label", "inner", "--", sys.executable, "svid_agent.py"]
-    outer = [REMIT, "run", "--quiet", "-g", grant, "--", *inner]
+    outer = [REMIT, "run", "--quiet", "--nest", "-g", grant, "--", *inner]
     with started(outer, town.environ, town.project) as process:
         found = Agent(process).tell("x509")["id"]
     assert found.startswith(name(town, grant).rpartition("/")[0])
