@@ -289,7 +289,7 @@ def test_two_brokers_issue_revoke_and_clean_beside_each_other() -> None:
 @pytest.mark.slow
 def test_three_thousand_leases_live_on_one_table() -> None:
     async def run(shop: Warehouse) -> None:
-        async with shop.engine() as engine:
+        async with shop.engine(scram_iterations=1) as engine:
             made = await asyncio.gather(*(issue(engine, shop.detail()) for _ in range(3_000)))
             assert len([role for role in shop.roles() if role.startswith("remit_lse_")]) == 3_000
             assert may(made[-1][1], READ)

@@ -8,7 +8,7 @@ import functools
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -91,9 +91,10 @@ class Warehouse:
             yield connection
 
     @asynccontextmanager
-    async def engine(self) -> AsyncIterator[PostgresEngine]:
-        """Make an engine, and close it."""
-        made = PostgresEngine(self.resource, Secret(self.password), clock=now, random=secrets.token_bytes)
+    async def engine(self, **settings: object) -> AsyncIterator[PostgresEngine]:
+        """Make an engine, and close it. The server needs 5 ms for a lease unless ``scram_iterations`` are few."""
+        resource = replace(self.resource, settings={**self.resource.settings, **settings})
+        made = PostgresEngine(resource, Secret(self.password), clock=now, random=secrets.token_bytes)
         try:
             yield made
         finally:
