@@ -128,6 +128,11 @@ def test_a_frame_beyond_the_bound_is_refused_by_its_length_alone() -> None:
         FrameReader(100).feed((101).to_bytes(4, "big"))
 
 
+def test_the_arguments_of_an_access_stay_where_they_were_judged() -> None:
+    access = Access("search", "GET", "/v1/x", {"body.t": "x" * 400_000})
+    assert _there_and_back(Access, access) == Access("search", "GET", "/v1/x")
+
+
 def test_what_cannot_be_sent_is_refused_where_it_was_said() -> None:
     asked = method("deny")
     for odd in (Access("x", "\ud800"), Access("x", "y" * (1 << 18))):

@@ -20,7 +20,7 @@ import msgspec
 
 from remit import errors
 from remit.core import scope as scopes
-from remit.core.scope import Detail
+from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.errors import IntegrityError, PolicyError, RemitError
 
@@ -85,11 +85,13 @@ encode = msgspec.msgpack.Encoder(enc_hook=_other).encode
 
 _WRITE: Mapping[object, Turn] = {
     Detail: lambda detail: scopes.dump((detail,))[0],
+    Access: lambda access: (access.resource, access.action, access.path),  # what it was judged by stays where it was
     Secret: lambda secret: secret.parts(),
     RemitError: failure,
 }
 _READ: Mapping[object, Turn] = {
     Detail: lambda value: scopes.read([value])[0],
+    Access: lambda value: Access(*msgspec.convert(value, tuple[str, str, str])),
     Secret: Secret,
     RemitError: lambda value: raised(msgspec.convert(value, Failure)),
 }

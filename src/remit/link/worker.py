@@ -189,9 +189,8 @@ class WorkerEnd(asyncio.Protocol):
         count = self._denials.told((grant_id, error.code), self._now())
         if count is None:
             return
-        shown = Access(access.resource, access.action, access.path)
         times = count - max(LOUD, count // 2) if count > LOUD else 1  # since one was last sent
-        await self.call(method("deny"), (grant_id, shown, error, request, cause, times), {})
+        await self.call(method("deny"), (grant_id, access, error, request, cause, times), {})
 
     def _future(self) -> asyncio.Future[Any]:
         if self._lost:
