@@ -220,6 +220,8 @@ PROGRAMS = {
     "start one from a loop": "import asyncio\nasync def main():\n"
     "    process = await asyncio.create_subprocess_exec('/bin/echo', 'x', stdout=-1)\n"
     "    return (await process.communicate())[0].decode()\nfound = asyncio.run(main())",
+    "have one end": "import subprocess\nprocess = subprocess.Popen(['/bin/sleep', '60'])\n"
+    "process.terminate()\nfound = -process.wait()",
     "end one that takes long": "import subprocess\nprocess = subprocess.Popen(['/bin/sleep', '60'])\n"
     "process.kill()\nfound = -process.wait()",
 }
@@ -282,6 +284,34 @@ def test_unprivileged_it_is_confined_as_well(folder: Path) -> None:
         assert rig.run("edge", facts) == [NOBODY, 1, ["1"]]
         for what in ("open the state", "open what it was not shown", "fork", "signal the authority"):
             assert rig.run("edge", _code(CANNOT[what], rig, folder)).keys() == {"error"}
+
+
+@pytest.mark.skipif(
+    not survey().links, reason="this kernel lets descriptors through: its filter keeps what lingers out"
+)
+def test_it_passes_no_descriptor_over_its_link(confined: tuple[str, Rig]) -> None:
+    passes = "import socket; found = socket.send_fds(context.links[1], [b'x'], [0])"
+    assert confined[1].run("edge", passes) == {"error": "EPERM"}
+
+
+def test_where_the_kernel_lets_descriptors_through_nothing_lingers(confined: tuple[str, Rig]) -> None:
+    lingers = "import socket, struct; sock = socket.socket()\n"
+    lingers += "found = sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 30)) or 1"
+    discards = "import socket; from remit.run import handover; ours, theirs = socket.socketpair()\n"
+    discards += "handover.discard([theirs.detach()]); found = len(ours.recv(1))"
+    walls, rig = confined
+    assert rig.run("edge", lingers) == ({"error": "ENOPROTOOPT"} if walls == "landlock" else 1)
+    assert rig.run("edge", discards) == 0
+
+
+def test_what_is_drawn_after_the_fork_is_drawn_by_each_alone(confined: tuple[str, Rig]) -> None:
+    """The supervisor has drawn nothing that another process could know."""
+    draws = "import os, random, secrets, uuid; from cryptography.hazmat.primitives.asymmetric import ed25519\n"
+    draws += "key = ed25519.Ed25519PrivateKey.generate().private_bytes_raw().hex()\n"
+    draws += "found = [random.random(), secrets.token_hex(), os.urandom(8).hex(), str(uuid.uuid4()), key]"
+    rig = confined[1]
+    drawn = [rig.ask("own", draws), rig.run("edge", draws), rig.run("targets", draws)]
+    assert all(len(set(each)) == 3 for each in zip(*drawn, strict=True)), drawn
 
 
 def test_a_worker_hears_nobody_from_outside(confined: tuple[str, Rig]) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import remit
+
 MAX_LINKS = 40  # as many as the kernel follows
 DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom"))
-SYSTEM = tuple(map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")))
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 ETC = (
     *("alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "debian_version", "fonts", "gai.conf"),
     *("host.conf", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "locale.conf", "localtime"),
@@ -22,15 +24,25 @@ ETC_HOST_NET = ("hosts", "resolv.conf")  # needed only to reach what a network o
 ETC_NAMES = ("passwd", "group")
 
 
+def programs() -> tuple[Path, ...]:
+    """Return the interpreter's folders and the one that remit is imported from, where its neighbours are found, too."""
+    return (Path(sys.base_prefix), Path(sys.prefix), Path(sys.exec_prefix), Path(remit.__file__).parents[1])
+
+
+def imported() -> list[Path]:
+    """Return where Python looks for code beside its own folders."""
+    named = [entry for entry in (*sys.path, sys.pycache_prefix) if entry is not None]  # "" is the working directory
+    return [path for path in map(Path, named) if path.exists()]
+
+
 def python() -> tuple[Path, ...]:
-    """Return what this interpreter imports from."""
-    named = [entry for entry in sys.path if entry]  # "" is the working directory
-    return tuple(Path(path) for path in (sys.base_prefix, sys.prefix, sys.exec_prefix, *named))
+    """Return what a process of remit imports from, also late; nothing by way of its working directory."""
+    return (*programs(), *(path for path in imported() if path.is_absolute()))
 
 
 def system() -> tuple[Path, ...]:
     """Return what of this machine holds no secret, and a program needs to run and to reach others."""
-    return (*SYSTEM, *(Path("/etc") / name for name in (*ETC, *ETC_HOST_NET, *ETC_NAMES)), *DEVICES)
+    return (*map(Path, SYSTEM), *(Path("/etc") / name for name in (*ETC, *ETC_HOST_NET, *ETC_NAMES)), *DEVICES)
 
 
 def links(path: Path) -> Iterator[Path]:

@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
-import remit
 from remit.errors import InvalidRequestError, UnavailableError
+from remit.process import files
 from remit.run import calls, inside, sandbox
 from remit.run.handover import MAX_DESCRIPTORS, Message
 from remit.run.spec import LaunchSpec, base_environment
@@ -25,7 +25,6 @@ from remit.run.spec import LaunchSpec, base_environment
 MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
 MAX_MASKED = 1_500  # files; each takes bubblewrap longer than the one before, and it takes 9,000 words
 GIT = ".git"
-MAX_LINKS = 40  # as many as the kernel follows
 SCRIPTS = 4  # scripts whose interpreters are scripts, as the kernel has it
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _LINE = 256  # bytes of a script's first line that it reads
@@ -106,10 +105,10 @@ def facts(socket_folder: Path, writable: Sequence[PurePath] = ()) -> sandbox.Mac
 
     Folders that Python imports from are part of the interpreter when they lie in one of the ``writable`` ones.
     """
-    links = {folder: str(Path(folder).readlink()) for folder in sandbox.SYSTEM if Path(folder).is_symlink()}
-    needed = _programs()
+    links = {folder: str(Path(folder).readlink()) for folder in files.SYSTEM if Path(folder).is_symlink()}
+    needed = files.programs()
     kept = {path.resolve() for path in needed} | {path.absolute() for path in needed}
-    kept |= {path for path in (found.resolve() for found in _imported()) if _inside(path, writable)}
+    kept |= {path for path in (found.resolve() for found in files.imported()) if _inside(path, writable)}
     seen = tuple(path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1)
     nested = socket_folder == Path(sandbox.RUN) and covers_proc()
     return sandbox.MachineFacts(os.getuid(), os.getgid(), links, nested, seen)
@@ -120,20 +119,9 @@ def covers_proc() -> bool:
     return " /proc/" in Path("/proc/self/mountinfo").read_text("utf-8")
 
 
-def _programs() -> tuple[Path, ...]:
-    """Return the interpreter's folders and the one that remit is imported from, where its neighbours are found, too."""
-    return (Path(sys.base_prefix), Path(sys.prefix), Path(sys.exec_prefix), Path(remit.__file__).parents[1])
-
-
-def _imported() -> list[Path]:
-    """Return where Python looks for code beside its own folders."""
-    named = [entry for entry in (*sys.path, sys.pycache_prefix) if entry is not None]  # "" is the working directory
-    return [path for path in map(Path, named) if path.exists()]
-
-
 def _check_imports(spec: LaunchSpec, writable: Sequence[PurePath]) -> None:
     """Refuse a folder that remit itself imports from; inside a run it is the run's own affair."""
-    imported = {found.resolve() for found in _imported()}
+    imported = {found.resolve() for found in files.imported()}
     for path in () if spec.socket.parent == Path(sandbox.RUN) else imported & set(writable):
         raise InvalidRequestError(
             f"remit imports from `{path}`, where the run could leave code that runs as you",
@@ -240,7 +228,7 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
                     f"`{path}` belongs to remit, is in what the run sees, and cannot be made: {error.strerror}",
                     help="start the run in another folder",
                 ) from error
-    followed = (*own, *spec.apart, *_programs(), *_imported(), Path(sys.executable))
+    followed = (*own, *spec.apart, *files.programs(), *files.imported(), Path(sys.executable))
     return sandbox.SandboxView(
         cwd,
         spec.home,
@@ -251,7 +239,7 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
         host_net=spec.host_net,
         room=spec.room,
         apart=tuple(path.resolve() for path in spec.apart),
-        signs=tuple(sorted({link for path in followed for link in links(path)})),
+        signs=tuple(sorted({link for path in followed for link in files.links(path)})),
         aliases=tuple((path, path.resolve()) for path in straight if path.resolve() != path),
     )
 
@@ -275,23 +263,6 @@ def _kept(binds: Sequence[sandbox.Bind]) -> set[Path]:
                 found |= {folder / "hooks", folder / "config"}
     there = {path.resolve() for path in found if path.exists()}
     return {path for path in there - named if _inside(path, writable)}
-
-
-def links(path: Path) -> Iterator[Path]:
-    """Yield the symbolic links that the kernel follows on the way to a path."""
-    at, todo, budget = Path("/"), list(reversed(path.absolute().parts[1:])), MAX_LINKS
-    while todo and budget:
-        step = at / todo.pop()
-        if step.name == "..":
-            at = at.parent
-        elif not step.is_symlink():
-            at = step
-        else:
-            yield step
-            budget -= 1
-            target = step.readlink()
-            at = Path("/") if target.is_absolute() else at
-            todo += reversed(target.parts[1:] if target.is_absolute() else target.parts)
 
 
 def _popen(command: Sequence[str], keep: tuple[int, ...], says: int, cwd: Path) -> subprocess.Popen[bytes]:
@@ -318,7 +289,7 @@ def unseen(spec: LaunchSpec) -> tuple[Path, Path] | None:
 
     That is the prefix that it is installed in, and never a whole home.
     """
-    seen = [*map(Path, sandbox.SYSTEM), *map(Path, facts(spec.socket.parent).interpreter)]
+    seen = [*map(Path, files.SYSTEM), *map(Path, facts(spec.socket.parent).interpreter)]
     seen += [Path(bind.path) for bind in view(spec).shown]
     for step in _way(spec.command[0], base_environment(spec)["PATH"], spec.cwd):
         if not any(step.is_relative_to(folder) for folder in seen):
@@ -334,7 +305,7 @@ def _way(command: str, path: str, cwd: Path, depth: int = SCRIPTS) -> Iterator[P
     if name is None or not depth or not Path(name).is_file():
         return
     yield Path(os.path.normpath(name))
-    for link in links(Path(name)):
+    for link in files.links(Path(name)):
         yield Path(os.path.normpath(link.parent / link.readlink()))
     line = b""
     with contextlib.suppress(OSError), Path(name).open("rb") as file:

@@ -15,15 +15,8 @@ from dataclasses import dataclass
 from pathlib import PurePath as Path
 
 from remit.errors import InvalidRequestError
+from remit.process.files import ETC, ETC_HOST_NET, SYSTEM
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-ETC = (
-    *("alternatives", "bash.bashrc", "ca-certificates", "ca-certificates.conf", "debian_version", "fonts", "gai.conf"),
-    *("host.conf", "inputrc", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "locale.alias", "locale.conf", "localtime"),
-    *("magic", "mime.types", "networks", "nsswitch.conf", "os-release", "pki/ca-trust", "pki/tls/certs", "protocols"),
-    *("rpc", "services", "shells", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone"),
-)  # none of these holds a secret
-ETC_HOST_NET = ("hosts", "resolv.conf")  # needed only to reach what a network of one's own cannot reach
 PROC = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger", "tty")
 ELSEWHERE = "start the run in another folder, one that holds the project alone"
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
