@@ -5,6 +5,7 @@ import json
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
+from itertools import pairwise
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.core import audit
-from remit.core.audit import Checkpoint, Entry, Event, encode, read
+from remit.core.audit import MAX_TEXT, Checkpoint, Entry, Event, Flood, encode, grouped, read, ungrouped
 from remit.core.tree import EMPTY_ROOT, leaf_hash, root_of
 from remit.errors import IntegrityError
 
@@ -358,3 +359,27 @@ def test_a_checkpoint_says_its_epoch_under_the_signature_and_others_read_on(epoc
         audit.read_checkpoint(
             note.text.replace(f"epoch {epoch}", "epoch 9") + " " * (not epoch), ORIGIN, [Signer().public]
         )
+
+
+IDS = st.builds(".".join, st.lists(st.text("abXY09_-", min_size=1, max_size=12), min_size=1, max_size=3))
+
+
+@given(st.lists(IDS, max_size=80))
+def test_ids_of_requests_that_share_an_entry_are_all_in_it(ids: list[str]) -> None:
+    texts = grouped(ids)
+    assert [name for text in texts for name in ungrouped(text)] == ids
+    assert all(len(text) <= MAX_TEXT for text in texts)
+
+
+def test_ids_of_one_process_share_entries() -> None:
+    ids = [f"req_{'x' * 22}.{i:x}" for i in range(256)]
+    assert len(grouped(ids)) <= 4
+    assert grouped(["req_x.1", "req_x.2.again", "req_x.3"]) == ["req_x.1", "req_x.2.again", "req_x.3"]
+
+
+def test_a_flood_that_was_counted_before_is_told_as_often_as_one_that_was_not() -> None:
+    now, one, many = datetime(2026, 1, 1, tzinfo=UTC), Flood(), Flood()
+    told = [count for _ in range(1_000) if (count := one.told("x", now)) is not None]
+    again = [many.told("x", now, count - before) for before, count in pairwise([0, *told])]
+    assert again == told
+    assert told[-1] == 512

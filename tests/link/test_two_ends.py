@@ -10,7 +10,7 @@ from remit.core.audit import ungrouped
 from remit.core.principal import Holder
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.errors import BudgetError, DeniedError, NotFoundError, RevokedError, TokenError, UnavailableError
+from remit.errors import BudgetError, DeniedError, NotFoundError, RevokedError, ScopeError, TokenError, UnavailableError
 from remit.jose.token import TokenSpec
 from remit.link import roles
 from remit.ports.broker import Notice, Outcome, Use
@@ -179,5 +179,19 @@ def test_what_waits_is_told_when_the_other_end_is_gone_and_its_uses_are_entered_
             await broker._tasks.durable()
         last = (await world.events())[-1]
         assert (last.event, last.decision, last.request) == ("resource.outcome", "unknown", "req_b.0,1,2")
+
+    run(body())
+
+
+def test_a_flood_of_denials_is_counted_before_it_is_sent_and_told_as_if_it_was_not(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, SEARCH)
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            for i in range(100):
+                await link.broker.deny(root.id, SEARCHED, ScopeError(), f"req_{i}")
+        causes = [event.cause for event in await world.events() if event.decision == "deny"]
+        assert causes == [None] * 20 + ["32 times this minute", "64 times this minute"]
 
     run(body())
