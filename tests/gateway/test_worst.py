@@ -41,6 +41,26 @@ BOUND = 0.050  # seconds: what one callback of an edge may take
 RANDOM = random.Random(7)  # noqa: S311 - the same inputs in each run
 BYTES = RANDOM.randbytes(MAX_BODY)
 SIGNS = b"ABCDEFabcdefghij0123456789+/%=&\\x"
+MARKS = (  # of which each may be the beginning of something
+    *(
+        b"%",
+        b"\\u00",
+        b"\\x",
+        b"&#",
+        b"&#x",
+        b"&amp;",
+        b"=",
+        b"==",
+        b"=\r\n",
+        b"\r",
+        b"\n",
+        b"\\n",
+        b"0x",
+        b" ",
+        b"H4sI",
+    ),
+    *(b"\x1f\x8b\x08", b"\x78\x9c", b"A" * 21, b"A" * 22, b"f" * 31, b"f" * 32, b"\n00000000  "),
+)
 SHARED = SecretPatterns([SECRET.encode(), PLACEHOLDER.encode()])
 
 
@@ -67,12 +87,22 @@ def _dumped(data: bytes) -> bytes:
     return b"\n".join(b"%08x  %b" % (at, data[at : at + 16].hex(" ").encode()) for at in lines)
 
 
+def _marked(count: int) -> Iterable[bytes]:
+    for _ in range(count):
+        pick = RANDOM.random()
+        if pick < 0.6:
+            yield RANDOM.choice(MARKS)
+        else:
+            yield RANDOM.randbytes(8) if pick < 0.8 else base64.b64encode(RANDOM.randbytes(RANDOM.randrange(40)))
+
+
 def texts(size: int) -> dict[str, bytes]:
-    """Return texts in which there is much to undone, and that are refused or found at no end."""
+    """Return texts in which there is much to undo, and no secret."""
     dense = bytes(RANDOM.choices(SIGNS, k=size))
     raw = BYTES[:size]
     made = {
         "bytes": raw,
+        "marks among bytes": b"".join(_marked(size // 12)),
         "signs": dense,
         "signs in base64": base64.b64encode(dense),
         "base64 three times": base64.b64encode(base64.b64encode(base64.b64encode(raw))),
@@ -91,7 +121,7 @@ def texts(size: int) -> dict[str, bytes]:
         "percent signs": b"%" * size,
         "quoted-printable": b"=3D3D41" * (size // 7),
         "backslashes": b"\\u005c" * (size // 6),
-        "marks": b"0x" * (size // 2),
+        "marks of numbers": b"0x" * (size // 2),
         "one letter": b"a" * size,
         "lines": b"\n" * size,
         "blanks in a dump": b"\n0000" + b" \t" * (size // 2),

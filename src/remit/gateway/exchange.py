@@ -24,7 +24,7 @@ from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use
 from remit.ports.credential import RequestSigner
 
-PIECE = 32_768  # bytes of a body that are read and searched at a time
+PIECE = 16_384  # bytes of a body that are read and searched at a time
 _UNEXPECTED = "remit failed on this request"  # of which the client learns nothing
 _log = logging.getLogger("remit.gateway")
 

@@ -25,7 +25,7 @@ from remit.gateway.encodings import (
 SHORTEST = 16  # bytes of a secret that can be looked for
 LEAST = 12  # letters and digits in it
 NESTED = 3  # layers of encoding that are undone
-MAX_WORK = 64  # times the size of what is searched, and a little more, that all its layers may have
+MAX_WORK = 48  # times the size of what is searched, and a little more, that all its layers may have
 _LITTLE = 4_096  # bytes
 _WORD = 8
 _LONG = 2 * _WORD - 1  # letters of a pattern that holds a whole aligned word wherever it begins
