@@ -30,7 +30,7 @@ from remit.keys.signers import FileKeyring
 from remit.ports.identity import PublishedTrust
 from remit.ports.trust import Trust
 from remit.run.registry import RunRegistry
-from remit.sessions.transmitter import EventStream, StreamReceiver, Transmitter
+from remit.sessions.transmitter import EventSigner, EventStream, StreamReceiver, Transmitter
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import serve
 from remit.web.routes import AppDeps
@@ -96,9 +96,9 @@ def whole(plane: Plane) -> AppDeps:
     plane.turned(tokens.signer)
     events = FileKeyring(keys, sealer, "events", "RS256", clock=clock)
     issuer = plane.verifier.issuer
-    transmitter = Transmitter(
-        EventStream(plane.broker.sessions), issuer, events, [StreamReceiver("siem", "https://siem.test", lambda: SHOWS)]
-    )
+    receivers = [StreamReceiver("siem", "https://siem.test", lambda: SHOWS)]
+    signer = EventSigner(EventStream(plane.broker.sessions), issuer, events, receivers)
+    transmitter = Transmitter(signer, issuer, receivers)
     rings = {
         "token": KeyRing(tokens, lambda: plane.turned(tokens.signer, tokens.public_jwks()[1:])),
         "spiffe": KeyRing(authority),

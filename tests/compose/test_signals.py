@@ -17,7 +17,7 @@ from remit.config import settings
 from remit.config.settings import Settings
 from remit.errors import InvalidRequestError, RemitError
 from remit.sessions.events import EventIssuer
-from remit.sessions.transmitter import EventStream, Transmitter
+from remit.sessions.transmitter import EventSigner, EventStream
 from tests.broker.world import OPERATOR, World
 from tests.identity.issuing import URL, Clock, Site, issuer
 from tests.support.signing import Ring
@@ -197,9 +197,8 @@ def refusing() -> Iterator[str]:
 def test_without_receivers_nobody_is_told_and_without_issuers_nobody_is_asked() -> None:
     async def scene() -> None:
         broker = await World().ready()
-        events = EventStream(broker.sessions)
-        assert signals.rounds(read(), broker, events, Clock(), None) == ()
-        assert signals.rounds(ConfiguredSignals({}), broker, events, Clock(), None) == ()
+        assert signals.rounds(read(), broker, Clock(), None) == ()
+        assert signals.rounds(ConfiguredSignals({}), broker, Clock(), None) == ()
 
     asyncio.run(scene())
 
@@ -216,8 +215,8 @@ def test_there_is_a_round_for_each_that_is_asked_and_each_that_is_pushed_to(refu
         events = EventStream(broker.sessions)
         for one in found.receivers:
             await events.pending(one.name, 1)
-        sender = Transmitter(events, BROKER, Ring(), found.receivers)
-        rounds = signals.rounds(found, broker, events, Clock(), sender)
+        sender = EventSigner(events, BROKER, Ring(), found.receivers)
+        rounds = signals.rounds(found, broker, Clock(), sender)
         assert len(rounds) == 2
         opened = await world.opened(broker)
         await broker.close(OPERATOR, broker._tasks.task_of(opened.id).id)

@@ -11,7 +11,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -262,12 +262,10 @@ async def plane(
         edge_of(pending),
         gateway,
     )
-    deps = AppDeps(
-        there,
-        broker.kinds,
-        verifier,
-        identity or Identity(),
-    )
+    known = identity or Identity()
+    if known.workloads is not None:
+        known = replace(known, workloads=edge_of(known.workloads))
+    deps = AppDeps(there, broker.kinds, verifier, known)
     app = build(deps)
     listeners = [
         await serve(app, _unix(directory / "control.sock"), SocketAuth(OPERATOR), uid=os.geteuid()),

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from remit.errors import UnavailableError
+from remit.ports.events import PendingEvent
 from remit.sessions.delivery import FINAL, LONGEST, Pusher
 from tests.identity.issuing import Clock
 
@@ -21,7 +22,7 @@ class Pushing:
     """A receiver, and what is to be told."""
 
     answers: list[Callable[[], httpx.Response]] = field(default_factory=list)
-    waiting: dict[int, str] = field(default_factory=lambda: {1: "set-1", 2: "set-2", 3: "set-3"})
+    waiting: dict[str, str] = field(default_factory=lambda: {"1": "set-1", "2": "set-2", "3": "set-3"})
     got: list[str] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
     full: bool = False  # what was told cannot be noted
@@ -38,10 +39,10 @@ class Pushing:
             self.got.append(request.content.decode())
         return answer
 
-    async def _untold(self) -> Sequence[tuple[int, str]]:
-        return sorted(self.waiting.items())[:2]
+    async def _untold(self) -> Sequence[PendingEvent]:
+        return [PendingEvent(jti, text) for jti, text in sorted(self.waiting.items())[:2]]
 
-    async def _told(self, place: int) -> None:
+    async def _told(self, place: str) -> None:
         if self.full:
             raise UnavailableError
         del self.waiting[place]

@@ -15,10 +15,13 @@ from joserfc.jwk import KeySet
 
 from remit.core.audit import Event
 from remit.core.principal import Holder
+from remit.errors import NotFoundError
+from remit.ports.events import EventPort
 from remit.sessions.transmitter import (
     MAX_EVENTS,
     SESSION_REVOKED,
     EndedTask,
+    EventSigner,
     EventStream,
     StreamReceiver,
     Transmitter,
@@ -28,6 +31,7 @@ from remit.sessions.transmitter import (
 )
 from tests.broker.world import OPERATOR
 from tests.oauth.plane import Plane, play
+from tests.support.link import edge_of
 from tests.support.signing import Ring
 
 AT = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
@@ -44,7 +48,8 @@ SHOWN = {"authorization": "Bearer t0ken"}
 async def told_by(plane: Plane, *streams: StreamReceiver) -> httpx.AsyncClient:
     """Serve what receivers may ask; return a client of one that is on the same machine."""
     events = EventStream(plane.broker.sessions)
-    transmitter = Transmitter(events, plane.verifier.issuer, Ring(), streams)
+    signer = edge_of(EventSigner(events, plane.verifier.issuer, Ring(), streams))
+    transmitter = Transmitter(signer, plane.verifier.issuer, streams)
     for stream in streams:
         await events.pending(stream.name, 1)
     deps = replace(plane.deps, streams=transmitter.routes())
@@ -66,7 +71,7 @@ async def told_by(plane: Plane, *streams: StreamReceiver) -> httpx.AsyncClient:
 def test_an_event_says_who_ended_what_in_fixed_words(tmp_path: Path, changes: dict[str, Any], entity: str) -> None:
     async def played(plane: Plane) -> None:
         ring = Ring()
-        told = Transmitter(EventStream(plane.broker.sessions), plane.verifier.issuer, ring, [SIEM])
+        told = EventSigner(EventStream(plane.broker.sessions), plane.verifier.issuer, ring, [SIEM])
         text = told.security_event_token(EndedTask(7, replace(EVENT, **changes)), SIEM)
         read = jwt.decode(
             text, KeySet.import_key_set({"keys": [dict(jwk) for jwk in ring.public_jwks()]}), algorithms=["ES256"]
@@ -166,6 +171,25 @@ def test_a_receiver_gets_what_it_asks_for_until_it_acknowledges(tmp_path: Path) 
         assert await polled(client, ack=list(rest["sets"])) == {"sets": {}, "moreAvailable": False}
         log = [one for one in await plane.world.events() if one.event == "signal.tell"]
         assert [one.task for one in log] == tasks
+
+    play(tmp_path, played)
+
+
+def test_nobody_that_is_not_configured_has_events(tmp_path: Path) -> None:
+    async def played(plane: Plane) -> None:
+        signer: EventPort = edge_of(
+            EventSigner(EventStream(plane.broker.sessions), "https://remit.test", Ring(), [SOC])
+        )
+        assert await signer.pending_events(SOC.name, 1) == []
+        task = await ended(plane)
+        [event] = await signer.pending_events(SOC.name, 1)
+        assert event.text.count(".") == 2
+        for call in (signer.pending_events("other", 1), signer.acknowledge_events("other", [event.jti])):
+            with pytest.raises(NotFoundError):
+                await call
+        await signer.acknowledge_events(SOC.name, ["unknown", event.jti])
+        assert await signer.pending_events(SOC.name, 1) == []
+        assert [one.task for one in await plane.world.events() if one.event == "signal.tell"] == [task]
 
     play(tmp_path, played)
 

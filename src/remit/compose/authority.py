@@ -26,7 +26,7 @@ from remit.config.settings import Settings
 from remit.errors import RemitError
 from remit.jose.proof import Nonces
 from remit.run.registry import RunRegistry
-from remit.sessions.transmitter import Transmitter
+from remit.sessions.transmitter import EventSigner, Transmitter
 from remit.web import listen
 from remit.web.authentication import SocketAuth
 from remit.web.listen import Listener
@@ -56,7 +56,8 @@ class AuthorityRole:
         )
         self.rings = key_rings(app, self.tokens, keys)
         self.published = TrustPublisher(app.broker, app.authority, app.bundles)
-        self.sender = Transmitter(app.ended, issuer, app.events, app.signals.receivers) if app.events else None
+        told = app.signals.receivers
+        self.events = EventSigner(app.ended, issuer, app.events, told) if app.events else None
         self.deps = AppDeps(
             app.broker,
             app.broker.kinds,
@@ -65,7 +66,7 @@ class AuthorityRole:
             self.published.trust,
             policies=app.policies,
             rings=self.rings,
-            streams=() if self.sender is None else self.sender.routes(),
+            streams=() if self.events is None else Transmitter(self.events, issuer, told).routes(),
         )
         self.runs = RunRegistry(
             app.broker,

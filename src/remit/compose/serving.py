@@ -27,7 +27,7 @@ class Edges:
         self.authority, app = authority, authority.application
         runs = authority.runs.edge(str(app.settings.places.handover(EDGE)))
         self.edge = EdgeRole(authority.deps, runs, app.clock)
-        told = signals.rounds(app.signals, app.broker, app.ended, app.clock, authority.sender)
+        told = signals.rounds(app.signals, app.broker, app.clock, authority.events)
         self.web = WebRole(authority.deps, app.settings, told)
 
     @property

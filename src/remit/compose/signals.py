@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from remit.broker import Broker
 from remit.compose.rounds import Round
 from remit.config.sections import SignalTable
 from remit.config.settings import Settings
 from remit.identity.fetch import Fetch, HttpFetch
 from remit.identity.issuers import Issuer
 from remit.ports import Clock
+from remit.ports.broker import BrokerPort
+from remit.ports.events import EventPort
 from remit.sessions.delivery import Poller, Pusher, bearer
 from remit.sessions.events import EventIssuer, IssuedSignals, SignalReceiver
-from remit.sessions.transmitter import EventStream, StreamReceiver, Transmitter
+from remit.sessions.transmitter import StreamReceiver
 
 WELL_KNOWN = "/.well-known/ssf-configuration"
 SHOWN = 32  # characters at least of a token that somebody shows to us: hex of 128 random bits
@@ -68,28 +70,23 @@ def _receiver(table: SignalTable, name: str) -> StreamReceiver:
     return StreamReceiver(name, table.audience[0], shows)
 
 
-def rounds(
-    found: ConfiguredSignals, broker: Broker, events: EventStream, clock: Clock, sender: Transmitter | None
-) -> Sequence[Round]:
+def rounds(found: ConfiguredSignals, broker: BrokerPort, clock: Clock, events: EventPort | None) -> Sequence[Round]:
     """Return what is to be done again and again: fetch events where they wait, and push ours."""
     web, made, verified = HttpFetch(), list[Round](), found.verified(clock)
     if verified is not None:
         take, polled = SignalReceiver(broker, verified).event, [one for one in found.tables if one.poll]
         made += [Poller(str(one.poll), one.token_file, web.transport, clock, take).round for one in polled]
-    if sender is not None:
+    if events is not None:
         pushed = [one for one in found.tables if one.receiver and one.push]
-        made += [_pusher(one, events, clock, sender, web).round for one in pushed]
+        made += [_pusher(one, events, clock, web).round for one in pushed]
     return tuple(made)
 
 
-def _pusher(table: SignalTable, events: EventStream, clock: Clock, sender: Transmitter, web: HttpFetch) -> Pusher:
-    receiver = _receiver(table, str(table.receiver))
+def _pusher(table: SignalTable, events: EventPort, clock: Clock, web: HttpFetch) -> Pusher:
+    name = str(table.receiver)
 
-    async def pending() -> Sequence[tuple[int, str]]:
-        found = await events.pending(receiver.name, BATCH)
-        return [(ended.seq, sender.security_event_token(ended, receiver)) for ended in found]
+    async def acknowledge(jti: str) -> None:
+        await events.acknowledge_events(name, [jti])
 
-    async def acknowledge(place: int) -> None:
-        await events.acknowledge(receiver.name, [place])
-
+    pending = partial(events.pending_events, name, BATCH)
     return Pusher(str(table.push), table.token_file, web.transport, clock, pending, acknowledge)

@@ -19,6 +19,8 @@ import msgspec
 from remit.errors import IntegrityError, InvalidRequestError
 from remit.link.values import Failure, encode, read, reader, writer
 from remit.ports.broker import BrokerPort, Notice, UseRequest
+from remit.ports.events import EventPort
+from remit.ports.identity import Workloads
 from remit.ports.pending import Pending
 from remit.ports.reports import ReportPort
 from remit.ports.runs import RunPort
@@ -27,7 +29,10 @@ from remit.ports.tokens import TokenPort
 from remit.ports.trust import TrustPort
 
 # whose methods can be called over a link; a method's name stands in one of them
-PROTOCOLS: tuple[type, ...] = (BrokerPort, Pending, TokenPort, TrustPort, RunPort, ReportPort, EnginePort, DocumentPort)
+PROTOCOLS: tuple[type, ...] = (
+    *(BrokerPort, Pending, TokenPort, TrustPort, EventPort, Workloads, RunPort, ReportPort),
+    *(EnginePort, DocumentPort),
+)
 MAX_CALL = 9 << 14  # bytes of a frame from a worker: two requests of 64 KiB, and what belongs to them
 MAX_ITEMS = 5_120  # of a call, whatever they are: so many are read and checked in less than 5 ms
 MAX_ENDED = 512  # outcomes in a batch

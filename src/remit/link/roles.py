@@ -41,6 +41,7 @@ _EVERY = frozenset(
         *("step_up", "task", "tasks", "wait"),
         *("burn", "keep", "kept", "swap", "take"),
         *("present", "token_grant", "refuse_token", "token_keys", "nonce_key", "status_list", "published_trust"),
+        *("assertion", "named"),
         *("started", "failed", "logged"),
     }
 )
@@ -54,6 +55,7 @@ WEB = WorkerRole(
     _EVERY
     | {
         *("open", "to_open", "ask_to_open", "approve", "refuse", "signal", "refuse_signal"),
+        *("certified", "proven", "pending_events", "acknowledge_events", "event_keys"),
         *("mint", "refresh_token", "issue_refresh_token", "rotate_refresh_token"),
     },
     (Holder, Human, Workload),

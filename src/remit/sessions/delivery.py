@@ -22,6 +22,7 @@ from remit.errors import AudienceError, InvalidRequestError, RemitError, TokenEr
 from remit.identity.fetch import MAX_DOCUMENT, PATIENCE
 from remit.jose.strict import read_json
 from remit.ports import Clock
+from remit.ports.events import PendingEvent
 
 MAX_EVENTS = 16  # asked for at once
 MAX_ROUNDS = 64  # requests in a row while there is more
@@ -149,22 +150,22 @@ class Poller(EventDelivery):
 
 @dataclass
 class Pusher(EventDelivery):
-    """Pushes to one receiver, in order. ``pending`` returns the next tokens, with their places to acknowledge."""
+    """Pushes to one receiver, in order."""
 
-    pending: Callable[[], Awaitable[Sequence[tuple[int, str]]]] = field(repr=False)
-    acknowledge: Callable[[int], Awaitable[None]] = field(repr=False)
+    pending: Callable[[], Awaitable[Sequence[PendingEvent]]] = field(repr=False)
+    acknowledge: Callable[[str], Awaitable[None]] = field(repr=False)
 
     done = "sent to"
 
     async def _deliver(self) -> None:
         while batch := await self.pending():
-            for place, text in batch:
-                answer = await self._post({"content-type": MEDIA}, content=text.encode("ascii"))
+            for event in batch:
+                answer = await self._post({"content-type": MEDIA}, content=event.text.encode("ascii"))
                 if answer.status_code == httpx.codes.BAD_REQUEST and (name := _refusal(answer.content)) in FINAL:
                     _LOG.error("%s refuses a signal for good: %s", self.url, name)
                 elif answer.status_code not in {httpx.codes.ACCEPTED, httpx.codes.OK, httpx.codes.NO_CONTENT}:
                     raise UnavailableError(f"it answered {answer.status_code}")
-                await self.acknowledge(place)
+                await self.acknowledge(event.jti)
 
 
 def _refusal(raw: bytes) -> str | None:

@@ -25,9 +25,10 @@ from remit.broker.ends import END_EVENTS
 from remit.broker.sessions import SessionAccess
 from remit.core import audit, fields
 from remit.core.audit import Event
-from remit.errors import InvalidRequestError
+from remit.errors import InvalidRequestError, NotFoundError
 from remit.jose import token
 from remit.ports import PutRecord, Record, SigningKeys
+from remit.ports.events import EventPort, PendingEvent
 from remit.web import wire
 from remit.web.routes import Route
 
@@ -141,13 +142,63 @@ class StreamReceiver:
     authorization: Callable[[], str] | None = None
 
 
-class Transmitter:
-    """Signs the events, and answers the receivers that poll."""
+class EventSigner(EventPort):
+    """Signs the events of each receiver."""
 
     def __init__(
         self, events: EventStream, issuer: str, keys: SigningKeys, receivers: Sequence[StreamReceiver]
     ) -> None:
         self._events, self._issuer, self._keys = events, issuer, keys
+        self._receivers = {one.name: one for one in receivers}
+
+    async def pending_events(self, receiver: str, limit: int) -> Sequence[PendingEvent]:
+        stream, found = self._named(receiver), list[PendingEvent]()
+        for ended in await self._events.pending(receiver, min(limit, MAX_EVENTS)):
+            found.append(PendingEvent(jti_of(ended, stream), self.security_event_token(ended, stream)))
+            await asyncio.sleep(0)  # a signature takes most of a millisecond
+        return found
+
+    async def acknowledge_events(self, receiver: str, jtis: Sequence[str]) -> None:
+        stream = self._named(receiver)
+        known = {jti_of(ended, stream): ended.seq for ended in await self._events.pending(receiver, MAX_EVENTS)}
+        await self._events.acknowledge(receiver, [known[jti] for jti in jtis if jti in known])
+
+    async def event_keys(self) -> Sequence[Mapping[str, str]]:
+        return self._keys.public_jwks()
+
+    def _named(self, receiver: str) -> StreamReceiver:
+        if (found := self._receivers.get(receiver)) is None:
+            raise NotFoundError
+        return found
+
+    def security_event_token(self, ended: EndedTask, stream: StreamReceiver) -> str:
+        """Return the security event token (RFC 8417) of a task's end, the same for the same end but for its key."""
+        event, signer = ended.event, self._keys.signer
+        at, entity, reason = int(event.at.timestamp()), "user", "it was closed"
+        if event.policy is not None:
+            entity, reason = "policy", "policy does not allow it any more"
+        elif event.request is not None:
+            entity, reason = "admin", "the issuer ended the login"
+        elif event.cause == "expired":
+            entity, reason = "system", "its time was up"
+        why = {"initiating_entity": entity, "reason_admin": {"en": reason}}  # CAEP 1.0 §2: in fixed words
+        claims = {
+            "iss": self._issuer,
+            "aud": stream.audience,
+            "iat": at,
+            "jti": jti_of(ended, stream),
+            "txn": txn(ended),
+            "sub_id": subject_id(event),
+            "events": {SESSION_REVOKED: {"event_timestamp": at, **why}},
+        }
+        return token.mint(claims, signer.kid, signer.alg, signer.sign, typ=TYPE)
+
+
+class Transmitter:
+    """Answers the receivers that poll."""
+
+    def __init__(self, events: EventPort, issuer: str, receivers: Sequence[StreamReceiver]) -> None:
+        self._events, self._issuer = events, issuer
         self._receivers = {one.name: one for one in receivers}
 
     def routes(self) -> tuple[Route, ...]:
@@ -172,7 +223,7 @@ class Transmitter:
         return wire.answer({**told, **schemes})
 
     async def jwks(self, _request: Request) -> Response:
-        return wire.answer({"keys": list(self._keys.public_jwks())})
+        return wire.answer({"keys": list(await self._events.event_keys())})
 
     async def poll(self, request: Request, stream: StreamReceiver | None) -> Response:
         """Hand out what is pending, and take acknowledgements (RFC 8936 §2); it answers at once, always."""
@@ -186,33 +237,10 @@ class Transmitter:
             raise InvalidRequestError("`setErrs` must hold errors by names of events")
         done = [*acknowledged, *errors]
         if done:
-            known = {jti_of(ended, stream): ended.seq for ended in await self._events.pending(stream.name, MAX_EVENTS)}
-            await self._events.acknowledge(stream.name, [known[jti] for jti in done if jti in known])
-        found = await self._events.pending(stream.name, MAX_EVENTS)
-        sets = {jti_of(ended, stream): self.security_event_token(ended, stream) for ended in found[:most]}
+            await self._events.acknowledge_events(stream.name, done)
+        found = await self._events.pending_events(stream.name, most + 1)
+        sets = {event.jti: event.text for event in found[:most]}
         return wire.answer({"sets": sets, "moreAvailable": len(found) > most})
-
-    def security_event_token(self, ended: EndedTask, stream: StreamReceiver) -> str:
-        """Return the security event token (RFC 8417) of a task's end, the same for the same end but for its key."""
-        event, signer = ended.event, self._keys.signer
-        at, entity, reason = int(event.at.timestamp()), "user", "it was closed"
-        if event.policy is not None:
-            entity, reason = "policy", "policy does not allow it any more"
-        elif event.request is not None:
-            entity, reason = "admin", "the issuer ended the login"
-        elif event.cause == "expired":
-            entity, reason = "system", "its time was up"
-        why = {"initiating_entity": entity, "reason_admin": {"en": reason}}  # CAEP 1.0 §2: in fixed words
-        claims = {
-            "iss": self._issuer,
-            "aud": stream.audience,
-            "iat": at,
-            "jti": jti_of(ended, stream),
-            "txn": txn(ended),
-            "sub_id": subject_id(event),
-            "events": {SESSION_REVOKED: {"event_timestamp": at, **why}},
-        }
-        return token.mint(claims, signer.kid, signer.alg, signer.sign, typ=TYPE)
 
     async def _receiver(self, request: Request) -> StreamReceiver | None:
         """Return the receiver that a bearer token (RFC 6750) is of; an unknown name is a wrong token."""
