@@ -116,6 +116,35 @@ def test_a_stolen_state_holds_no_secret_in_any_encoding(tmp_path: Path) -> None:
     assert not any(re.search(rb"eyJ[A-Za-z0-9_-]{10,}\.", content) for content in copies.values())
 
 
+@pytest.mark.attack("STO-01")
+def test_a_stolen_state_tells_neither_what_a_task_is_for_nor_what_it_may_do(tmp_path: Path) -> None:
+    word = "canary-7f3a91"
+
+    async def steal() -> None:
+        sealer = FileSealer(load_kek(tmp_path / "kek", create=True))
+        broker = broker_on(SqliteStore(tmp_path / "state", sealer), sealer)
+        await broker.start()
+        await broker.put_resource(OPERATOR, search(), Secret("sk-0123456789abcdefg"))
+        await broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw-0123456789"))
+        asked = GrantRequest(
+            details({**HTTP, "paths": [f"/v1/{word}"]}, TABLE), Bounds(timedelta(minutes=15), depth=1, fan_out=2)
+        )
+        root = (await broker.open(OPERATOR, replace(asked, purpose=word))).grant
+        child = replace(asked, bounds=Bounds(timedelta(minutes=5)), label=word)
+        await broker.delegate(OPERATOR, root.id, child)
+        await broker.issue(OPERATOR, root.id, root.scope[1])
+        wider = replace(child, scope=details({**HTTP, "paths": ["/v1/**"]}), label=word)
+        await broker.ask(OPERATOR, root.id, wider)
+        await broker.close(OPERATOR, broker._tasks.task_of(root.id).id)
+        found = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
+        await broker.stop()
+        found += b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file())
+        assert word.encode() not in found
+        assert root.id.encode() in found  # the audit log is to be read
+
+    asyncio.run(steal())
+
+
 BLANK = SealedSecret("search", 1, "search", "https://search.test", b"")
 ELSEWHERE = {
     "another name": replace(BLANK, name="mail"),

@@ -70,13 +70,10 @@ def old_rows(table: str, where: str) -> str:
 
 EDITS = {
     "a grant is un-revoked": [
-        (
-            "UPDATE grants SET body = CAST(replace(body, '\"revoked\":true', '\"revoked\":false') AS BLOB)"
-            " WHERE id = 'task_1_root'"
-        )
+        ("UPDATE grants SET body = CAST('{\"revoked\":false}' AS BLOB) WHERE id = 'task_1_root'")
     ],
     "a grant is widened in place": [
-        "UPDATE grants SET body = CAST(replace(body, '\"uses\":200', '\"uses\":999') AS BLOB) WHERE id = 'task_2_root'"
+        "UPDATE grants SET body = CAST(body || x'00' AS BLOB) WHERE id = 'task_2_root'",
     ],
     "a grant gets another revision": ["UPDATE grants SET rev = rev + 1 WHERE id = 'task_2_root'"],
     "two grants swap their bodies": [
@@ -113,9 +110,7 @@ EDITS = {
         "DELETE FROM leases WHERE task = 'task_2'",
     ],
     "a task takes the name of another": ["UPDATE tasks SET id = 'task_9' WHERE id = 'task_3'"],
-    "a resource leads elsewhere": [
-        "UPDATE resources SET body = CAST(replace(body, 'api.search.example', 'evil.example') AS BLOB)"
-    ],
+    "a resource leads elsewhere": ["UPDATE resources SET body = substr(body, 2)"],
     "a resource is deleted": ["DELETE FROM resources"],
     "an old resource is put back": [OLD, old_rows("resources", "name = 'search'")],
     "two secrets swap": [
@@ -187,7 +182,7 @@ def test_the_file_holds_no_weight(copied: Disk) -> None:
 
 
 LIVE = {
-    "resources": "UPDATE resources SET body = CAST(replace(body, 'api.search', 'evil') AS BLOB)",
+    "resources": "UPDATE resources SET body = CAST('{}' AS BLOB)",
     "secrets": "UPDATE secrets SET destination = 'https://evil.example' WHERE name = 'key'",
     "spends": "UPDATE spends SET used = 0",
     "grants": "UPDATE grants SET rev = 9 WHERE id = 'task_1_root'",

@@ -87,7 +87,7 @@ class Group:
     """Commits that share one transaction."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self._ledger, self._seals = ledger, ledger.rows.seals
         self._rows: Fresh = {}
         self._leaves: list[bytes] = []
 
@@ -103,6 +103,10 @@ class Group:
         self._rows.update(fresh)
         self._leaves += leaves
 
+    def put(self, rows: Fresh) -> None:
+        """Add rows as they are to be stored, which are checked."""
+        self._rows.update(rows)
+
     def _write(self, fresh: Fresh, write: Write) -> None:
         match write:
             case Change():
@@ -110,7 +114,8 @@ class Group:
             case Spend():
                 fresh["spends", write.task, write.grant, write.index] = (write.used,)
             case PutResource():
-                fresh["resources", write.resource.name] = (codec.resource_bytes(write.resource),)
+                key = ("resources", write.resource.name)
+                fresh[key] = (self._seals.seal(key, codec.resource_bytes(write.resource)),)
             case DeleteResource():
                 self._delete(fresh, write.name)
             case PutSecret():
@@ -123,8 +128,8 @@ class Group:
                 fresh["burns", write.digest] = (_instant(write.until),)
             case PutRecord():
                 record = write.record
-                row = (record.rev, _instant(record.until), record.body)
-                self._put(fresh, ("records", record.kind, record.id), row)
+                place = ("records", record.kind, record.id)
+                self._put(fresh, place, (record.rev, _instant(record.until), self._seals.seal(place, record.body)))
 
     def _change(self, fresh: Fresh, change: Change) -> None:
         head = change.head
@@ -133,11 +138,11 @@ class Group:
         rev = pending.rev if isinstance(pending, Top) else self._ledger.sums(head.id).rev
         if rev != change.base or head.rev != change.base + 1:
             raise ConflictError
-        fresh[key] = Top(head.id, head.rev, int(head.closed), codec.head_bytes(head))
-        for grant in change.grants:
-            fresh["grants", head.id, grant.id] = (head.rev, codec.grant_bytes(grant))
-        for lease in change.leases:
-            fresh["leases", head.id, lease.id] = (head.rev, codec.lease_bytes(lease))
+        fresh[key] = Top(head.id, head.rev, int(head.closed), self._seals.seal(key, codec.head_bytes(head)))
+        parts: list[tuple[Key, bytes]] = [(("grants", head.id, i.id), codec.grant_bytes(i)) for i in change.grants]
+        parts += [(("leases", head.id, i.id), codec.lease_bytes(i)) for i in change.leases]
+        for place, body in parts:
+            fresh[place] = (head.rev, self._seals.seal(place, body))
         for lease_id in change.forget:
             fresh["leases", head.id, lease_id] = None
 

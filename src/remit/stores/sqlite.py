@@ -28,8 +28,8 @@ from remit.ports import NotedEnd, Record, Resource, SealedSecret, Sealer, Spend,
 from remit.stores import private
 from remit.stores.ends import EndsFile
 from remit.stores.ledger import Group, Ledger, Sealed
-from remit.stores.sqlite_rows import SQL, SqliteRows, connect, meaning, migrate, translated
-from remit.stores.tags import Tags
+from remit.stores.sqlite_rows import SEALED, SQL, SqliteRows, connect, meaning, migrate, translated
+from remit.stores.tags import Seals, Tags
 
 BUSY = 1.0  # seconds to wait for another program's lock before giving up
 GROUP = 1_024  # commits that share one transaction at most
@@ -67,30 +67,30 @@ class SqliteStore:
             private.make_file(path)
             for place in (directory, path):  # a lock file can be removed
                 self._held.append(private.hold(place))
-            self._open(path, Tags(sealer.mac), busy)
+            self._open(path, Tags(sealer.mac), Seals(sealer), busy)
         except BaseException:
             private.release(self._held)
             raise
 
-    def _open(self, path: Path, tags: Tags, busy: float) -> None:
+    def _open(self, path: Path, tags: Tags, seals: Seals, busy: float) -> None:
         path.with_name("reserve").unlink(missing_ok=True)  # of earlier versions
         self._ends = EndsFile(path.with_name("ends"), tags)
         try:
             with translated():
-                self._connect(path, tags, busy)
+                self._connect(path, tags, seals, busy)
         except BaseException:
             self._ends.close()
             raise
-        self._rows = SqliteRows(self._reading, tags)
+        self._rows = SqliteRows(self._reading, tags, seals)
         self._readers = ThreadPoolExecutor(1, "remit-reader")
         self._noting = ThreadPoolExecutor(1, "remit-ends")  # what a disk holds up here holds up nothing else
         self._closed = False
         self._writer.start()
 
-    def _connect(self, path: Path, tags: Tags, busy: float) -> None:
+    def _connect(self, path: Path, tags: Tags, seals: Seals, busy: float) -> None:
         writing = connect(path, busy)
         try:
-            self._writer = _Writer(writing, tags)
+            self._writer = _Writer(writing, tags, seals)
             self._reading = connect(path, busy)
             self._reading.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -194,7 +194,7 @@ class SqliteStore:
 class _Writer(Thread):
     """Owns the connection that writes."""
 
-    def __init__(self, connection: sqlite3.Connection, tags: Tags) -> None:
+    def __init__(self, connection: sqlite3.Connection, tags: Tags, seals: Seals) -> None:
         super().__init__(name="remit-writer", daemon=True)
         self.connection = connection
         self.queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
@@ -202,9 +202,20 @@ class _Writer(Thread):
         migrate(connection)
         if connection.execute(SQL["new"]).fetchone()[0]:
             connection.execute(SQL["start state"], (tags.state(Frontier(), 0),))
-        rows = SqliteRows(connection, tags)
+        rows = SqliteRows(connection, tags, seals)
         tree, total, self._tag = rows.state()
         self.ledger = Ledger(rows, tree, total)
+        if connection.execute("PRAGMA user_version").fetchone()[0] < SEALED:
+            self._seal()
+
+    def _seal(self) -> None:
+        """Seal what an earlier version left in clear, some rows at a time; one that is cut off begins anew."""
+        for rows in filter(None, self.ledger.rows.in_clear()):
+            group = Group(self.ledger)
+            group.put(rows)
+            self._write(group.seal())
+        self.connection.execute(f"PRAGMA user_version = {SEALED}")
+        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log has the pages as they were before
 
     def run(self) -> None:
         last = False

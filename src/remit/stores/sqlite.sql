@@ -120,6 +120,9 @@ SELECT id FROM tasks WHERE closed = 0 UNION SELECT DISTINCT task FROM leases;
 -- name: newest
 SELECT id FROM tasks ORDER BY n DESC LIMIT ?;
 
+-- name: in clear
+SELECT id FROM tasks ORDER BY n;
+
 -- name: spent
 SELECT task, grant_id, detail, used, tag FROM spends WHERE task = ?;
 

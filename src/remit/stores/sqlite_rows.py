@@ -16,7 +16,7 @@ from remit.core.tree import TILE, Frontier, Range, leaf_hash
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Record, Resource, SealedSecret, Spend
 from remit.stores import codec
-from remit.stores.tags import Key, Sums, Tags, Top, Values, edited
+from remit.stores.tags import Key, Seals, Sums, Tags, Top, Values, clear, edited
 
 APPLICATION_ID = 0x72656D74  # "remt"
 PRAGMAS = (
@@ -29,6 +29,7 @@ PRAGMAS = (
     "temp_store = MEMORY",
 )
 SINGLE_KINDS = ("spends", "resources", "secrets", "burns", "records")
+SEALED = 3  # the version of the schema since which no document is in clear: the rows change, the tables do not
 KEYS = {"spends": 3, "records": 2}  # columns that identify a row; of others it is one
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
@@ -90,7 +91,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     files = sorted((file for file in found if file.name.endswith(".sql")), key=lambda file: file.name)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    if version > len(files) or application not in {0, APPLICATION_ID}:
+    if version > SEALED or application not in {0, APPLICATION_ID}:
         raise IntegrityError("the state was written by a newer remit, or by another program")
     for number, file in enumerate(files[version:], version + 1):
         connection.executescript(
@@ -111,8 +112,8 @@ class StoredTask(NamedTuple):
 class SqliteRows:
     """The rows of one connection, each verified by its tag when it is read, and the reads of the audit tree."""
 
-    def __init__(self, connection: sqlite3.Connection, tags: Tags) -> None:
-        self._connection, self.tags = connection, tags
+    def __init__(self, connection: sqlite3.Connection, tags: Tags, seals: Seals) -> None:
+        self._connection, self.tags, self.seals = connection, tags, seals
 
     def all(self, name: str, *values: str | int) -> list[Values]:
         """Return all rows of a named statement, as they are stored."""
@@ -147,11 +148,11 @@ class SqliteRows:
         for kind, some in bodies.items():  # in the order they were made
             for part, rev, body, own in self._connection.execute(SQL[f"parts {kind}"], (task,)):
                 weights[kind, part] = self.tags.check((kind, task, part), (rev, body), own)
-                some.append(body)
+                some.append(self.seals.open((kind, task, part), body))
         sums = Sums(top.rev, self.tags.top(top), sum(weights.values()), weights)
         if self.tags.tree(top, sums.total) != tag:
             raise edited("tasks")
-        return StoredTask(top.body, bodies["grants"], bodies["leases"], sums)
+        return StoredTask(self.seals.open(("tasks", task), top.body), bodies["grants"], bodies["leases"], sums)
 
     def load(self, task_id: str) -> Task:
         """Return a task; NotFoundError, or IntegrityError when a row was changed, removed or put back."""
@@ -168,13 +169,38 @@ class SqliteRows:
         row = self._connection.execute(SQL[f"one {key[0]}"], key[1:]).fetchone()
         return (row[:-1], row[-1]) if row else None
 
+    def in_clear(self) -> Iterator[dict[Key, Values | None]]:
+        """Yield the rows that an earlier version left in clear, sealed: those of each task together, then the rest."""
+        for task in self.names("in clear"):
+            found = self.task(task)  # verified
+            _, rev, closed, body, _ = self._connection.execute(SQL["head"], (task,)).fetchone()
+            rows: dict[Key, Values | None] = {
+                ("tasks", task): Top(task, rev, closed, self._sealed(("tasks", task), body))
+            }
+            for part_of in ("grants", "leases") if found else ():
+                for part, rev, document, _ in self.all(f"parts {part_of}", task):
+                    rows[part_of, task, str(part)] = (rev, self._sealed((part_of, task, str(part)), document))
+            yield rows
+        rows = {}
+        for name, body, _ in self._verified("resources", "all resources"):
+            rows["resources", str(name)] = (self._sealed(("resources", str(name)), body),)
+        for kind, name, rev, until, body, _ in self._verified("records", "all records"):
+            rows["records", str(kind), str(name)] = (rev, until, self._sealed(("records", str(kind), str(name)), body))
+        yield rows
+
+    def _sealed(self, key: Key, body: object) -> bytes:
+        if not isinstance(body, bytes):
+            raise edited(str(key[0]))
+        return self.seals.seal(key, body) if clear(body) else body
+
     def spent(self, task_id: str) -> list[Spend]:
         found = self._verified("spends", "spent", task_id)
         return [Spend(str(task), str(grant), int(index), int(used)) for task, grant, index, used, _ in found]
 
     def resources(self) -> list[Resource]:
         found = self._verified("resources", "all resources")
-        return [codec.read_resource(body) for _, body, _ in found if isinstance(body, bytes)]
+        opened = (self.seals.open(("resources", str(n)), body) for n, body, _ in found if isinstance(body, bytes))
+        return [codec.read_resource(body) for body in opened]
 
     def secret(self, name: str) -> SealedSecret:
         found = self.one(("secrets", name))
@@ -188,7 +214,13 @@ class SqliteRows:
 
     def records(self, kind: str) -> list[Record]:
         return [
-            Record(kind, str(name), int(rev), body, datetime.fromisoformat(str(until)))
+            Record(
+                kind,
+                str(name),
+                int(rev),
+                self.seals.open(("records", kind, str(name)), body),
+                datetime.fromisoformat(str(until)),
+            )
             for _, name, rev, until, body, _ in self._verified("records", "records of", kind)
             if isinstance(body, bytes)
         ]

@@ -17,6 +17,7 @@ import msgspec
 
 from remit.core.tree import Frontier
 from remit.errors import IntegrityError
+from remit.ports import Sealer
 
 HALF = 16  # bytes of a tag, and of a weight
 
@@ -77,6 +78,25 @@ class Tags:
     def state(self, tree: Frontier, total: int) -> bytes:
         """Return the tag of the state: the audit tree, and the sum over all that hangs below no head."""
         return self.row(("state", f"{total:x}", tree.size), (b"".join(tree.peaks),))[0]
+
+
+class Seals:
+    """Seals the documents of rows, each for its place. One that begins otherwise is of an earlier version, in clear."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def seal(self, key: Key, body: bytes) -> bytes:
+        return self._sealer.seal(body, _json(key))
+
+    def open(self, key: Key, body: bytes) -> bytes:
+        """Return a document whose tag was checked, or raise IntegrityError."""
+        return body if clear(body) else self._sealer.open(body, _json(key))
+
+
+def clear(body: bytes) -> bool:
+    """Whether a document is JSON as it stands: what is sealed begins with the number of its format."""
+    return body[:1] == b"{"
 
 
 def edited(kind: str) -> IntegrityError:
