@@ -111,7 +111,8 @@ def whole(plane: Plane) -> AppDeps:
         policies=policies,
         rings=KeyRings(plane.broker, rings),
         streams=transmitter.routes(),
-        begin_run=_runs(plane).begin_run,
+        begin_run=(runs := _runs(plane)).begin_run,
+        end_runs=runs.end_all,
     )
 
 

@@ -141,6 +141,23 @@ def test_a_malformed_request_begins_nothing(tmp_path: Path, wrong: Any) -> None:
     assert (answer.status_code, answer.headers["content-type"], asked) == (400, "application/problem+json", [])
 
 
+@pytest.mark.parametrize(
+    ("who", "status"), [(OPERATOR, 200), (Holder("task_1", "grt_1"), 403)], ids=["operator", "run"]
+)
+def test_the_operator_ends_every_run_and_nobody_else(tmp_path: Path, who: Operator | Holder, status: int) -> None:
+    async def end_all() -> int:
+        return 3
+
+    async def scene(plane: Plane) -> None:
+        path, runs = plane.directory / "own.sock", Beginning()
+        app = build(replace(plane.deps, begin_run=runs.begin_run, end_runs=end_all))
+        plane.listeners.append(await serve(app, _unix(path), SocketAuth(who)))
+        answer = await plane._client(path).post("/v1/runs/end")
+        assert (answer.status_code, answer.json().get("ended")) == (status, 3 if status == 200 else None)
+
+    play(tmp_path, scene)
+
+
 def test_over_tcp_there_is_no_such_route(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         runs, agent = Beginning(), Agent()

@@ -105,3 +105,24 @@ def test_runs_go_on_over_brokers_that_end_in_any_way(here: Terminal, number: sig
     finally:
         broker.terminate()
         broker.communicate()
+
+
+def test_a_broker_that_is_told_to_go_down_ends_its_runs_first(here: Terminal) -> None:
+    broker = up(here)
+    added = here.run("resource", "add", "search", "http://127.0.0.1:9", "--bound", BOUND)
+    assert added[0] == 0, added[2]
+    with started(here, "-r", "search") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert here.run("down")[0] == 0
+        broker.communicate()
+        broker = up(here)
+        try:
+            assert "no authority any more" in [said(process), said(process)][1]
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(here.state / "run" / "control.sock"))) as control:
+                rows = control.get("http://remit/v1/tasks").json()["tasks"]
+            assert [row["closed"] for row in rows] == [True]
+        finally:
+            broker.terminate()
+            broker.communicate()
+        process.communicate(timeout=PATIENCE)

@@ -360,6 +360,16 @@ def test_variables_are_those_of_where_exactly_its_listeners_are() -> None:
     scene(play)()
 
 
+def test_all_runs_can_be_ended_offered_and_served() -> None:
+    async def play(it: Scene) -> None:
+        offered, served = await it.runs.begin_run(OPERATOR, OPEN), await it.served()
+        assert await it.runs.end_all() == 2
+        assert all(map(it.ended, (offered.grant, served.holder.grant)))
+        assert not it.runs.busy
+
+    scene(play)()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"isolation": "perfect"}, {"isolation": ""}, {"folder": "relative"}, {"folder": "/" + "x" * registry.MAX_FOLDER}],

@@ -48,7 +48,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         *V1(deps).routes(),
         *ApprovalRoutes(deps).routes(),
         *administration.routes(deps),
-        *(() if deps.begin_run is None else RunRoutes(deps.begin_run).routes()),
+        *(() if deps.begin_run is None else RunRoutes(deps.begin_run, deps.end_runs).routes()),
     )
 
 

@@ -85,7 +85,7 @@ class AuthorityRole:
     async def control(self, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""
         places = self.application.settings.places
-        app = control.build(replace(self.deps, begin_run=self.runs.begin_run))
+        app = control.build(replace(self.deps, begin_run=self.runs.begin_run, end_runs=self.runs.end_all))
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
         return await listen.serve(app, bind_unix(places.control), owner, uid=os.geteuid())
 

@@ -6,6 +6,7 @@ import asyncio
 import queue
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Thread
 from typing import Any
@@ -59,8 +60,14 @@ def stop_all(environ: Mapping[str, str], say: Say) -> Stopped:
 
 
 def down(environ: Mapping[str, str]) -> int | None:
-    """Tell the broker of this state to end, and wait until it has; return its process, None if there is none."""
+    """Have the broker of this state end its runs, and then itself; return its process, None if there is none.
+
+    One that does not answer in time is told to end all the same: then its runs wait for the next one.
+    """
     where = load(environ).places
+    if where.control.exists():
+        with suppress(RemitError), Client(Place(where.control)) as client:
+            client.run(verbs.end_runs())
     return owner.end(where.state / "remit.db", signal.SIGTERM, private.holder(where.state / "lock"), ENDING)
 
 

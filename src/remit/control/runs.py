@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,11 +23,12 @@ AUTHORITY = frozenset({"open", "delegate", "grant"})
 class RunRoutes:
     """The beginning of runs; what follows is a matter of the hand-over."""
 
-    def __init__(self, begin_run: BeginRun) -> None:
-        self._begin_run = begin_run
+    def __init__(self, begin_run: BeginRun, end_runs: Callable[[], Awaitable[int]] | None = None) -> None:
+        self._begin_run, self._end_runs = begin_run, end_runs
 
     def routes(self) -> tuple[Route, ...]:
-        return (Route("POST", "/v1/runs", self.begin, Right.ACT),)
+        begin = Route("POST", "/v1/runs", self.begin, Right.ACT)
+        return (begin,) if self._end_runs is None else (begin, Route("POST", "/v1/runs/end", self.end, Right.OPERATE))
 
     async def begin(self, request: Request, _: Principal) -> Response:
         """Begin a run: answer with what its launcher has to bind, and a ticket with which it hands that over."""
@@ -47,6 +48,12 @@ class RunRoutes:
             "handover": offer.handover,
         }
         return wire.answer(answer, 201)
+
+    async def end(self, request: Request, _: Principal) -> Response:
+        """End every run, and what was made for it, before the broker is stopped for good."""
+        await wire.nothing(request)
+        assert self._end_runs is not None  # noqa: S101 - else there is no such route
+        return wire.answer({"ended": await self._end_runs()})
 
 
 def _authority(asked: Mapping[str, object]) -> OpenedForRun | DelegatedToRun | HeldByRun:

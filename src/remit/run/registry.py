@@ -164,6 +164,12 @@ class RunRegistry:
         """Try no longer to end what cannot be read: whoever starts next does it."""
         self._closing = True
 
+    async def end_all(self) -> int:
+        """End every run; return how many there were."""
+        runs = list(self._runs.values())
+        await asyncio.gather(*map(self.end, runs), return_exceptions=True)
+        return len(runs)
+
     async def sweep(self) -> None:
         """End what nobody came for in time."""
         now = self._clock()

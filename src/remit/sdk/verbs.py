@@ -179,6 +179,11 @@ def own(named: str | None = None) -> Flow[TokenResponse]:
     return replace(found, grant=named, details=details_of((yield from task(found.task)), named))
 
 
+def end_runs() -> Flow[Json]:
+    """End every run of a broker."""
+    return ask(ApiCall("POST", "/v1/runs/end"))
+
+
 def tasks() -> Flow[list[Json]]:
     return ask_list(ApiCall("GET", "/v1/tasks"), "tasks")
 

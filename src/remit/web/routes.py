@@ -96,3 +96,4 @@ class AppDeps:
     rings: Rings | None = None
     streams: Sequence[Route] = ()  # routes for receivers of our events, where some are configured
     begin_run: BeginRun | None = None  # on unix sockets
+    end_runs: Callable[[], Awaitable[int]] | None = None  # at the control socket; returns how many there were
