@@ -181,7 +181,7 @@ def ended(report: Report, as_json: bool) -> None:
         parts.append(f"  left to clean up: {report.residue} (nothing of it can act)")
     if not report.recorded:
         parts.append(
-            "  not recorded: the state cannot be written; it holds while the broker runs, which goes on trying"
+            "  not recorded: the state cannot be written; it holds, is noted beside it, and the broker goes on trying"
         )
     answer(as_json, asdict(report), *parts)
 
