@@ -232,8 +232,8 @@ MUTANTS = [
     Mutant(
         "the second revoke does not wait",
         "broker/revocation.py",
-        "            await self._tasks.durable()",
-        "            pass",
+        "        await self._tasks.durable()",
+        "        pass",
         RACES,
     ),
     Mutant(
