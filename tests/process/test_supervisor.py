@@ -120,6 +120,8 @@ def test_when_the_supervisor_is_killed_everybody_dies(walls: str) -> None:
             rig.start(role)
         family = rig.family()
         assert len(family) == 3
+        for process in family:
+            process.suspend()  # also who does not look at its links
         rig.process.kill()
         gone, alive = psutil.wait_procs(family, SECONDS)
         assert (len(gone), alive) == (3, [])
