@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -180,7 +178,7 @@ def test_reloads_at_once_end_with_what_is_in_the_directory(deployment: Deploymen
     deployment.up(body)
 
 
-def test_sighup_reloads_and_goes_on_listening_after_a_bad_set(
+def test_the_policies_are_loaded_when_asked_for_and_again_after_a_bad_set(
     deployment: Deployment, caplog: pytest.LogCaptureFixture
 ) -> None:
     deployment.write(OPEN)
@@ -189,11 +187,12 @@ def test_sighup_reloads_and_goes_on_listening_after_a_bad_set(
     async def body(app: Application) -> None:
         await resources(app)
         mail = await opened(app, MAIL)
-        listening = authority.reloading(app)
+        asked = asyncio.Event()
+        listening = authority.reloading(app, asked)
         for text, decision in ((BAD, "failed"), (NO_MAIL, "done")):
             deployment.write(text)
             before = len(await events(app, "policy.reload"))
-            os.kill(os.getpid(), signal.SIGHUP)
+            asked.set()
             async with asyncio.timeout(10):
                 while len(found := await events(app, "policy.reload")) == before:  # noqa: ASYNC110 - it is in the store
                     await asyncio.sleep(0.01)
@@ -202,15 +201,5 @@ def test_sighup_reloads_and_goes_on_listening_after_a_bad_set(
             while lives(app, mail):  # noqa: ASYNC110 - it is in the broker
                 await asyncio.sleep(0.01)
         listening.cancel()
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
 
     deployment.up(body)
-
-
-def test_where_no_policies_are_configured_sighup_means_what_it_meant(deployment: Deployment) -> None:
-    async def body(app: Application) -> None:
-        listening = authority.reloading(app)
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
-        listening.cancel()
-
-    deployment.up(body, policies=False)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from remit.cli.entry import run
@@ -132,8 +132,8 @@ def test_a_broker_is_asked_and_one_that_hangs_is_killed(
     hangs: bool,  # noqa: FBT001 - a test's parameter
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if hangs:
-        up.send_signal(signal.SIGSTOP)
+    for process in psutil.Process(up.pid).children() if hangs else ():
+        process.suspend()
     assert run(["stop", "--all", "--json"]) == 0
     told = capsys.readouterr()
     assert '"state":"closed"' in told.out

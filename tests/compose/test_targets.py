@@ -52,9 +52,9 @@ class Reports:
 def test_the_process_serves_its_protocol_until_the_link_ends() -> None:
     async def body() -> None:
         reports, (ours, theirs) = Reports(), pair()
-        link = TargetsLink(reports)
+        link = TargetsLink()
         gone = asyncio.Event()
-        await link.connect(ours, gone.set)
+        await link.connect(ours, reports, gone.set)
         settings = made({**DOMAIN, "workload_api": "unix:///nowhere/agent.sock"})
         serving = asyncio.create_task(serve_targets(settings, lambda: datetime.now(UTC), theirs))
         await reports.served.wait()
@@ -76,8 +76,8 @@ def test_the_process_serves_its_protocol_until_the_link_ends() -> None:
 
 def test_no_credential_of_the_brokers_own_keys_is_made_there() -> None:
     async def body() -> None:
-        (ours, theirs), link = pair(), TargetsLink(Reports())
-        await link.connect(ours, lambda: None)
+        (ours, theirs), link = pair(), TargetsLink()
+        await link.connect(ours, Reports(), lambda: None)
         settings: Settings = made()
         serving = asyncio.create_task(serve_targets(settings, lambda: datetime.now(UTC), theirs))
         mesh = resource(MESH, f"spiffe://{settings.identity.trust_domain}")

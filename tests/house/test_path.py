@@ -18,7 +18,7 @@ FILES_THAT_NAME_A_BOUND = 8
 # Documented names of the client library: docs/decisions/0014-the-client-library-uses-the-nouns-of-the-core.md
 CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Task"})
 CIRCLES = 0
-SOURCE_LINES = 38_000
+SOURCE_LINES = 41_000
 
 
 def test_a_delegate_takes_few_hops_and_the_architecture_lists_them(tmp_path: Path) -> None:

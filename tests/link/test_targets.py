@@ -102,7 +102,7 @@ class Rig:
     died: int = 0
 
     def __post_init__(self) -> None:
-        self.link = TargetsLink(self.heard)
+        self.link = TargetsLink()
 
     @property
     def port(self) -> TargetsPort:
@@ -118,7 +118,7 @@ class Rig:
         ours, theirs = pair()
         for sock in theirs:
             sock.setblocking(False)
-        await self.link.connect(ours, self.over)
+        await self.link.connect(ours, self.heard, self.over)
         return theirs
 
     async def die(self) -> None:
@@ -240,7 +240,7 @@ def test_what_waits_when_the_worker_dies_is_told_so_and_the_next_one_goes_on() -
 def test_before_there_is_a_worker_nothing_is_reached() -> None:
     async def body() -> None:
         with pytest.raises(UnavailableError):
-            await TargetsLink(Heard()).targets.fetch("https://idp.example/jwks")
+            await TargetsLink().targets.fetch("https://idp.example/jwks")
 
     run(body())
 

@@ -45,7 +45,7 @@ class Town:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.link, self.served = TargetsLink(self), asyncio.Event()
+        self.link, self.served = TargetsLink(), asyncio.Event()
         kinds = simulated(lambda _resource, _secret: pytest.fail("an engine is made where none belongs"), plan)
         self.broker = Broker(
             store=MemoryStore(),
@@ -70,7 +70,7 @@ class Town:
         """Start a worker that dies at a step."""
         self.served.clear()
         ours, theirs = pair()
-        await self.link.connect(ours, self.ended.set)
+        await self.link.connect(ours, self, self.ended.set)
         self.ended.clear()  # it is not the one before that is meant from now on
         places = [str(sock.fileno()) for sock in theirs]
         command = [sys.executable, "-m", "tests.live.targets_driver", *places, str(die_at)]

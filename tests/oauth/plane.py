@@ -267,8 +267,9 @@ async def plane(
         known = replace(known, workloads=edge_of(known.workloads))
     deps = AppDeps(there, broker.kinds, verifier, known)
     app = build(deps)
+    ours = lambda _, uid: uid == os.geteuid()  # noqa: E731 - used here alone
     listeners = [
-        await serve(app, _unix(directory / "control.sock"), SocketAuth(OPERATOR), uid=os.geteuid()),
+        await serve(app, _unix(directory / "control.sock"), SocketAuth(OPERATOR), admits=ours),
         await serve(app, sock, TokenAuth(frozenset({host}), verifier.holder, "http://127.0.0.1:8471")),
     ]
     web = httpx.AsyncClient(base_url=f"http://{host}")

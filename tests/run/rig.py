@@ -181,7 +181,7 @@ class House:
     async def serve_operator(self, path: Path, operator: Operator) -> None:
         """Serve the control plane for an owner of the state."""
         sock = listening(path, socket.SOCK_STREAM)
-        self.listeners.append(await listen.serve(self.app, sock, SocketAuth(operator), uid=os.geteuid()))
+        self.listeners.append(await listen.serve(self.app, sock, SocketAuth(operator)))
 
     async def stop(self) -> None:
         self.runs.close()

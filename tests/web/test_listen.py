@@ -53,7 +53,9 @@ def test_a_process_of_another_user_is_cut_off(tmp_path: Path) -> None:
     async def scene(made: Plane) -> None:
         path = tmp_path / "theirs.sock"
         uid = os.geteuid() + 1
-        made.listeners.append(await serve(build(made.deps), _unix(path), SocketAuth(OPERATOR), uid=uid))
+        made.listeners.append(
+            await serve(build(made.deps), _unix(path), SocketAuth(OPERATOR), admits=lambda _, its: its == uid)
+        )
         assert await exchange(path, ASK) == b""
         assert (await exchange(tmp_path / "control.sock", ASK)).startswith(b"HTTP/1.1 200")
 

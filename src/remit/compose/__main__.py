@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
 
-import uvloop
-
-from remit.compose.up import serve
+from remit.compose import planes
 from remit.config.settings import load
 from remit.errors import RemitError
 
@@ -23,8 +20,7 @@ def main(ready: int) -> int:
         os.close(ready)
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(load(os.environ), lambda: say(""), idle=IDLE, tcp=False))
+        planes.run(load(os.environ), lambda: say(""), idle=IDLE, tcp=False)
     except RemitError as error:
         say(error.detail)
         return 1

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -25,6 +24,8 @@ from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.errors import RemitError
 from remit.jose.proof import Nonces
+from remit.ports.targets import TargetsPort
+from remit.process.descent import descends
 from remit.run.registry import RunRegistry
 from remit.sessions.transmitter import EventSigner, Transmitter
 from remit.web import listen
@@ -43,8 +44,9 @@ _LOG = logging.getLogger("remit")
 class AuthorityRole:
     """What decides."""
 
-    def __init__(self, app: Application) -> None:
-        self.application, settings = app, app.settings
+    def __init__(self, app: Application, supervisor: int | None = None) -> None:
+        """``supervisor`` is the process that forked this one; None: all roles are in this process."""
+        self.application, self._supervisor, settings = app, supervisor, app.settings
         issuer, gateway = settings.issuer, settings.gateway.url if settings.gateway else None
         self.pending, nonces = PendingMemory(app.clock), secrets.token_bytes(32)
         self.tokens = GrantTokens(
@@ -82,18 +84,28 @@ class AuthorityRole:
         trust = (TRUST, self.published.refresh)
         self.rounds = [(PRUNE, self.rings.prune), (SWEEP, self.runs.sweep), trust, *witness]
 
+    def busy(self) -> bool:
+        """Whether a task is open, or one that ended not yet on record, or a lease not yet gone, or a run is there."""
+        return self.runs.busy or self.application.broker.busy
+
     async def control(self, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""
         places = self.application.settings.places
         app = control.build(replace(self.deps, begin_run=self.runs.begin_run, end_runs=self.runs.end_all))
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
-        return await listen.serve(app, bind_unix(places.control), owner, uid=os.geteuid())
+        return await listen.serve(app, bind_unix(places.control), owner, admits=self._admits)
+
+    def _admits(self, pid: int, uid: int) -> bool:
+        """Whether a process may speak for the operator: ours do not, those that read what others send above all."""
+        return uid == os.geteuid() and (self._supervisor is None or not descends(pid, self._supervisor))
 
 
 @asynccontextmanager
-async def authority(settings: Settings, *, tcp: bool = True) -> AsyncIterator[AuthorityRole]:
+async def authority(
+    settings: Settings, *, tcp: bool = True, targets: TargetsPort | None = None, supervisor: int | None = None
+) -> AsyncIterator[AuthorityRole]:
     """Open the state and serve the operator; what agents hold is yet to be decided on (``Broker.settle``)."""
-    app = wiring.build(settings)
+    app = wiring.build(settings, targets)
 
     async def keep_last() -> None:
         """Keep a checkpoint in the second place, if it can be: nobody stays up for it."""
@@ -107,7 +119,7 @@ async def authority(settings: Settings, *, tcp: bool = True) -> AsyncIterator[Au
             await app.ended.pending(one.name, 1)
         await app.policies.started(app.operator)
         stack.push_async_callback(keep_last)
-        role = AuthorityRole(app)
+        role = AuthorityRole(app, supervisor)
         stack.callback((await role.control(tcp=tcp)).close)
         stack.callback(settings.places.control.unlink, missing_ok=True)
         await role.runs.load()
@@ -133,11 +145,8 @@ def key_rings(app: Application, tokens: GrantTokens, verifying: Keys) -> KeyRing
     return KeyRings(app.broker, rings)
 
 
-def reloading(app: Application) -> asyncio.Task[None]:
-    """Load the policies anew whenever SIGHUP comes, from now on; the log has what came of it."""
-    asked = asyncio.Event()
-    if app.policies.directory is not None:  # else SIGHUP goes on ending the process whose terminal is gone
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+def reloading(app: Application, asked: asyncio.Event) -> asyncio.Task[None]:
+    """Load the policies anew whenever that was ``asked`` for; the log has what came of it."""
 
     async def reload() -> None:
         while True:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Mapping
+from contextlib import closing
 
-from remit.compose import identities, kinds
-from remit.compose.worker_log import ReportedLog
+from remit.compose import identities, kinds, logs
 from remit.config.settings import Settings
 from remit.identity.documents import PublishedDocuments
 from remit.kinds.engines import HeldEngines
@@ -29,11 +28,6 @@ class ReachedTargets(HeldEngines, PublishedDocuments, TargetsPort):
 async def serve_targets(settings: Settings, clock: Clock, sockets: LinkSockets) -> None:
     """Be the process that reaches targets, until its link ends; what it logs, the authority writes."""
     worker = await answer(sockets, ReachedTargets(settings, kinds.known(settings), clock))
-    log = ReportedLog(worker.reports)
-    logging.getLogger("remit").addHandler(log)
-    try:
+    with closing(worker), logs.reported(worker.reports):
         await worker.reports.started()
         await worker.over.wait()
-    finally:
-        logging.getLogger("remit").removeHandler(log)
-        worker.close()

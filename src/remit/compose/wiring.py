@@ -30,8 +30,9 @@ from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread, log_origin
 from remit.kinds.engines import HeldEngines
 from remit.ports import Clock
+from remit.ports.identity import Workloads
 from remit.ports.kind import EngineContext
-from remit.ports.targets import DocumentPort, TargetsPort
+from remit.ports.targets import TargetsPort
 from remit.sessions.revocations import SessionRevocations
 from remit.sessions.transmitter import EventStream
 from remit.stores import private
@@ -114,38 +115,35 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     )
     policies.broker = broker
     told = signals.read(settings, known.sources, clock, there.fetch)
-    who = _identity(settings, known, told, clock, there)
+    bundles = identities.bundles(settings, clock, there)
+    platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
+    who = identity(settings, known, told, clock, identities.attested(settings, bundles, clock, platforms))
     events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if told.receivers else None
     owner, ends = Operator(local_subject()), EventStream(broker.sessions)
-    return Application(
-        settings, broker, tokens, notes, witness, owner, clock, spiffe, log, ends, *who, policies, told, events, there
-    )
+    first = settings, broker, tokens, notes, witness, owner, clock, spiffe, log
+    return Application(*first, ends, who, bundles, policies, told, events, there)
 
 
 def _signed(log: str, notes: FileKeyring, size: int, root: bytes, epoch: int = 0) -> Checkpoint:
     return audit.checkpoint(log, size, root, notes.signer, epoch)
 
 
-def _identity(
-    settings: Settings, known: TrustedIssuers, heard: ConfiguredSignals, clock: Clock, reached: DocumentPort
-) -> tuple[Identity, TrustBundles | None]:
-    """Return what verifies humans and workloads, and the bundles of trust domains that are to be kept fresh."""
-    bundles = identities.bundles(settings, clock, reached)
-    platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
+def identity(
+    settings: Settings, known: TrustedIssuers, heard: ConfiguredSignals, clock: Clock, workloads: Workloads | None
+) -> Identity:
+    """Return what verifies humans, workloads and signals, and what is known of clients."""
     deciding = known.humans.deciding if known.humans is not None else ()
-    attested = identities.attested(settings, bundles, clock, platforms)
-    identity = Identity(
+    return Identity(
         humans=known.humans,
         id_jag=any(one.id_jag for one in settings.humans),
         logins=known.logins,
-        workloads=attested,
+        workloads=workloads,
         signals=heard.verified(clock),
         methods=identities.methods(settings),
         native=identities.native_clients(settings),
         issuers={one.issuer.url: one.name or one.issuer.url for one in deciding},
         clients=identities.clients(settings, clock),
     )
-    return identity, bundles
 
 
 def publish(state: Path, origin: str, notes: FileKeyring, witness: FileWitness | None) -> None:

@@ -47,7 +47,20 @@ _EVERY = frozenset(
 )
 EDGE = WorkerRole(
     "edge",
-    _EVERY | {"admit", "use", "target", "credential", "take_runs", "begin_run", "redeem_run", "run_ready", "end_run"},
+    _EVERY
+    | {
+        "approve",
+        "refuse",
+        "admit",
+        "use",
+        "target",
+        "credential",
+        "take_runs",
+        "begin_run",
+        "redeem_run",
+        "run_ready",
+        "end_run",
+    },
     (Holder,),
 )
 WEB = WorkerRole(

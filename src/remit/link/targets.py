@@ -3,15 +3,15 @@
 Example::
 
     ours, theirs = pair()  # of sockets, as every worker has them
-    link = TargetsLink(reports)  # in the authority, as long as it lives; ``link.targets`` is its ``TargetsPort``
-    await link.connect(ours, ended)  # again for each worker that takes the place of one that died
+    link = TargetsLink(begin)  # in the authority, as long as it lives; ``link.targets`` is its ``TargetsPort``
+    await link.connect(ours, reports, ended)  # again for each worker that takes the place of one that died
     worker = await answer(theirs, targets)  # in the worker; ``worker.reports`` is its word on itself
     await worker.over.wait()
 
-While there is no worker, every call raises UnavailableError; so does what waits when it dies. A call that nobody waits
-for any more is cancelled over there. Each call is answered once; what is no answer to one, or too long, ends the link.
-The authority bounds what it asks by itself (``broker.engines``), so there is no credit for that. The second socket goes
-the other way, for reports alone.
+While there is no worker, and none is begun, every call raises UnavailableError; so does what waits when it dies. A call
+that nobody waits for any more is cancelled over there. Each call is answered once; what is no answer to one, or too
+long, ends the link. The authority bounds what it asks by itself (``broker.engines``), so there is no credit for that.
+The second socket goes the other way, for reports alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import itertools
 import logging
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, cast
 
 import msgspec
@@ -233,13 +233,17 @@ class _RemotePort:
 class TargetsLink:
     """The authority's end: it asks whichever worker is there, by ``targets``, and hears its word on itself."""
 
-    def __init__(self, reports: ReportPort) -> None:
+    def __init__(self, begin: Callable[[], Awaitable[None]] | None = None) -> None:
+        """``begin`` has a worker connected, or raises; it is awaited by whoever finds none."""
         self._asking: _AskingEnd | None = None
-        self._reports = reports
+        self._begin = begin
         self.targets = cast("TargetsPort", _RemotePort(self))
 
-    async def connect(self, sockets: LinkSockets, ended: Callable[[], None]) -> None:
-        """Ask this worker from now on, and no other; ``ended`` is called once, when it or its link is gone."""
+    async def connect(self, sockets: LinkSockets, reports: ReportPort, ended: Callable[[], None]) -> None:
+        """Ask this worker from now on, and no other; ``ended`` is called once, when it or its link is gone.
+
+        Its word on itself goes to ``reports``.
+        """
         self.close()
         heard: list[_AnsweringEnd] = []
 
@@ -250,7 +254,7 @@ class TargetsLink:
 
         self._asking = asking = await _opened(sockets.calls, lambda: _AskingEnd(over))
         heard.append(
-            await _opened(sockets.ends, lambda: _AnsweringEnd(self._reports, (ReportPort,), MAX_CALLS, asking.close))
+            await _opened(sockets.ends, lambda: _AnsweringEnd(reports, (ReportPort,), MAX_CALLS, asking.close))
         )
 
     def close(self) -> None:
@@ -260,6 +264,8 @@ class TargetsLink:
 
     async def call(self, asked: Method, args: tuple[object, ...], named: dict[str, object]) -> object:
         """Have the worker do what a method says."""
+        if self._begin is not None and (self._asking is None or self._asking.lost):
+            await self._begin()
         if self._asking is None:
             raise UnavailableError(_GONE, retry_after=1)
         if asked.name not in DOCUMENTS:

@@ -72,6 +72,10 @@ def raised(message: Failure) -> RemitError:
     return found
 
 
+write_failure = msgspec.msgpack.Encoder().encode
+read_failure = msgspec.msgpack.Decoder(Failure).decode
+
+
 def _other(value: object) -> object:
     """Return what msgspec can write for a read-only mapping or another sequence, wherever it stands."""
     if isinstance(value, Mapping):

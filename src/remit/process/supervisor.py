@@ -29,7 +29,9 @@ PATIENCE = 15.0  # seconds that the authority has to end
 CALM = 60.0  # seconds after which a death is a first one again
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a process that died again is started again
 MOST = 64  # workers
-LINKS = 2  # sockets between a worker and the authority: one for calls, and one on which nothing waits behind a call
+LINKS = (
+    2  # sockets between a worker and the authority, at least: one on which nothing waits behind a call is the second
+)
 
 _LOG = logging.getLogger("remit.process")
 
@@ -39,7 +41,7 @@ class RoleContext:
     """What a process has when its main is called, in the fork."""
 
     name: str
-    # two to the authority; of the authority itself one to the supervisor, for ``orders.Supervision``
+    # to the authority; of the authority itself one to the supervisor, for ``orders.Supervision``
     links: tuple[socket.socket, ...]
     listeners: Mapping[str, socket.socket]
 

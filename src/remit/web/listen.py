@@ -34,6 +34,8 @@ BODY = 10.0  # seconds for the rest of a request to arrive
 IDLE = 75  # seconds between two requests
 BACKLOG = 128
 
+Admits = Callable[[int, int], bool]  # the pid and uid of a process
+
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
 
 
@@ -62,14 +64,14 @@ async def serve(
     sock: socket.socket,
     listener: ListenerAuth,
     *,
-    uid: int | None = None,
+    admits: Admits | None = None,
     start: Start | None = None,
     tls: ssl.SSLContext | None = None,
     share: Quota | None = None,
 ) -> Listener:
     """Serve ``app`` on a listening socket, where whoever connects is who ``listener`` says, counted in ``share``.
 
-    ``uid`` is the only user admitted on a unix socket (SO_PEERCRED); None admits all who can reach it. ``start``
+    ``admits`` says whether a peer on a unix socket (SO_PEERCRED) is let in; None: all who can reach it are. ``start``
     accepts in the place of the loop, which may do so only on a socket that nobody else holds. With ``tls`` the client's
     certificates are in the state of each request (``certificates_of``).
 
@@ -93,7 +95,7 @@ async def serve(
     config.load()
     state, loop = ServerState(), asyncio.get_running_loop()
     waiting: dict[Connection, None] = {}
-    connected = partial(Connection, config, state, {"listener": listener}, uid, waiting, share)
+    connected = partial(Connection, config, state, {"listener": listener}, admits, waiting, share)
     if start is not None:
         return Listener(await start(connected, sock), state)
     if sock.family == socket.AF_UNIX:
@@ -111,14 +113,14 @@ class Connection(HttpToolsProtocol):
         config: Config,
         state: ServerState,
         about: dict[str, object],
-        uid: int | None,
+        admits: Admits | None,
         waiting: dict[Connection, None],
         share: Quota | None,
     ) -> None:
         # ``waiting``: the listener's connections that wait for their client, the longest first
         super().__init__(config, state, about)
         self.access_log = False
-        self._uid, self._share = uid, share
+        self._admits, self._share = admits, share
         self._counted = False  # in its share
         self._waiting = waiting
         self._whole = False  # whether the last request has wholly arrived
@@ -130,9 +132,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self.transport = transport
         sock = transport.get_extra_info("socket")
-        if self._uid is not None:
-            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            if _CREDENTIALS.unpack(raw)[1] != self._uid:
+        if self._admits is not None:
+            pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            if not self._admits(pid, uid):
                 transport.abort()
                 return
         room = len(self.connections) < MAX_CONNECTIONS or self._make_room()  # descriptors are for all listeners

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from remit.compose.worker_log import MOST, ReportedLog
+from remit.compose.logs import MOST, ReportedLog
 from remit.errors import RemitError
 from remit.ports.reports import MAX_LINE, MAX_LINES, LogLine
 

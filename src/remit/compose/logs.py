@@ -1,16 +1,57 @@
-"""The log of a worker: it can open no file of the state, so that the authority writes its lines."""
+"""The log: a file of the state. Workers can open none, so that the authority writes their lines."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
+from remit.core.legible import escaped
 from remit.errors import RemitError
 from remit.ports.reports import MAX_LINE, MAX_LINES, LogLine, ReportPort
+from remit.stores import private
 
 MOST = 1_024  # lines that wait; what comes on top is counted
 PAUSE = 0.1  # seconds between two reports
+LOG_SIZE = 4 * 1024 * 1024  # bytes, twice
+
+
+def log_to(path: Path) -> None:
+    """Log to a file: never a secret, and never a caller's words at a level that is on by default."""
+    private.make_file(path)
+    handler = RotatingFileHandler(path, maxBytes=LOG_SIZE, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    _log_by(handler)
+    logging.getLogger("remit").propagate = sys.stderr.isatty()
+
+
+@contextmanager
+def reported(reports: ReportPort) -> Iterator[None]:
+    """Log by an authority's file until the block ends."""
+    handler = ReportedLog(reports)
+    _log_by(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("remit").removeHandler(handler)
+
+
+def write(worker: str, lines: Sequence[LogLine]) -> None:
+    """Write what a worker logged."""
+    for line in lines:
+        name = line.logger if line.logger.partition(".")[0] == "remit" else "remit"
+        text = escaped(line.text[:MAX_LINE]).replace("\n", "\n  ")
+        logging.getLogger(name).log(min(line.level, logging.CRITICAL), "%s: %s", worker, text)
+
+
+def _log_by(handler: logging.Handler) -> None:
+    logger = logging.getLogger("remit")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 class ReportedLog(logging.Handler):

@@ -1,0 +1,172 @@
+"""The processes of a broker: what each is, sees and listens on, and how the authority is joined to the others.
+
+No byte of an agent, a stranger, an upstream or a database is read in the process that decides and revokes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from remit.compose import logs, probe, workers
+from remit.compose.authority import authority, reloading, until_stopped
+from remit.compose.joined import Workers
+from remit.compose.listeners import bind_tcp, bind_unix, harden
+from remit.compose.wiring import Application
+from remit.config.settings import Settings
+from remit.errors import RemitError, UnavailableError
+from remit.link.values import failure, raised, read_failure, write_failure
+from remit.process import files
+from remit.process.confinement import Confinement
+from remit.process.orders import Supervision
+from remit.process.supervisor import ProcessRole, RoleContext, supervise
+
+SAID = "said"  # the socket on which an authority that cannot serve says why
+MAX_SAID = 65_536  # bytes
+
+
+def run(
+    settings: Settings,
+    ready: Callable[[], None],
+    *,
+    edges: int = 1,
+    tcp: bool = True,
+    idle: float | None = None,
+    tell: Callable[[str], None] | None = None,  # prints a line
+) -> None:
+    """Serve until stopped, or idle for so many seconds.
+
+    ``ready`` is called when everything listens; then the authority's process has ``tell`` say who was reached. Raises
+    what keeps the authority from serving.
+    """
+    harden()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        decide = partial(_decides, settings=settings, edges=edges, tcp=tcp, idle=idle, tell=tell)
+        roles = {"edge": _edge(settings, tcp=tcp), "web": _web(settings, tcp=tcp), "targets": _targets(settings)}
+        deciding = ProcessRole("authority", decide, listen=lambda _: {SAID: theirs.dup()})
+        status, said = supervise(deciding, roles, ready=ready), b""
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            said = ours.recv(MAX_SAID)
+        for left in settings.places.runtime.glob(settings.places.handover("*").name):
+            left.unlink(missing_ok=True)
+    if said:
+        raise raised(read_failure(said))
+    if status:
+        raise UnavailableError("the broker died", help=f"see `{settings.places.log}`")
+
+
+def _edge(settings: Settings, *, tcp: bool) -> ProcessRole:
+    def listen(name: str) -> Mapping[str, socket.socket]:
+        found = {workers.HANDOVER: bind_unix(settings.places.handover(name), socket.SOCK_SEQPACKET)}
+        if tcp and settings.gateway is not None:
+            found[workers.GATEWAY] = bind_tcp(settings.gateway, "listen.gateway")
+        return found
+
+    return ProcessRole("edge", partial(workers.edge, settings=settings), _confined(settings), listen)
+
+
+def _web(settings: Settings, *, tcp: bool) -> ProcessRole:
+    def listen(_: str) -> Mapping[str, socket.socket]:
+        found = {}
+        if tcp and settings.api is not None:
+            found[workers.API] = bind_tcp(settings.api, "listen.api")
+        if tcp and settings.tls is not None:
+            found[workers.TLS] = bind_tcp(settings.tls.listen, "tls.listen")
+        return found
+
+    seen = [one.client_secret_file for one in settings.humans] + [one.token_file for one in settings.signals]
+    seen += [] if settings.tls is None else [settings.tls.certificate, settings.tls.key]
+    confined = _confined(settings, *(path for path in seen if path is not None))
+    return ProcessRole("web", partial(workers.web, settings=settings), confined, listen)
+
+
+def _targets(settings: Settings) -> ProcessRole:
+    seen = [one.bundle_file for one in settings.trust_domains] + [one.ca_file for one in settings.trust_domains]
+    confined = _confined(settings, *(path for path in seen if path is not None))
+    return ProcessRole("targets", partial(workers.targets, settings=settings), confined)
+
+
+def _confined(settings: Settings, *more: Path) -> Confinement:
+    """Let a worker see what Python and the system need, and ``more``, and nothing else that is remit's."""
+    where = settings.places
+    own = (where.state, where.runtime, where.config, settings.keys.kek, settings.policies, settings.audit.witness)
+    trusted = (Path(os.environ[name]) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ)
+    seen = (*files.system(), *files.python(), *trusted, *more)
+    return Confinement(seen, tuple(path for path in own if path is not None))
+
+
+def _decides(
+    context: RoleContext,
+    settings: Settings,
+    *,
+    edges: int,
+    tcp: bool,
+    idle: float | None,
+    tell: Callable[[str], None] | None,
+) -> int:
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_decide(context, settings, edges, tell, tcp=tcp, idle=idle))
+    except RemitError as error:
+        context.listeners[SAID].sendall(write_failure(failure(error)))
+        return 1
+    return 0
+
+
+async def _decide(
+    context: RoleContext,
+    settings: Settings,
+    edges: int,
+    tell: Callable[[str], None] | None,
+    *,
+    tcp: bool,
+    idle: float | None,
+) -> None:
+    stop, asked = asyncio.Event(), asyncio.Event()
+    reload = (
+        asked if settings.policies is not None else stop
+    )  # SIGHUP: there is nothing to reload, the terminal is gone
+
+    def supervision(joined: Workers) -> Supervision:
+        return Supervision(
+            context.links[0], started=joined.started, ended=joined.ended, stop=stop.set, reload=reload.set
+        )
+
+    joined = Workers(supervision)
+    async with authority(settings, tcp=tcp, targets=joined.targets.targets, supervisor=os.getppid()) as role:
+        joined.serve(role)
+        logs.log_to(settings.places.log)
+        for _ in range(edges):
+            await joined.start("edge")
+        if _spoken_to(settings, tcp=tcp):
+            await joined.start("web")
+        joined.supervision.ready()
+        gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
+        hup = reloading(role.application, asked)
+        await role.application.broker.settle()  # whoever makes it take long can be looked at and ended meanwhile
+        telling = asyncio.create_task(_told(role.application, tell))
+        await until_stopped(role.busy, stop, idle)
+        hup.cancel()
+        telling.cancel()
+
+
+def _spoken_to(settings: Settings, *, tcp: bool) -> bool:
+    """Whether strangers speak to this broker, or it fetches or sends events."""
+    return (tcp and (settings.api is not None or settings.tls is not None)) or bool(settings.signals)
+
+
+async def _told(app: Application, tell: Callable[[str], None] | None) -> None:
+    """Say which issuers and trust domains are loaded: a broker starts, and serves, without them."""
+    if tell is not None:
+        for line in await probe.lines(app.settings, app.clock, app.targets):
+            tell(line)
