@@ -100,6 +100,16 @@ def test_sockets_are_of_the_internet(machine: str, confinement: Confinement) -> 
 
 
 @MACHINES
+@pytest.mark.parametrize("walls", [APART, BESIDE], ids=["apart", "beside"])
+def test_one_that_reaches_an_agent_of_the_machine_opens_unix_sockets_that_connect(machine: str, walls: Walls) -> None:
+    reaches = Confinement((), unix=True)
+    assert verdict(machine, reaches, walls, "socket", socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) == 0
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):  # the latter are those of hand-overs
+        assert verdict(machine, reaches, walls, "socket", socket.AF_UNIX, kind) == errno.EAFNOSUPPORT
+    assert verdict(machine, reaches, walls, "execve") == errno.EPERM
+
+
+@MACHINES
 def test_it_changes_nothing_of_its_own_confinement(machine: str) -> None:
     refused = {1: errno.EPERM, 4: errno.EPERM, 24: errno.EPERM, 36: errno.EPERM, 15: 0, 16: 0}
     assert {option: verdict(machine, SERVES, APART, "prctl", option) for option in refused} == refused

@@ -91,18 +91,21 @@ def _web(settings: Settings, *, tcp: bool) -> ProcessRole:
 
 
 def _targets(settings: Settings) -> ProcessRole:
-    seen = [one.bundle_file for one in settings.trust_domains] + [one.ca_file for one in settings.trust_domains]
-    confined = _confined(settings, *(path for path in seen if path is not None))
+    seen = [one.ca_file for one in settings.trust_domains if one.ca_file is not None]
+    agents = [one.workload_api for one in settings.trust_domains if one.workload_api is not None]
+    # An agent that is started anew makes its socket anew: what is seen is the folder.
+    folders = [Path(url.removeprefix("unix://")).parent for url in agents if url.startswith("unix://")]
+    confined = _confined(settings, *seen, *folders, unix=bool(folders))
     return ProcessRole("targets", partial(workers.targets, settings=settings), confined)
 
 
-def _confined(settings: Settings, *more: Path) -> Confinement:
+def _confined(settings: Settings, *more: Path, unix: bool = False) -> Confinement:
     """Let a worker see what Python and the system need, and ``more``, and nothing else that is remit's."""
     where = settings.places
     own = (where.state, where.runtime, where.config, settings.keys.kek, settings.policies, settings.audit.witness)
     trusted = (Path(os.environ[name]) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ)
     seen = (*files.system(), *files.python(), *trusted, *more)
-    return Confinement(seen, tuple(path for path in own if path is not None))
+    return Confinement(seen, tuple(path for path in own if path is not None), unix=unix)
 
 
 def _decides(

@@ -20,6 +20,7 @@ class Confinement:
     readable: tuple[Path, ...]  # folders and files, each at its own path
     covered: tuple[Path, ...] = ()  # what it does not see, wherever that lies
     executes: bool = False  # it may start programs, which see what it sees, and an empty /tmp
+    unix: bool = False  # it may open unix sockets, and so connect to those that lie in what it sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ _LAST = (
     allow("prctl", arg(0, *_PRCTLS)),
     refuse(errno.EPERM, "prctl clone fork vfork execve execveat kill tkill tgkill ptrace prlimit64 socketpair"),
 )
+_UNIX = (allow("socket", arg(0, socket.AF_UNIX), arg(1, socket.SOCK_STREAM, mask=_TYPE)),)
 _LINGER = (refuse(errno.ENOPROTOOPT, "setsockopt", arg(1, socket.SOL_SOCKET), arg(2, socket.SO_LINGER)),)
 OTHERWISE = errno.ENOSYS  # so that libraries fall back to calls that are known
 
@@ -124,7 +126,7 @@ def rules(confinement: Confinement, walls: Walls) -> Sequence[CallRule]:
     A worker that starts programs may send signals only where they reach nobody else. Where the kernel lets descriptors
     through a link, none can be made slow to close: whoever reads the link closes them.
     """
-    base = _BASE if walls.links else (*_LINGER, *_BASE)
+    base = (*(() if walls.links else _LINGER), *(_UNIX if confinement.unix else ()), *_BASE)
     if not confinement.executes:
         return (*base, *_LAST)
     return (*base, *_EXECUTES, *(_SIGNALS if walls.signals else ()), *_LAST)
