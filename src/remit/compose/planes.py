@@ -153,10 +153,10 @@ async def _decide(
             await joined.start("edge")
         if _spoken_to(settings, tcp=tcp):
             await joined.start("web")
+        await role.application.broker.settle()  # whoever makes it take long can be looked at and ended meanwhile
         joined.supervision.ready()
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         hup = reloading(role.application, asked)
-        await role.application.broker.settle()  # whoever makes it take long can be looked at and ended meanwhile
         telling = asyncio.create_task(_told(role.application, tell))
         await until_stopped(role.busy, stop, idle)
         hup.cancel()
