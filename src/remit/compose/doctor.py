@@ -171,7 +171,7 @@ def certificate(settings: Settings) -> Iterator[CheckResult]:
     identities.server_tls(settings, None)
     found = probe.leaf(settings.tls)
     now, ends = datetime.now(UTC), found.not_valid_after_utc
-    until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate`; the broker takes it up by itself"
+    until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate` in place, or restart the broker"
     missing = probe.unnamed(found, settings.tls.names)
     if missing:
         text = f"the certificate is not for {' and '.join(f'`{name}`' for name in missing)}: clients refuse it"
