@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from remit.broker import approvals as module
-from remit.core.approval import Verdict
+from remit.core.approval import Verdict, login_nonce
 from remit.core.principal import Signal
 from remit.errors import (
     ApprovalError,
@@ -107,10 +107,16 @@ def test_a_login_for_anything_else_decides_nothing_and_none_decides_twice(house:
         for nonce in (None, second.digest):
             with pytest.raises(StepUpError, match="not made to decide on this"):
                 await broker.approve(first.id, first.digest, house.human(nonce))
-        used = house.human(first.digest)
+        state, other = login_nonce(first, "s"), login_nonce(second, "s")  # of a login at the page
+        for human in (house.human(state), *(replace(house.human(each), state="t") for each in (state, first.digest))):
+            with pytest.raises(StepUpError, match="not made to decide on this"):
+                await broker.approve(first.id, first.digest, human)
+        with pytest.raises(StepUpError, match="not made to decide on this"):
+            await broker.approve(first.id, first.digest, replace(house.human(other), state="s"))
+        used = replace(house.human(state), state="s")
         await broker.approve(first.id, first.digest, used)
         with pytest.raises(UsedError, match="this login was used before"):
-            await broker.refuse(second.id, second.digest, replace(used, nonce=second.digest))
+            await broker.refuse(second.id, second.digest, replace(used, nonce=other))
         with pytest.raises(UsedError):  # and it opens no task
             await broker.open(used, replace(wide(ttl=timedelta(minutes=1)), purpose="another"))
         assert broker._approvals.get(second.id).verdict is Verdict.PENDING

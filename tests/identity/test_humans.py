@@ -209,6 +209,18 @@ def test_two_clients_of_one_issuer_are_told_apart() -> None:
         read(humans, aud="web", azp="remit")
 
 
+@pytest.mark.parametrize("human", [read(), redeemed()], ids=["ID token", "ID-JAG"])
+def test_a_human_is_confirmed_by_their_token_and_by_nothing_else_that_is_said_of_them(human: Human) -> None:
+    humans = known()
+    bob = replace(human.subject, sub=f"{URL}#bob", acr="urn:mfa", auth_time=CLOCK.now)
+    forged = replace(human, subject=bob, digest="d", nonce="n", confidential=True, details=[], jkt="k")
+    assert asyncio.run(humans.confirm(forged)) == human
+    assert asyncio.run(humans.confirm(replace(human, state="s"))) == replace(human, state="s")
+    for other in ({"token": ""}, {"id_jag": not human.id_jag}, {"token": human.token[:-8]}):
+        with pytest.raises(GrantTokenError):
+            asyncio.run(humans.confirm(replace(human, **other)))
+
+
 # -- groups -----------------------------------------------------------------------------------------------------------
 
 

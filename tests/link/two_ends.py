@@ -72,11 +72,11 @@ class TwoEnds:
 
 @asynccontextmanager
 async def linked(
-    world: World, broker: Any, role: WorkerRole = roles.EDGE, tokens: GrantTokens | None = None
+    world: World, broker: Any, role: WorkerRole = roles.EDGE, tokens: GrantTokens | None = None, *more: object
 ) -> AsyncIterator[TwoEnds]:
-    """Join a worker to the broker."""
+    """Join a worker to the broker, and to ``more`` that answers it."""
     ours, theirs = pair()
-    end, gone, stuck = await served(world, broker, theirs, role, tokens)
+    end, gone, stuck = await served(world, broker, theirs, role, tokens, *more)
     heard = Heard()
     link = await connect(ours, heard, lambda: gone.append("worker"))
     try:
@@ -98,7 +98,7 @@ async def served(
     theirs: LinkSockets,
     role: WorkerRole = roles.EDGE,
     tokens: GrantTokens | None = None,
-    *,
+    *more: object,
     dies: bool = True,
 ) -> tuple[AuthorityEnd, list[str], list[AuthorityEnd]]:
     """Serve one end; ``dies``: the worker's process ends with its link."""
@@ -110,6 +110,6 @@ async def served(
             one.gone()
 
     pending = PendingMemory(lambda: world.now)
-    ports = (broker, pending, tokens or minting(world, broker), Tickets(cast("Broker", broker)))
+    ports = (broker, pending, tokens or minting(world, broker), Tickets(cast("Broker", broker)), *more)
     end = await serve(theirs, role, broker, ports, stuck=stuck.append, ended=ended)
     return end, gone, stuck

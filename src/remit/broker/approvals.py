@@ -175,7 +175,8 @@ class Approvals:
             self._check(by)
             if not by.confidential:  # whoever runs on the human's machine can have begun it, and taken its answer
                 raise DeniedError("a login of a public client decides nothing", help=CONFIDENTIAL)
-            if by.nonce != item.digest:  # a login for something else, or for nothing in particular
+            made_for = item.digest if by.state is None else approvals.login_nonce(item, by.state)
+            if by.nonce != made_for:  # a login for something else, or for nothing in particular
                 raise StepUpError("this login was not made to decide on this request")
         if not allow:
             return approvals.deny(item, digest, by.subject, now)

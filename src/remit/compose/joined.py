@@ -115,8 +115,8 @@ class Workers:
         role = self._authority
         assert role is not None  # noqa: S101 - no other worker is started earlier
         broker = role.application.broker
-        workloads = role.application.identity.workloads
-        known = (broker, role.pending, role.tokens, role.published, role.events, workloads)
+        who = role.application.identity
+        known = (broker, role.pending, role.tokens, role.published, role.events, who.workloads, who.humans)
         ports: list[object] = [port for port in known if port is not None]
         if worker.role == roles.EDGE.name:
             handover = role.application.settings.places.handover(worker.name)

@@ -280,7 +280,7 @@ class ConsentPage:
         """Return the login that a session takes: anew for a task that there is, and as strong as approving takes."""
         acr = (await self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
         anew = session.approves and (item.approver is not None or (session.back is not None and session.back.anew))
-        nonce = jose.digest(f"{item.digest}\n{state}")  # who holds a link, and is sent to log in, learns no digest
+        nonce = approvals.login_nonce(item, state)
         # Each of several issuers sends browsers back to a place of its own (RFC 9700 §4.4.2.2), so that an answer that
         # comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
         number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(session.issuer, 1)
@@ -302,7 +302,7 @@ class ConsentPage:
             human = await self._verifier.authenticate(logins.finish(query, place, login))
         except RemitError as error:
             return self._undecided(came, error)
-        session, cookie, csrf = self._bound(replace(came, human=replace(human, nonce=view.approval.digest)))
+        session, cookie, csrf = self._bound(replace(came, human=replace(human, state=state)))
         await self._sessions.keep(session, LIFE, session.id, room=human.subject.sub, most=MAX_LAST)
         buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."

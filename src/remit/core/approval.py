@@ -82,6 +82,11 @@ class Approval:
         return "anybody" if self.approver is None else "named"
 
 
+def login_nonce(approval: Approval, state: str) -> str:
+    """Return the nonce of the login with this ``state`` that decides on a request, and on nothing else."""
+    return digest(f"{approval.digest}\n{state}")  # who holds a link, and is sent to log in, learns no digest
+
+
 def text_of(request: GrantRequest, parent: str | None = None) -> str:
     """Return a request as canonical JSON text: all that a human decides on, the key included."""
     text = json_text({**requests.written(request), "parent": parent})
@@ -136,7 +141,8 @@ def approve(approval: Approval, digest: str, by: Subject, now: datetime) -> Appr
     if approval.acr and by.acr not in approval.acr:
         raise StepUpError(help=f"log in again with {' or '.join(approval.acr)}")
     fresh = by.auth_time is not None and by.auth_time >= approval.asked_at - SKEW
-    if approval.approver is not None and not by.sub.startswith(LOCAL) and not fresh:
+    anew = approval.approver is not None or bool(approval.acr)
+    if anew and not by.sub.startswith(LOCAL) and not fresh:
         raise StepUpError("the human has to log in again to decide on this")
     return _decided(approval, Verdict.APPROVED, by, now)
 

@@ -54,6 +54,9 @@ class Human:
     jkt: str | None = None  # the key that an ID-JAG is bound to; None: it is a bearer's
     confidential: bool = False  # the party has a secret, and the token came to the broker's own callback alone
     session: str | None = None  # the login session here, if there is one
+    token: str = field(default="", compare=False, repr=False)  # it was read from this
+    id_jag: bool = False  # which is an ID-JAG
+    state: str | None = None  # of the login that a page of ours sent them to; `nonce` is made of it and the request
     rights: frozenset[Right] = frozenset()  # those of an administrator
 
     @property

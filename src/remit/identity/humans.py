@@ -93,7 +93,7 @@ class IssuedHumans:
         if nonce is not None and not (isinstance(told, str) and hmac.compare_digest(told.encode(), nonce.encode())):
             raise GrantTokenError("it was not obtained for this request")
         registration = next(item for item in at if item.client_id == client)
-        human = self._human(read, registration, MAX_AGE, read.digest)
+        human = replace(self._human(read, registration, MAX_AGE, read.digest), token=token)
         named, groups = (registration.issuer.url, client), registration.groups
         if groups is not None and named not in self._missed and find_claim(claims, groups) is None:
             self._missed.add(named)  # said once of each client: nobody would know why policies deny
@@ -129,7 +129,12 @@ class IssuedHumans:
             jkt = cnf.get("jkt") if isinstance(cnf, Mapping) and cnf.keys() == {"jkt"} else None
             if not isinstance(jkt, str) or not jkt:
                 raise GrantTokenError("it is limited to a key in a way that is not known here")
-        return replace(human, client=client, details=claims.get("authorization_details"), jkt=jkt)
+        details = claims.get("authorization_details")
+        return replace(human, client=client, details=details, jkt=jkt, token=token, id_jag=True)
+
+    async def confirm(self, human: Human) -> Human:
+        verified = self.id_jag(human.token, human.client) if human.id_jag else self.id_token(human.token)
+        return replace(await verified, state=human.state)
 
     def _read(self, token: str, rules: JwtProfile) -> tuple[Jwt, Sequence[Registration]]:
         read = jwt.read(token, rules)

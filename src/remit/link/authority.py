@@ -21,6 +21,7 @@ from typing import Protocol
 from remit.core.lease import Lease
 from remit.errors import ConflictError, IntegrityError, LimitError, NotFoundError, RemitError
 from remit.link import messages, roles
+from remit.link.answering import Answering
 from remit.link.messages import (
     MAX_CALL,
     Acted,
@@ -85,7 +86,7 @@ class AuthorityEnd(asyncio.Protocol):
     ) -> None:
         self.role = role
         self._loop = asyncio.get_running_loop()
-        self._broker, self._ports, self._stuck, self._ended = broker, ports, stuck, ended
+        self._broker, self._answering, self._stuck, self._ended = broker, Answering(ports), stuck, ended
         self._transport: asyncio.Transport | None = None
         self._ends = _EndsEnd(self)
         self._held: set[str] = set()  # grants under which a use was permitted here
@@ -239,10 +240,7 @@ class AuthorityEnd(asyncio.Protocol):
         self._say(message)
 
     async def _done(self, name: str, arguments: Mapping[str, object]) -> object:
-        does = next((getattr(port, name) for port in self._ports if hasattr(port, name)), None)
-        if does is None:
-            raise IntegrityError("there is no such call here")
-        answer = await does(**arguments)
+        answer = await self._answering.answer(name, arguments)
         if isinstance(answer, Lease) and not self._may_name(answer.grant):
             raise NotFoundError
         if name in roles.TELLING:

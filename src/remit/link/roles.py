@@ -1,7 +1,8 @@
 """Who may say what: for each role of a worker the methods that it may call and the principals that it may name.
 
 A worker speaks for whom it has been shown, and for nobody else: it names a grant only if that grant, or one above it,
-was told to it over its link, in answer to a ticket, a token, or an open. Nobody speaks for the operator over a link.
+was told to it over its link, in answer to a ticket, a token, or an open. A human it names by their token, which the
+authority verifies itself (``link.answering``). Nobody speaks for the operator over a link.
 """
 
 from __future__ import annotations

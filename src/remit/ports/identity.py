@@ -22,6 +22,13 @@ class Humans(Protocol):
         """Return the human of an identity assertion grant made for ``client`` and for this broker alone."""
 
 
+class SignedHumans(Humans, Protocol):
+    """The same where others name humans, who are believed no more than a token that they show."""
+
+    async def confirm(self, human: Human) -> Human:
+        """Return the human of the token that ``human`` came by, verified anew, with their ``state``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
     """What a browser is away for: the same when it leaves and when it comes back, and kept by nobody in between."""
