@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import requests
 import yaml
 from starlette.applications import Starlette
 
+from remit.compose import status
 from remit.compose.app import build
 from remit.compose.key_rings import OVERLAP, KeyRing, KeyRings
 from remit.compose.policy import LastGoodPolicies, PolicyDirectory
@@ -29,6 +30,7 @@ from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
 from remit.ports.identity import PublishedTrust
 from remit.ports.trust import Trust
+from remit.process.orders import ProcessesState, ProcessState
 from remit.run.registry import RunRegistry
 from remit.sessions.transmitter import EventSigner, EventStream, StreamReceiver, Transmitter
 from remit.web.authentication import SocketAuth, TokenAuth
@@ -113,6 +115,7 @@ def whole(plane: Plane) -> AppDeps:
         streams=transmitter.routes(),
         begin_run=(runs := _runs(plane)).begin_run,
         end_runs=runs.end_all,
+        status=AuthorityStatus(plane),
     )
 
 
@@ -122,6 +125,18 @@ def _runs(plane: Plane) -> RunRegistry:
     made = RunRegistry(broker, broker.runs, OPERATOR, broker.kinds, clock, secrets.token_bytes, new_id)
     made.taking(made.edge("/run/1.sock"))
     return made
+
+
+class AuthorityStatus:
+    """A broker whose processes are as they are in one test."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    async def __call__(self) -> Mapping[str, object]:
+        own = ProcessState("supervisor", 1, 0.0, 0, ())
+        listens = {"control": str(self._plane.directory), "api": self._plane.base, "gateway": None, "tls": None}
+        return {**status.described(ProcessesState((own,), ())), "listens": listens, "tasks": 0, "runs": 0}
 
 
 class Unheard:

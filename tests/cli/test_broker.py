@@ -61,6 +61,25 @@ def test_a_broker_says_when_it_listens_and_ends_when_told(
     assert "no task is open" in capsys.readouterr().out
 
 
+def test_the_status_of_a_broker_names_its_processes(
+    up: subprocess.Popen[str], environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert up.stdout is not None
+    up.stdout.readline()
+    assert run(["status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in told["processes"]] == ["supervisor", "authority", "edge"]
+    assert [one["pid"] for one in told["processes"]][:1] == [up.pid]
+    assert all(psutil.Process(one["pid"]).ppid() == up.pid for one in told["processes"][1:])
+    assert (told["supervised"], told["tasks"], told["runs"]) == (True, 0, 0)
+    control = f"{environ['REMIT_STATE_DIR']}/run/control.sock"
+    assert told["listens"] == {"control": control, "api": None, "gateway": None, "tls": None}
+    assert run(["status"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown[:4]] == ["process", "supervisor", "authority", "edge"]
+    assert "open tasks: 0; runs: 0" in shown
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_broker_says_where_other_hosts_reach_it(environ: dict[str, str], options: list[str]) -> None:
     url = f"https://127.0.0.1:{free_port()}"

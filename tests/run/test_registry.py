@@ -168,7 +168,7 @@ def test_what_was_made_for_a_run_that_nobody_comes_for_ends_in_time() -> None:
         await it.runs.sweep()
         await it.settled()
         assert [it.ended(grant) for grant in (opened.grant, made.grant, held.id)] == [True, True, False]
-        assert not it.runs.busy
+        assert not it.runs.count
 
     scene(play)()
 
@@ -298,7 +298,7 @@ def test_what_is_inside_a_run_ends_with_it_offered_or_served() -> None:
         await it.settled()  # of those that began to end meanwhile
         assert all(map(it.ended, (offered.grant, served.holder.grant, deepest.grant)))
         assert not it.ended(held.id)
-        assert (it.runs.busy, it.runs._room.taken) == (False, 0)
+        assert (it.runs.count, it.runs._room.taken) == (0, 0)
         await _refusal(it.edge, offered.ticket)
 
     scene(play)()
@@ -321,7 +321,7 @@ def test_a_run_that_begins_while_the_one_around_it_ends_is_none(monkeypatch: pyt
             await it.inside(outer)
         await it.settled()
         assert it.ended(made[0].id)
-        assert not it.runs.busy
+        assert not it.runs.count
 
     scene(play)()
 
@@ -365,7 +365,7 @@ def test_all_runs_can_be_ended_offered_and_served() -> None:
         offered, served = await it.runs.begin_run(OPERATOR, OPEN), await it.served()
         assert await it.runs.end_all() == 2
         assert all(map(it.ended, (offered.grant, served.holder.grant)))
-        assert not it.runs.busy
+        assert not it.runs.count
 
     scene(play)()
 

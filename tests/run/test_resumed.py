@@ -114,7 +114,7 @@ def test_a_grant_that_was_there_waits_for_nobody_and_its_run_goes_on(runs: House
         assert one.again(ready, runs.handover)["ready"] is True
         runs.call(going(runs))
         late(runs)
-        runs.until(lambda: not runs.runs.busy)
+        runs.until(lambda: not runs.runs.count)
         assert permitted(runs, granted)
 
 
@@ -232,7 +232,7 @@ def test_a_run_that_ended_before_does_not_come_back(runs: House) -> None:
         _, ready = one.launch({"grant": grant.id})
         one.ask({"end": True})
         runs.call(runs.restart())
-        assert not runs.runs.busy
+        assert not runs.runs.count
         assert code(one.again(ready, runs.handover)) == "grant-token"
 
 

@@ -37,7 +37,8 @@ COMMANDS: tuple[tuple[Callable[..., None], ...], ...] = (
     (broker.up, login.login, login.whoami, login.logout, run.run),
     (task.tree, task.show, task.explain, task.open_, task.delegate),
     (approval.ask, approval.approvals, approval.approve, approval.deny),
-    (task.issue, task.renew, task.revoke, task.close, broker.stop, broker.down, broker.demo, broker.doctor),
+    (task.issue, task.renew, task.revoke, task.close, broker.stop, broker.down, broker.status, broker.demo),
+    (broker.doctor,),
 )
 for command in chain.from_iterable(COMMANDS):
     anywhere = command is not run.run  # options may follow arguments, but for those of the command that is run

@@ -1,4 +1,4 @@
-"""The broker itself: up, down, stop, doctor, its signing keys (list, rotate, revoke), and the demo."""
+"""The broker itself: up, down, status, stop, doctor, its signing keys (list, rotate, revoke), and the demo."""
 
 from __future__ import annotations
 
@@ -78,6 +78,30 @@ def _stopped(task: dict[str, Any]) -> tuple[str, ...]:
     left = ", ".join(str(item["lease"] or item["kind"]) for item in task["outstanding"])
     late = [] if task["recorded"] else ["not recorded"]
     return str(task["task"]), str(task["state"]), str(task["revoked"]), ", ".join([*([left] if left else []), *late])
+
+
+def status(json: options.Json = False) -> None:
+    """Show how the broker is: its processes, what this kernel cannot hold them to, where it listens.
+
+    `held by` says what confines a process; the supervisor and the authority read nothing that others send.
+
+    \b
+    Examples:
+      remit status
+      remit status --json
+    """
+    found = sdk.ask(sdk.admin.processes())
+    rows = Table(("process", "pid", "up since", "restarts", "held by"), map(_process, found["processes"]))
+    listens = {name: url for name, url in found["listens"].items() if url is not None}
+    alone = [] if found["supervised"] else ["all is in one process, which nobody starts again"]
+    lacks = [f"this kernel: {line}" for line in found["lacks"]]
+    counts = f"open tasks: {found['tasks']}; runs: {found['runs']}"
+    answer(json, found, *alone, *([rows] if found["supervised"] else []), listens, counts, *lacks)
+
+
+def _process(one: dict[str, Any]) -> tuple[str, ...]:
+    pid = "-" if one["pid"] is None else str(one["pid"])
+    return str(one["name"]), pid, str(one["since"]), str(one["restarts"]), ", ".join(one["walls"]) or "-"
 
 
 def doctor(json: options.Json = False) -> None:

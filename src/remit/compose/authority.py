@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from functools import partial
 import remit.compose.app as control
 from remit.broker.pending import PendingMemory
 from remit.broker.tokens import GrantTokens
-from remit.compose import wiring
+from remit.compose import status, wiring
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.listeners import bind_unix
 from remit.compose.rounds import ticking
@@ -26,6 +26,7 @@ from remit.errors import RemitError
 from remit.jose.proof import Nonces
 from remit.ports.targets import TargetsPort
 from remit.process.descent import descends
+from remit.process.orders import ProcessesState
 from remit.run.registry import RunRegistry
 from remit.sessions.transmitter import EventSigner, Transmitter
 from remit.web import listen
@@ -38,15 +39,17 @@ SWEEP = 0.5  # seconds between sweeps
 TRUST = 1.0  # seconds between two looks whether a trust bundle is due
 WITNESS = 2.0  # seconds between two looks at the second place
 
+ProcessesOf = Callable[[], Awaitable[ProcessesState]]  # asks the supervisor
+
 _LOG = logging.getLogger("remit")
 
 
 class AuthorityRole:
     """What decides."""
 
-    def __init__(self, app: Application, supervisor: int | None = None) -> None:
-        """``supervisor`` is the process that forked this one; None: all roles are in this process."""
-        self.application, self._supervisor, settings = app, supervisor, app.settings
+    def __init__(self, app: Application, supervisor: int | None = None, state: ProcessesOf | None = None) -> None:
+        """``supervisor`` is the process that forked this one, ``state`` asks it; None: all roles are in this one."""
+        self.application, self._supervisor, self._state, settings = app, supervisor, state, app.settings
         issuer, gateway = settings.issuer, settings.gateway.url if settings.gateway else None
         self.pending, nonces = PendingMemory(app.clock), secrets.token_bytes(32)
         self.tokens = GrantTokens(
@@ -86,14 +89,27 @@ class AuthorityRole:
 
     def busy(self) -> bool:
         """Whether a task is open, or one that ended not yet on record, or a lease not yet gone, or a run is there."""
-        return self.runs.busy or self.application.broker.busy
+        return self.runs.count > 0 or self.application.broker.busy
 
     async def control(self, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""
         places = self.application.settings.places
-        app = control.build(replace(self.deps, begin_run=self.runs.begin_run, end_runs=self.runs.end_all))
+        told = partial(self.status, tcp=tcp)
+        deps = replace(self.deps, begin_run=self.runs.begin_run, end_runs=self.runs.end_all, status=told)
+        app = control.build(deps)
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
         return await listen.serve(app, bind_unix(places.control), owner, admits=self._admits)
+
+    async def status(self, *, tcp: bool) -> Mapping[str, object]:
+        """Describe the broker for its operator; UnavailableError while its supervisor does not answer."""
+        app = self.application
+        tasks = await app.broker.tasks(app.operator)
+        return {
+            **status.described(None if self._state is None else await self._state()),
+            "listens": status.addresses(app.settings, tcp=tcp),
+            "tasks": sum(not head.closed for head in tasks),
+            "runs": self.runs.count,
+        }
 
     def _admits(self, pid: int, uid: int) -> bool:
         """Whether a process may speak for the operator: ours do not, those that read what others send above all."""
@@ -102,7 +118,12 @@ class AuthorityRole:
 
 @asynccontextmanager
 async def authority(
-    settings: Settings, *, tcp: bool = True, targets: TargetsPort | None = None, supervisor: int | None = None
+    settings: Settings,
+    *,
+    tcp: bool = True,
+    targets: TargetsPort | None = None,
+    supervisor: int | None = None,
+    state: ProcessesOf | None = None,
 ) -> AsyncIterator[AuthorityRole]:
     """Open the state and serve the operator; what agents hold is yet to be decided on (``Broker.settle``)."""
     app = wiring.build(settings, targets)
@@ -119,7 +140,7 @@ async def authority(
             await app.ended.pending(one.name, 1)
         await app.policies.started(app.operator)
         stack.push_async_callback(keep_last)
-        role = AuthorityRole(app, supervisor)
+        role = AuthorityRole(app, supervisor, state)
         stack.callback((await role.control(tcp=tcp)).close)
         stack.callback(settings.places.control.unlink, missing_ok=True)
         await role.runs.load()

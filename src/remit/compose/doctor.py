@@ -20,12 +20,12 @@ from remit.compose.kinds import installed, known
 from remit.compose.probe import ProbeResult
 from remit.config.settings import Settings, load
 from remit.core import audit
-from remit.errors import RemitError
+from remit.errors import RemitError, UnavailableError
 from remit.identity.documents import PublishedDocuments
 from remit.identity.fetch import HttpFetch
 from remit.run import sandbox
 from remit.run.machine import bubblewrap, covers_proc
-from remit.sdk import Client, Place, verbs
+from remit.sdk import Client, Place, admin, verbs
 from remit.sdk.place import find
 from remit.stores import sqlite_rows
 
@@ -35,6 +35,7 @@ TAIL = 64 * 1024  # bytes of the log
 WORRIES = frozenset({"WARNING", "ERROR", "CRITICAL"})  # the third word of its lines
 ROLLED_BACK = "the audit log was rolled back"
 RESTORE = "restore the newest state; or find out who else serves a copy of it, and begin a new second place"
+OFTEN = 3  # restarts of a process that are worth a word
 LOOSE = 0o077  # permissions of others
 
 
@@ -336,3 +337,25 @@ def _resource(client: Client, about: str, name: str) -> CheckResult:
     if not checked["contacted"]:
         return good(about, "its settings and its secret can be used; its target was not asked")
     return good(about, "the broker can log in, and the login is as it should be")
+
+
+@check("processes")
+def processes(settings: Settings) -> Iterator[CheckResult]:
+    """Look at what this kernel cannot hold the processes of the broker that is up to, and which of them die."""
+    with Client(Place(settings.places.control)) as client:
+        try:
+            found = client.run(admin.processes())
+        except UnavailableError:
+            return  # the check before has said so
+    yield from supervised(found)
+
+
+def supervised(found: Mapping[str, Any]) -> Iterator[CheckResult]:
+    for line in found["lacks"]:
+        yield CheckResult("kernel", "warning", line, "docs/explanation/processes.md says what that leaves open")
+    for one in found["processes"]:
+        if one["restarts"] >= OFTEN:
+            text = f"`{one['name']}` died, and was started again, {one['restarts']} times"
+            yield CheckResult("processes", "warning", text, "the log says why")
+    if found["supervised"] and all(one["restarts"] < OFTEN for one in found["processes"]):
+        yield good("processes", ", ".join(str(one["name"]) for one in found["processes"]))

@@ -146,7 +146,8 @@ async def _decide(
         )
 
     joined = Workers(supervision)
-    async with authority(settings, tcp=tcp, targets=joined.targets.targets, supervisor=os.getppid()) as role:
+    targets, state = joined.targets.targets, joined.supervision.state
+    async with authority(settings, tcp=tcp, targets=targets, supervisor=os.getppid(), state=state) as role:
         joined.serve(role)
         logs.log_to(settings.places.log)
         for _ in range(edges):

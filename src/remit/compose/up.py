@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from remit.compose import planes
+from remit.compose.status import addresses
 from remit.config.settings import Settings, load
 from remit.stores import private
 
@@ -25,10 +26,9 @@ def foreground(*, as_json: bool, edges: int = 1) -> None:
 
 
 def _say(settings: Settings, *, as_json: bool) -> None:
-    where, tls = settings.places, None if settings.tls is None else settings.tls.url
-    urls = {"api": settings.api and settings.api.url, "gateway": settings.gateway and settings.gateway.url, "tls": tls}
+    where, urls = settings.places, addresses(settings, tcp=True)
     if as_json:
-        told = {"control": str(where.control), "log": str(where.log), **urls}
+        told = {"log": str(where.log), **urls}
         sys.stdout.write(json.dumps(told, ensure_ascii=False, separators=(",", ":"), sort_keys=True) + "\n")
         sys.stdout.flush()
         return
@@ -36,8 +36,8 @@ def _say(settings: Settings, *, as_json: bool) -> None:
     for name in ("api", "gateway"):
         if urls[name] is not None:
             _line(f"{name} on {urls[name]}")
-    if tls is not None:
-        _line(f"api on {tls}, for other hosts")
+    if urls["tls"] is not None:
+        _line(f"api on {urls['tls']}, for other hosts")
     _line(f"log in {where.log}")
 
 

@@ -1,4 +1,4 @@
-"""Administration: resources and their secrets, policies, signing keys, and the audit log.
+"""Administration: resources and their secrets, policies, signing keys, the broker's processes, and the audit log.
 
 The log is on the wire as it was hashed: entries, checkpoints as they were signed, proofs in base64url.
 """
@@ -6,7 +6,7 @@ The log is on the wire as it was hashed: entries, checkpoints as they were signe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import repeat
 
@@ -30,6 +30,7 @@ from remit.web.routes import AppDeps, Handler, Policies, Rings, Route
 MAX_ENTRIES = 1_000  # in one answer
 ENTRIES = frozenset({"start", "limit"})
 POLICIES = (("GET", "/v1/policy"), ("POST", "/v1/policy/reload"), ("GET", "/v1/policy/explain/{grant}"))
+STATUS = (("GET", "/v1/processes"),)
 KEYS = (("GET", "/v1/keys"), ("POST", "/v1/keys/{ring}/rotate"), ("POST", "/v1/keys/{ring}/{kid}/revoke"))
 
 
@@ -49,6 +50,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         Route("GET", "/v1/audit/proof/consistency", made.consistency, admin, frozenset({"from", "to"})),
         *_rows(POLICIES, None if deps.policies is None else _policies(deps.broker, deps.policies)),
         *_rows(KEYS, None if deps.rings is None else _keys(deps.rings)),
+        *_rows(STATUS, None if deps.status is None else _status(deps.status)),
     )
 
 
@@ -60,6 +62,13 @@ def _rows(places: Sequence[tuple[str, str]], handlers: Sequence[Handler] | None)
 
 async def _nothing(_request: Request, _: Principal) -> Response:
     raise NotFoundError
+
+
+def _status(described: Callable[[], Awaitable[Mapping[str, object]]]) -> Sequence[Handler]:
+    async def processes(_request: Request, _: Principal) -> Response:
+        return wire.answer(await described())
+
+    return (processes,)
 
 
 class Administration:

@@ -115,8 +115,8 @@ class RunRegistry:
         self._closing = False
 
     @property
-    def busy(self) -> bool:
-        return bool(self._runs)
+    def count(self) -> int:
+        return len(self._runs)
 
     def edge(self, handover: str) -> EdgeRuns:
         """Return the runs as a new edge knows them; the operator's launchers come to its socket ``handover``."""

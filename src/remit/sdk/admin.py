@@ -7,6 +7,11 @@ from remit.sdk._wire import ApiCall, Flow, Json, ask, quoted
 POLICY, KEYS = "/v1/policy", "/v1/keys"
 
 
+def processes() -> Flow[Json]:
+    """Return how the broker is: its processes, what its kernel lacks, where it listens, how many tasks and runs."""
+    return ask(ApiCall("GET", "/v1/processes"))
+
+
 def policies() -> Flow[Json]:
     """Return which policies hold, and what was wrong when they were last to be replaced."""
     return ask(ApiCall("GET", POLICY))

@@ -97,3 +97,4 @@ class AppDeps:
     streams: Sequence[Route] = ()  # routes for receivers of our events, where some are configured
     begin_run: BeginRun | None = None  # on unix sockets
     end_runs: Callable[[], Awaitable[int]] | None = None  # at the control socket; returns how many there were
+    status: Callable[[], Awaitable[Mapping[str, object]]] | None = None  # how the broker is; at the control socket
