@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
-from benchmarks import attack, control, credentials, gateway, identity, nginx
+from benchmarks import attack, control, credentials, gateway, identity, nginx, planes
 from benchmarks.figure import Figure, record
 from remit.compose import kinds
 
@@ -15,6 +16,15 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "issue_postgres_16": credentials.issue_postgres_16,
     "revoke_1000": credentials.revoke_1000,
     "revoke_under_attack": attack.revoke_under_attack,
+    "request_under_attack": attack.request_under_attack,
+    "edges_killed_under_attack": attack.edges_killed_under_attack,
+    "revoke_under_attack_busy": partial(attack.revoke_under_attack, busy=True),
+    "request_under_attack_busy": partial(attack.request_under_attack, busy=True),
+    "edges_killed_under_attack_busy": partial(attack.edges_killed_under_attack, busy=True),
+    "revoke_tree_10000": planes.revoke_tree_10000,
+    "end_acknowledged_256": planes.end_acknowledged_256,
+    "edge_killed": planes.edge_killed,
+    "gateway_tasks_10000": planes.gateway_tasks_10000,
     "gateway_cpu_32": gateway.gateway_cpu_32,
     "gateway_cpu_256": gateway.gateway_cpu_256,
     "gateway_added_1": gateway.gateway_added_1,
@@ -24,6 +34,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "introspect_16": identity.introspect_16,
     "sweep_10000": control.sweep_10000,
     "idle_memory": control.idle_memory,
+    "idle_memory_full": control.idle_memory_full,
 }
 NEEDS_DEBIAN = {"gateway_cpu_32", "gateway_cpu_256", "gateway_added_1"}
 

@@ -3,55 +3,177 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import http.server
 import json
-import shutil
+import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 
-from benchmarks import hostile, ours
-from benchmarks.client import Client, Load, summary
+import psutil
+
+from benchmarks import hostile, ours, runs
+from benchmarks.client import JSON, Client, Load, summary
 from benchmarks.figure import Figure, figure
+from benchmarks.runs import Asker
 from examples.demo.house import House
 from remit.sdk import verbs
-from tests.support.postgres_server import free_port
+from tests.support.postgres_server import PostgresServer, free_port
 
-ROUNDS = 3
-TASKS = 150  # closed in a round
-ATTACK = 60.0  # seconds at most; it begins before what is measured, and is ended after it
+ROUNDS = 2
+ENDS = 100  # in a round
+HOSTILE_RUNS = 8
+HANGING = 8  # who wait for a database that hangs
+DATABASE = "bench"
+ATTACK = 300.0  # seconds at most; it begins before what is measured, and is ended after it
+CALM = "the same without an attack"
+KILLED = "did not act on an end in time, and is killed"  # so says the log
 BOMB = gzip.compress(bytes(300 * 1024 * 1024), 9)
 DETAIL = {"type": "http", "resource": "bomb", "actions": ["GET", "POST"], "paths": ["/**"], "args": {"body.t": "any"}}
-JSON = {"Content-Type": "application/json"}
 
 
-def revoke_under_attack() -> Figure:
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One round: ends and requests calm, and the same under attack."""
+
+    calm: Load
+    attacked: Load
+    calm_ms: float  # median of a healthy run's requests
+    attacked_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    rounds: list[_Round]
+    killed: int  # edges, of which none was at fault
+
+
+def revoke_under_attack(*, busy: bool = False) -> Figure:
     """Milliseconds (p99) until an operator's close of a task of their own answers ``closed``, against the same calm."""
-    mine, theirs, count = [], [], 0
-    port = free_port()
-    with upstream() as target, ours.running(api=f"127.0.0.1:{port}") as house:
-        ours.with_upstream(house, target, "unused")
+    rounds = _measured(busy=busy).rounds
+    mine, theirs = [each.attacked.p99 for each in rounds], [each.calm.p99 for each in rounds]
+    return figure(_named("revoke_under_attack", busy=busy), "ms", mine, CALM, theirs, ENDS * ROUNDS)
+
+
+def request_under_attack(*, busy: bool = False) -> Figure:
+    """Milliseconds (p50) that a request of a healthy run takes meanwhile, against the same calm."""
+    rounds = _measured(busy=busy).rounds
+    mine, theirs = [each.attacked_ms for each in rounds], [each.calm_ms for each in rounds]
+    return figure(_named("request_under_attack", busy=busy), "ms", mine, CALM, theirs, ROUNDS)
+
+
+def edges_killed_under_attack(*, busy: bool = False) -> Figure:
+    """Edges that were killed meanwhile as if they had not acted on an end; none may be."""
+    killed = _measured(busy=busy).killed
+    return figure(_named("edges_killed_under_attack", busy=busy), "edges", [killed], "the goal", [0], ROUNDS)
+
+
+def _named(name: str, *, busy: bool) -> str:
+    return f"{name}_busy" if busy else name
+
+
+@functools.cache
+def _measured(*, busy: bool) -> _Rounds:
+    """Measure all three at once; ``busy``: beside four programs that want every core."""
+    with _stand() as (house, port):
+        edge, rounds = ours.processes(house)["edge"], list[_Round]()
+        for _ in range(ROUNDS):
+            with runs.busy() if busy else nullcontext():
+                rounds.append(_round(house, port))
+            print(f"  {_line(rounds[-1])}; {runs.load()}", file=sys.stderr)
+        log = (house.folder / "state" / "log").read_text()
+        killed = max(log.count(KILLED), int(ours.processes(house).get("edge") != edge))
+        print(f"  edges killed: {killed}", file=sys.stderr)
+        if killed:
+            print("".join(f"  {line}\n" for line in log.splitlines()[-20:]), file=sys.stderr)
+    return _Rounds(rounds, killed)
+
+
+@contextmanager
+def _stand() -> Iterator[tuple[House, int]]:
+    port, key = free_port(), ours.SECRET
+    with (
+        upstream() as target,
+        runs.honest_upstream() as honest,
+        PostgresServer() as server,
+        ours.running(api=f"127.0.0.1:{port}") as house,
+    ):
+        asyncio.run(ours.table(server, DATABASE))
+        asyncio.run(ours.with_database(house, server, DATABASE))
+        ours.with_upstream(house, honest, key)
         body = {"kind": "http", "destination": f"http://127.0.0.1:{target}", "bound": [DETAIL], "settings": {}}
         with house.client() as client:
-            client.run(verbs.put_resource("bomb", {**body, "secret": "key-of-the-benchmark-0123456789"}))
-        for _ in range(ROUNDS):
-            calm = asyncio.run(ends(house, ours.opened(house, TASKS, ours.HTTP)))
-            tasks = ours.opened(house, TASKS, ours.HTTP)
-            with attacked(house, port):
-                load = asyncio.run(ends(house, tasks))
-            print(
-                f"  p50 {load.p50:.1f} ms, p99 {load.p99:.1f} ms; calm {calm.p50:.1f}, {calm.p99:.1f}", file=sys.stderr
-            )
-            mine.append(load.p99)
-            theirs.append(calm.p99)
-            count += load.n
-    return figure("revoke_under_attack", "ms", mine, "the same without an attack", theirs, count)
+            client.run(verbs.put_resource("bomb", {**body, "secret": key}))
+        yield house, port
+
+
+def _round(house: House, port: int) -> _Round:
+    with runs.asker(house) as healthy:
+        since = time.monotonic()
+        calm = asyncio.run(ends(house, ours.opened(house, ENDS, ours.HTTP)))
+        calm_ms = _median(healthy, since)
+        tasks, leased = ours.opened(house, ENDS, ours.HTTP), ours.opened(house, HANGING)
+        with attacked(house, port), hanging():
+            since = time.monotonic()
+            hurt = asyncio.run(_beside_a_hanging_database(house, tasks, leased))
+            return _Round(calm, hurt, calm_ms, _median(healthy, since))
+
+
+def _median(healthy: Asker, since: float) -> float:
+    took = [each.ended - each.begun for each in healthy.good(since)]
+    if not took:
+        raise RuntimeError("no request of the healthy run was answered")
+    return statistics.median(took) * 1e3
+
+
+def _line(it: _Round) -> str:
+    ends_ = (
+        f"ends p50 {it.attacked.p50:.1f} ms, p99 {it.attacked.p99:.1f} ms; calm {it.calm.p50:.1f}, {it.calm.p99:.1f}"
+    )
+    return f"{ends_}; a healthy run's request p50 {it.attacked_ms:.1f} ms, calm {it.calm_ms:.1f}"
+
+
+async def _beside_a_hanging_database(
+    house: House, tasks: list[verbs.TokenResponse], leased: list[verbs.TokenResponse]
+) -> Load:
+    """Close tasks while others wait for a database that does not answer."""
+    issue = ours.issuing(leased)
+
+    async def wait_for_it() -> None:
+        client = await Client.connect(house.control)
+        try:
+            while True:
+                await issue(client, 0)
+        finally:
+            await client.close()
+
+    waiting = [asyncio.create_task(wait_for_it()) for _ in leased]
+    try:
+        return await ends(house, tasks)
+    finally:
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@contextmanager
+def hanging() -> Iterator[None]:
+    """Stop the database server in its tracks: its kernel still takes connections, and nobody answers."""
+    below = psutil.Process().children(recursive=True)
+    stopped = [each for each in below if each.name() == "postgres"]
+    for each in stopped:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in stopped:
+            each.resume()
 
 
 @contextmanager
@@ -96,27 +218,23 @@ def upstream() -> Iterator[int]:
 
 @contextmanager
 def attacked(house: House, port: int) -> Iterator[None]:
-    """Let a run and strangers attack until the block ends."""
-    with tempfile.TemporaryDirectory(prefix="remit-bench-") as home:
-        folder = Path(home)  # the run is at home there
-        shutil.copy(hostile.__file__, folder / "hostile.py")
-        grants = ("--resource", "bomb", "--depth", "2", "--fan-out", "8")
-        run = house.command("run", "--purpose", "attack", *grants, "--quiet", "--", "/usr/bin/python3", "hostile.py")
-        inside = [*run, "run", str(ATTACK), "http://127.0.0.1:8471/bomb"]
-        outside = [sys.executable, "hostile.py", "strangers", str(ATTACK), str(port)]
-        attackers = [
-            subprocess.Popen(command, cwd=folder, env=dict(house.environment), stdin=subprocess.DEVNULL)
-            for command in (inside, outside)
+    """Let hostile runs and strangers attack until the block ends."""
+    grants = ("--resource", "bomb", "--depth", "2", "--fan-out", "8")
+    command = [sys.executable, hostile.__file__, "strangers", str(ATTACK), str(port)]
+    with ExitStack() as stack:
+        url = "http://127.0.0.1:8471/bomb"
+        hostiles = [
+            stack.enter_context(runs.run(house, hostile.__file__, grants, "run", str(ATTACK), url))
+            for _ in range(HOSTILE_RUNS)
         ]
-        try:
-            time.sleep(2)  # for the run to be up
-            if any(attacker.poll() is not None for attacker in attackers):
-                raise RuntimeError("an attacker did not start")
-            yield
-        finally:
-            for attacker in attackers:
-                attacker.terminate()
-                attacker.wait(30)
+        strangers = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        stack.callback(runs.ended, strangers)
+        for each in hostiles:
+            runs.until(lambda each=each: each.lines.stat().st_size > 0, each.process)  # type: ignore[misc]
+        yield
+        lost = [each for each in (strangers, *(run.process for run in hostiles)) if each.poll() is not None]
+        if lost:
+            raise RuntimeError(f"{len(lost)} attackers ended before what they attack")
 
 
 async def ends(house: House, tasks: list[verbs.TokenResponse]) -> Load:

@@ -16,6 +16,8 @@ from benchmarks.figure import Figure, figure
 
 Address = Path | int  # a unix socket, or a port on 127.0.0.1
 NOTHING: Mapping[str, str] = MappingProxyType({})
+FORM: Mapping[str, str] = MappingProxyType({"Content-Type": "application/x-www-form-urlencoded"})
+JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,19 @@ def rates(name: str, unit: str, ours: Sequence[Load], peer: str, theirs: Sequenc
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process and its children have used, all threads together."""
+    """Return the CPU time that a process and its children have used, all threads together.
+
+    That of a child which died is in the times of whoever reaped it.
+    """
     process = psutil.Process(pid)
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+    while True:
+        try:
+            times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+        except psutil.NoSuchProcess as gone:
+            if gone.pid == pid:
+                raise
+        else:
+            return sum(each.user + each.system + each.children_user + each.children_system for each in times)
 
 
 def with_cpu(pid: int, load: Coroutine[None, None, Load]) -> Load:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from benchmarks import openbao, ours
-from benchmarks.client import Client, Load, Step, closed_loop, rates, with_cpu
+from benchmarks.client import FORM, Client, Load, Step, closed_loop, rates, with_cpu
 from benchmarks.figure import Figure, figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
 from remit.sdk import Bounds, verbs
 from remit.sdk.dpop import DPoPKey
 from tests.support.kinds import NOTHING_LENT, simulated
-from tests.support.postgres_server import free_port
+from tests.support.postgres_server import PostgresServer, free_port
 
 if TYPE_CHECKING:  # imported late, so that --help stays quick
     from remit.broker import Broker
@@ -34,7 +34,6 @@ CLIENTS = 16
 SECONDS = 3.0
 PROOFS = 450  # delegations that each client has proofs for in one round
 IDLE = 10.0  # seconds
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 # -- delegate -------------------------------------------------------------------------------------------------------
@@ -45,7 +44,7 @@ def delegate_16() -> Figure:
     mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with ours.running(api=f"127.0.0.1:{port}") as house, openbao.process() as (peer_port, pid):
-        ours.with_upstream(house, 9, "unused")
+        ours.with_upstream(house, 9, ours.SECRET)
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         for _ in range(ROUNDS):
             load = with_cpu(house.process.pid, _delegated(house, port))
@@ -245,11 +244,26 @@ async def _sweep_ms(broker: Broker) -> float:
 
 
 def idle_memory() -> Figure:
-    """Megabytes (PSS) of an embedded broker, ten seconds after its start."""
-    with ours.running() as house, _dev() as peer:
+    """Megabytes (PSS) of an embedded broker, ten seconds after its start: supervisor, authority, edge."""
+    with ours.running() as house:
+        return _at_rest("idle_memory", house, {"authority", "edge"})
+
+
+def idle_memory_full() -> Figure:
+    """Megabytes (PSS) with web and targets as well, which have been reached."""
+    with PostgresServer() as server, ours.running(api=f"127.0.0.1:{free_port()}") as house:
+        asyncio.run(ours.table(server, "bench"))
+        asyncio.run(ours.with_database(house, server, "bench"))
+        return _at_rest("idle_memory_full", house, {"authority", "edge", "web", "targets"})
+
+
+def _at_rest(name: str, house: House, processes: set[str]) -> Figure:
+    with _dev() as peer:
         time.sleep(IDLE)
+        if ours.processes(house).keys() != processes:
+            raise RuntimeError(f"other processes run: {', '.join(ours.processes(house))}")
         mine, theirs = [_pss(house.process.pid)], [_pss(peer)]
-    return figure("idle_memory", "MB", mine, "OpenBao 2.7 dev server", theirs, 1)
+    return figure(name, "MB", mine, "OpenBao 2.7 dev server", theirs, 1)
 
 
 @contextmanager

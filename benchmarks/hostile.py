@@ -127,6 +127,7 @@ def main(role: str, seconds: float, where: str) -> None:
     threads = [threading.Thread(target=repeated, args=(what, end), daemon=True) for what in whats]
     for thread in threads:
         thread.start()
+    print("up", flush=True)
     for thread in threads:
         thread.join(max(0.0, end + 2 - time.monotonic()))
 

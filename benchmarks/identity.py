@@ -19,8 +19,8 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from benchmarks import openbao, ours
-from benchmarks.client import Client, Load, Step, closed_loop, rates, with_cpu
-from benchmarks.control import CLIENTS, FORM, ROUNDS, SECONDS, nonce, spent
+from benchmarks.client import FORM, Client, Load, Step, closed_loop, rates, with_cpu
+from benchmarks.control import CLIENTS, ROUNDS, SECONDS, nonce, spent
 from benchmarks.figure import Figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
@@ -99,7 +99,7 @@ def exchange_16() -> Figure:
     mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with issuer(key) as url, _with_policy(port, url) as house, openbao.process() as (peer_port, pid):
-        ours.with_upstream(house, 9, "unused")
+        ours.with_upstream(house, 9, ours.SECRET)
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         asyncio.run(_jwt_login(bao, key, url))
         for _ in range(ROUNDS):
@@ -180,7 +180,7 @@ def introspect_16() -> Figure:
     mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with ours.running(api=f"127.0.0.1:{port}") as house, openbao.process() as (peer_port, pid):
-        ours.with_upstream(house, 9, "unused")
+        ours.with_upstream(house, 9, ours.SECRET)
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         with house.client() as client:
             task = client.run(verbs.open_task("measure", [dict(ours.HTTP)], Bounds("2h"), DPoPKey()))

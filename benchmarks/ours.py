@@ -8,35 +8,51 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
+import psutil
 
-from benchmarks.client import Client, Step
+from benchmarks import runs
+from benchmarks.client import FORM, Client, Step
 from examples.demo import house as houses
 from examples.demo.house import House
 from remit.core import scope as scopes
 from remit.ports import Resource
 from remit.sdk import Bounds, verbs
+from remit.sdk._wire import Flow
 from tests.support.postgres_server import PostgresServer
 
+SECRET = "upstream-key-of-the-benchmark-0123456789"  # noqa: S105 - of no use to anybody
 TABLE = "public.bench"
 DETAIL: Mapping[str, Any] = {"type": "postgres", "resource": "bench", "actions": ["select"], "tables": [TABLE]}
 HTTP: Mapping[str, Any] = {"type": "http", "resource": "web", "actions": ["GET"], "paths": ["/v1/**"]}
 
 
 @contextmanager
-def running(api: str = "off", more: str = "", before: Callable[[Path], None] = lambda _: None) -> Iterator[House]:
+def running(
+    api: str = "off", gateway: str = "off", more: str = "", before: Callable[[Path], None] = lambda _: None
+) -> Iterator[House]:
     """Run a broker with state in a folder of its own.
 
     ``more`` is configuration, in which {folder} is that folder; ``before`` puts there what it names.
     """
     with tempfile.TemporaryDirectory(prefix="remit-bench-") as folder:
         before(Path(folder))
-        with houses.broker(Path(folder), api=api, more=more.replace("{folder}", folder)) as house:
+        with houses.broker(Path(folder), api=api, gateway=gateway, more=more.replace("{folder}", folder)) as house:
+            runs.until(lambda: "edge" in processes(house), house.process)
             yield house
+
+
+def processes(house: House) -> dict[str, int]:
+    """Return the pids of a broker's processes by their names: authority, edge, web, targets."""
+    children = psutil.Process(house.process.pid).children(recursive=True)
+    named = ((each.name().partition(" "), each.pid) for each in children)
+    return {name: pid for (program, _, name), pid in named if program == "remit"}
 
 
 async def with_database(house: House, server: PostgresServer, database: str) -> None:
@@ -67,6 +83,24 @@ def opened(house: House, count: int = 1, detail: Mapping[str, Any] = DETAIL) -> 
     with house.client() as client:
         bounds = Bounds("2h", depth=1, fan_out=1_000)
         return [client.run(verbs.open_task("measure", [dict(detail)], bounds)) for _ in range(count)]
+
+
+async def posted(house: House, flow: Flow[verbs.TokenResponse], count: int, clients: int = 16) -> list[str]:
+    """Open tasks, or delegate, so many times as a flow does it once; return the new grants."""
+    call, left, made = next(flow), iter(range(count)), list[str]()
+    body = urlencode(call.form or {}).encode()
+
+    async def some() -> None:
+        client = await Client.connect(house.control)
+        for _ in left:
+            status, answer = await client.request("POST", call.path, body, FORM)
+            if status != HTTPStatus.OK:
+                raise RuntimeError(f"{status}: {answer.decode()[:200]}")
+            made.append(str(json.loads(answer)["grant"]))
+        await client.close()
+
+    await asyncio.gather(*(some() for _ in range(clients)))
+    return made
 
 
 def closed(house: House, tasks: list[verbs.TokenResponse]) -> None:

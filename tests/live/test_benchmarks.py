@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import gateway, nginx, ours
-from benchmarks.client import closed_loop
+from benchmarks import gateway, nginx, ours, runs
+from benchmarks.client import closed_loop, cpu_seconds
 from benchmarks.figure import figure
 from tests.peers import require
 from tests.support.postgres_server import PostgresServer
@@ -21,6 +24,15 @@ NAMES = [
     "issue_postgres_16",
     "revoke_1000",
     "revoke_under_attack",
+    "request_under_attack",
+    "edges_killed_under_attack",
+    "revoke_under_attack_busy",
+    "request_under_attack_busy",
+    "edges_killed_under_attack_busy",
+    "revoke_tree_10000",
+    "end_acknowledged_256",
+    "edge_killed",
+    "gateway_tasks_10000",
     "gateway_cpu_32",
     "gateway_cpu_256",
     "gateway_added_1",
@@ -30,6 +42,7 @@ NAMES = [
     "introspect_16",
     "sweep_10000",
     "idle_memory",
+    "idle_memory_full",
 ]
 
 
@@ -78,7 +91,29 @@ def test_issued_credentials_are_roles_of_the_database_and_gone_after_closing() -
     assert (made, left) == (load.n, 0)
 
 
+def test_the_cpu_of_a_process_that_died_meanwhile_is_counted() -> None:
+    spent = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {spent!r}]); print(); sys.stdin.read()"
+    command = [sys.executable, "-c", parent]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert psutil.Process(process.pid).children() == []
+        assert cpu_seconds(process.pid) > 0.3
+        process.terminate()
+
+
+def test_the_processes_of_a_broker_are_found_and_a_run_asks_through_the_gateway() -> None:
+    with runs.honest_upstream() as port, ours.running() as house:
+        ours.with_upstream(house, port, ours.SECRET)
+        assert ours.processes(house).keys() == {"authority", "edge"}
+        with runs.asker(house) as asker:
+            first = asker.good(0.0)[0]
+    assert 0 < first.ended - first.begun < runs.START
+
+
 def test_the_results_are_one_json_object_a_line() -> None:
     lines = Path(gateway.__file__).with_name("results.jsonl").read_text(encoding="utf-8").splitlines()
-    wanted = {"name", "value", "unit", "spread", "peer", "peer_value", "ratio", "n", "when"}
-    assert all(json.loads(line).keys() == wanted for line in lines)
+    wanted = {"name", "value", "unit", "spread", "peer", "n", "when"}
+    some = {"peer_value", "ratio", "cpu_us", "peer_cpu_us", "cpu_ratio"}
+    assert all(wanted <= json.loads(line).keys() <= wanted | some for line in lines)
