@@ -143,6 +143,7 @@ async def authority(
         role = AuthorityRole(app, supervisor, state)
         stack.callback((await role.control(tcp=tcp)).close)
         stack.callback(settings.places.control.unlink, missing_ok=True)
+        stack.callback(role.runs.close)
         await role.runs.load()
         stack.enter_context(ticking(role.rounds, [(SWEEP, app.broker.sweep)]))
         yield role

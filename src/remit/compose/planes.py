@@ -136,9 +136,7 @@ async def _decide(
     idle: float | None,
 ) -> None:
     stop, asked = asyncio.Event(), asyncio.Event()
-    reload = (
-        asked if settings.policies is not None else stop
-    )  # SIGHUP: there is nothing to reload, the terminal is gone
+    reload = stop if settings.policies is None else asked  # of SIGHUP, which may say that a terminal has gone
 
     def supervision(joined: Workers) -> Supervision:
         return Supervision(
