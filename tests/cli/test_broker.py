@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from remit.cli.entry import run
+from remit.cli.entry import PLAIN_UP, run
 from remit.compose.up import embedded
 from remit.config.settings import places
 from remit.stores import private
@@ -78,6 +79,63 @@ def test_the_status_of_a_broker_names_its_processes(
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown[:4]] == ["process", "supervisor", "authority", "edge"]
     assert "open tasks: 0; runs: 0" in shown
+
+
+def answered(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as web:
+        web.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % port)
+        return web.recv(12)
+
+
+def test_all_edges_answer_at_the_port_of_the_gateway(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    config = Path(environ["XDG_CONFIG_HOME"]) / "remit" / "config.toml"
+    config.write_text(f'[listen]\napi = "off"\ngateway = "127.0.0.1:{port}"\n', "utf-8")
+    broker = subprocess.Popen([REMIT, "up", "--edges", "2", "--json"], env=environ, stdout=subprocess.PIPE, text=True)
+    assert broker.stdout is not None
+    broker.stdout.readline()
+    assert run(["status", "--json"]) == 0
+    pids = {one["name"]: one["pid"] for one in json.loads(capsys.readouterr().out)["processes"]}
+    assert list(pids) == ["supervisor", "authority", "edge", "edge.2"]
+    for stopped in (pids["edge"], pids["edge.2"]):
+        os.kill(stopped, signal.SIGSTOP)
+        assert answered(port) == b"HTTP/1.1 401"  # by the other
+        os.kill(stopped, signal.SIGCONT)
+    broker.send_signal(signal.SIGTERM)
+    assert broker.wait(20) == 0
+    broker.stdout.close()
+
+
+@pytest.mark.parametrize("count", ["0", "9", "x"])
+def test_a_number_of_edges_that_cannot_be_is_a_misuse(
+    environ: dict[str, str], count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["up", "--edges", count]) == 2
+    assert "--edges" in capsys.readouterr().err
+    assert not Path(environ["REMIT_STATE_DIR"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "edges"),
+    [
+        ("up", None),
+        ("up --json", None),
+        ("up --edges 2", "2"),
+        ("up --edges=8 --json", "8"),
+        ("up --json --edges 3", "3"),
+    ],
+)
+def test_a_plain_up_needs_no_reader_of_command_lines(line: str, edges: str | None) -> None:
+    found = PLAIN_UP.fullmatch(line)
+    assert found is not None
+    assert found[1] == edges
+
+
+@pytest.mark.parametrize("line", ["up --edges", "up --edges 9", "up --edges 12", "up --help", "up x", "update"])
+def test_any_other_is_read_as_all_commands_are(line: str) -> None:
+    assert PLAIN_UP.fullmatch(line) is None
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

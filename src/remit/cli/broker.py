@@ -16,18 +16,24 @@ from remit.cli.render import Table, answer, safe, waiting
 from remit.errors import NotFoundError
 
 
-def up(json: options.Json = False) -> None:
+def up(
+    edges: Annotated[int, option("--edges COUNT", "How many processes serve agents; up to 8.", min=1, max=8)] = 1,
+    json: options.Json = False,
+) -> None:
     """Start the broker and stay in the foreground, until interrupted.
+
+    One edge is best on up to two cores; `remit status` shows them.
 
     \b
     Examples:
       remit up
+      remit up --edges 4
       remit up --json                            (one line, when everything listens)
       REMIT_STATE_DIR=/srv/remit remit up
     """
     from remit.compose.up import foreground
 
-    foreground(as_json=json)
+    foreground(as_json=json, edges=edges)
 
 
 def down(json: options.Json = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,6 +12,8 @@ MISUSE = 2
 FAILED = 1
 INTERRUPTED = 130
 SERVER = ("httptools", "jinja2", "joserfc", "msgspec", "starlette", "typer", "uvicorn", "uvloop")  # the extra `server`
+
+PLAIN_UP = re.compile(r"up(?: --json)?(?: --edges[ =]([1-8]))?(?: --json)?")
 
 
 def main() -> None:
@@ -27,7 +30,8 @@ def main() -> None:
         from remit.compose.environ import begin_anew
 
         begin_anew()
-    if sys.argv[1:] not in (["up"], ["up", "--json"]):
+    up = PLAIN_UP.fullmatch(" ".join(sys.argv[1:]))
+    if up is None:
         raise SystemExit(run(sys.argv[1:]))
     # What reads command lines takes 15 MB, which a broker would keep for as long as it serves.
     from remit.cli.render import complain
@@ -35,7 +39,7 @@ def main() -> None:
     from remit.errors import RemitError
 
     try:
-        foreground(as_json="--json" in sys.argv)
+        foreground(as_json="--json" in sys.argv, edges=int(up[1] or 1))
     except RemitError as error:
         complain(error)
         raise SystemExit(FAILED) from error

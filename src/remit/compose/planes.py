@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import uvloop
@@ -66,11 +66,12 @@ def run(
 
 
 def _edge(settings: Settings, *, tcp: bool) -> ProcessRole:
+    address = settings.gateway if tcp else None
+    gateway = None if address is None else cache(partial(bind_tcp, address, "listen.gateway"))  # of all edges
+
     def listen(name: str) -> Mapping[str, socket.socket]:
         found = {workers.HANDOVER: bind_unix(settings.places.handover(name), socket.SOCK_SEQPACKET)}
-        if tcp and settings.gateway is not None:
-            found[workers.GATEWAY] = bind_tcp(settings.gateway, "listen.gateway")
-        return found
+        return found if gateway is None else {**found, workers.GATEWAY: gateway().dup()}
 
     return ProcessRole("edge", partial(workers.edge, settings=settings), _confined(settings), listen)
 

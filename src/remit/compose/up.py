@@ -17,7 +17,7 @@ PATIENCE = 8.0  # seconds: an embedded broker ends after five without a task
 PAUSE = 0.1  # seconds between looks
 
 
-def foreground(*, as_json: bool, edges: int = 1) -> None:
+def foreground(*, as_json: bool, edges: int) -> None:
     """Serve what the environment names in the foreground (``remit up``): say what listens, then who was reached."""
     settings = load(os.environ)
     outwait(settings.places.state / "lock", PATIENCE)
