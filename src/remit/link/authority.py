@@ -209,8 +209,9 @@ class AuthorityEnd(asyncio.Protocol):
         """Begin what was asked for. Whoever exceeds the credit of a task is told so, and nobody else."""
         try:
             asked = method(call.method)
+            roles.check_method(self.role, call.method)
             arguments = asked.arguments(call.arguments)
-            roles.check(self.role, call.method, arguments, self._may_name)
+            roles.check(self.role, arguments, self._may_name)
             if call.method == "credential" and arguments["name"] not in self._resources:
                 raise NotFoundError
         except RemitError as error:

@@ -89,10 +89,14 @@ def cost(method: str) -> Cost:
     return Cost.LOOK if method in LOOKS else Cost.WAIT if method in WAITS else Cost.VERB
 
 
-def check(role: WorkerRole, method: str, arguments: Mapping[str, object], may_name: Callable[[str], bool]) -> None:
-    """Raise unless a worker of a role may make this call: DeniedError; NotFoundError for a grant it may not name."""
+def check_method(role: WorkerRole, method: str) -> None:
+    """Raise DeniedError unless a worker of a role may call a method: what else it sent is not even read."""
     if method not in role.methods:
         raise DeniedError(f"a worker of the role `{role.name}` may not call `{method}`")
+
+
+def check(role: WorkerRole, arguments: Mapping[str, object], may_name: Callable[[str], bool]) -> None:
+    """Raise unless a worker of a role may name all this: DeniedError; NotFoundError for a grant it may not name."""
     for name, value in arguments.items():
         if isinstance(value, Operator | Human | Workload | Holder):
             if not isinstance(value, role.principals) or Right.OPERATE in value.rights:
