@@ -20,7 +20,7 @@ PEER = "OpenBao 2.7 on raft with file audit"
 DATABASE = "bench"
 ROUNDS = 3
 REVOKED = 2  # rounds of a thousand: the peer is at work on one for half a minute
-SECONDS = 4.0
+SECONDS = 3.0
 THOUSAND = 1_000
 TASKS = 4  # at least: a task has at most 2,000 leases
 

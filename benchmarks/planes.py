@@ -71,7 +71,7 @@ async def _grown(house: House, root: verbs.TokenResponse, wide: int, wider: int)
 
 CONNECTIONS = 256
 USED = 60  # tasks that are closed in a round
-ROUNDS = 3
+ROUNDS = 2
 
 
 def end_acknowledged_256() -> Figure:
