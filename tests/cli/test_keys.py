@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from remit.cli.entry import run
-from remit.compose.serving import Edges
 from tests.compose.test_serving import configured, serving
+from tests.support.one_process import Edges
 
 
 @dataclass(frozen=True)

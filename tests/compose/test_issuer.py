@@ -9,7 +9,6 @@ import pytest
 
 from remit.compose import kinds, wiring
 from remit.compose.authority import AuthorityRole
-from remit.compose.serving import Edges
 from remit.config import settings
 from remit.core import scope
 from remit.errors import InvalidRequestError
@@ -17,6 +16,7 @@ from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.ports import Resource
 from remit.ports.kind import EngineContext
+from tests.support.one_process import Edges
 
 SEALER = FileSealer(b"k" * 32)
 MESH = {"type": "spiffe", "resource": "mesh", "actions": ["x509"]}

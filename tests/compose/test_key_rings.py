@@ -13,7 +13,6 @@ from msgspec import structs
 from remit import jose
 from remit.broker import notices
 from remit.compose.key_rings import OVERLAP, KeyRing, KeyRings
-from remit.compose.serving import Edges
 from remit.config.sections import AuditSection
 from remit.config.settings import Settings, read
 from remit.core import audit
@@ -23,6 +22,7 @@ from remit.keys.authority import TURN_AFTER, FileAuthority
 from remit.keys.file import FileSealer
 from tests.compose.test_serving import EXCHANGE, configured, opened, serving
 from tests.oauth.plane import Agent, claims_of
+from tests.support.one_process import Edges
 
 SHOWN = "what-a-receiver-shows-is-long-enough-not-to-be-guessed"
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}

@@ -14,7 +14,6 @@ import pytest
 import uvloop
 from msgspec import structs
 
-from remit.compose.serving import served
 from remit.config import settings
 from remit.config.sections import ListenSection
 from remit.core import scope
@@ -24,6 +23,7 @@ from remit.errors import LimitError
 from remit.ports import Resource
 from remit.run import handover, offer
 from remit.run.handover import Message
+from tests.support.one_process import served
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
 OPENING = {"open": {"purpose": "try", "ttl": 60, "depth": 1, "fan_out": 1, "authorization_details": [DETAIL]}}

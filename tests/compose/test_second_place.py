@@ -15,7 +15,6 @@ from msgspec import structs
 
 from remit.compose import authority as authority_of
 from remit.compose import wiring
-from remit.compose.serving import Edges
 from remit.compose.wiring import Application
 from remit.config import settings
 from remit.config.sections import AuditSection
@@ -26,6 +25,7 @@ from tests.compose.test_serving import configured as configured_with_listeners
 from tests.compose.test_serving import opened as opened_over_http
 from tests.compose.test_serving import serving
 from tests.compose.test_wiring import opened, with_application
+from tests.support.one_process import Edges
 from tests.uses import permitted_use
 
 GET = Access("search", "GET", "/x")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +15,12 @@ from msgspec import structs
 from remit.broker import Broker
 from remit.broker.ends import UnrecordedEnd
 from remit.compose.authority import until_stopped
-from remit.compose.listeners import bind_tcp, stopping
+from remit.compose.listeners import bind_tcp
 from remit.compose.rounds import overlaps
-from remit.compose.serving import Edges, served
 from remit.config import settings
 from remit.config.sections import AuditSection, ListenSection
 from remit.errors import UnavailableError
+from tests.support.one_process import Edges, served
 from tests.support.postgres_server import free_port
 
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}
@@ -116,12 +115,13 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_an_idle_broker_stops_and_a_busy_one_does_not(tmp_path: Path) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
-        await asyncio.wait_for(until_stopped(edges.busy, stopping(), idle=0.0), 5)
+        stop = asyncio.Event()
+        await asyncio.wait_for(until_stopped(edges.busy, stop, idle=0.0), 5)
         await opened(client)
-        waiting = asyncio.create_task(until_stopped(edges.busy, stopping(), idle=0.0))
+        waiting = asyncio.create_task(until_stopped(edges.busy, stop, idle=0.0))
         done, _ = await asyncio.wait({waiting}, timeout=1.2)
         assert not done
-        os.kill(os.getpid(), 15)
+        stop.set()
         await asyncio.wait_for(waiting, 5)
 
     serving(configured(tmp_path), body)

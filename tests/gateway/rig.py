@@ -28,11 +28,11 @@ from remit.gateway.authorize import Rules
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
 from remit.gateway.upstream import Lookup, Pool, look_up
-from remit.link.edge import following
 from remit.ports import Resource, Store
 from remit.ports.credential import SourceOf
 from tests.broker.world import OPERATOR, ClearSealer
 from tests.grant_requests import changed
+from tests.support.following import following
 from tests.support.kinds import NOTHING_LENT, Make, Planner, serving, simulated
 from tests.support.link import edge_of
 from tests.support.memory_store import MemoryStore

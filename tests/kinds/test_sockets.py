@@ -12,7 +12,6 @@ import pytest
 
 from remit.compose import kinds, wiring
 from remit.compose.authority import AuthorityRole
-from remit.compose.serving import Edges
 from remit.config import settings
 from remit.core import scope
 from remit.core.principal import Holder
@@ -23,6 +22,7 @@ from remit.ports.broker import Notice
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
 from remit.ports.runs import RedeemedRun, RunListener
 from remit.run.host import Run
+from tests.support.one_process import Edges
 
 HOLDER = Holder("task_1", "grt_1")
 LISTENER = RunListener("agentbox", path="/run/remit/agentbox.sock")

@@ -17,13 +17,13 @@ from remit.core.scope import Access, Detail, parse_detail
 from remit.core.secret import Secret
 from remit.errors import IntegrityError, NotFoundError, PolicyError, RemitError, ReplayError, ScopeError
 from remit.jose.proof import Proof
-from remit.link.edge import following
 from remit.link.loopback import answered, loopback
 from remit.link.messages import PROTOCOLS, Call, Refusal, from_authority, method
 from remit.link.values import encode, failure, raised, read, writer
 from remit.ports.broker import BrokerPort, Notice, Opener, Outcome
 from remit.ports.pending import Pending, PendingKind, PendingStore, Poll
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
+from tests.support.following import following
 
 SEARCHED = Access("search", "GET", "/v1/search")
 

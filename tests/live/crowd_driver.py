@@ -18,7 +18,6 @@ import uvloop
 from remit.compose import app as control
 from remit.compose import kinds
 from remit.compose.listeners import harden
-from remit.compose.serving import served
 from remit.config import settings
 from remit.core import scope
 from remit.core.principal import Holder
@@ -27,6 +26,7 @@ from remit.gateway.server import Channel
 from remit.ports import Resource
 from remit.web import listen
 from remit.web.authentication import SocketAuth
+from tests.support.one_process import served
 
 DESCRIPTORS = 512
 DETAIL = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"], "args": "any"}

@@ -16,13 +16,13 @@ from typing import Any
 import httpx
 import psycopg
 
-from remit.compose.serving import Edges, served
 from remit.config import settings
 from remit.core import scope
 from tests.live import idp
 from tests.live.fleet import EXCHANGE, ID_TOKEN, SEARCH, Key
 from tests.live.idp import Browser, Provider
 from tests.live.warehouse import Warehouse, warehouse
+from tests.support.one_process import Edges, served
 from tests.support.postgres_server import free_port
 from tests.support.upstream import Upstream
 

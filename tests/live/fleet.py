@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit import jose
-from remit.compose.serving import Edges, served
 from remit.config import settings
 from remit.config.settings import Settings
 from remit.keys.signers import FileSigner
 from tests.identity.spire import Authority, Domain, Svid, pem, server
+from tests.support.one_process import Edges, served
 from tests.support.postgres_server import free_port
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"

@@ -23,7 +23,6 @@ import httpx
 import pytest
 from authlib.common.errors import AuthlibBaseError
 
-from remit.compose.serving import Edges, served
 from remit.config import settings
 from remit.core.secret import Secret
 from remit.ports import Resource
@@ -31,6 +30,7 @@ from tests.broker.world import details, search
 from tests.live import idp
 from tests.live.fleet import ACCESS_TOKEN, EXCHANGE, SEARCH, Key, claims_of
 from tests.live.idp import NODE, PEERS, TWO_FACTORS, Provider
+from tests.support.one_process import Edges, served
 from tests.support.postgres_server import free_port
 
 pytestmark = pytest.mark.live

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
-import signal
 import socket
 from pathlib import Path
 
@@ -53,11 +51,3 @@ def harden() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-
-
-def stopping() -> asyncio.Event:
-    """Return what SIGTERM and SIGINT set from now on, in place of killing this process."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop

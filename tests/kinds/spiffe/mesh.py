@@ -31,13 +31,13 @@ from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.kinds.spiffe.calls import SECURITY, SERVICE
 from remit.kinds.spiffe.listen import WorkloadApi
-from remit.link.edge import following
 from remit.ports import Resource
 from remit.ports.identity import PublishedTrust
 from remit.ports.kind import EngineContext, SocketContext
 from remit.ports.trust import Trust
 from tests.broker.world import OPERATOR, ClearSealer, holder, search
 from tests.grant_requests import changed
+from tests.support.following import following
 from tests.support.kinds import held
 from tests.support.memory_store import MemoryStore
 

@@ -1,4 +1,4 @@
-"""The edge's end of the link: it acts on every notice of the broker."""
+"""An edge beside its broker, for tests: it acts on every notice, as the end of a link does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from remit.ports.broker import Notice
 
-_LOG = logging.getLogger("remit.link")
+_LOG = logging.getLogger("remit.tests")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""All roles in one process, started and stopped together."""
+"""All roles of a broker in one process, for tests that look into them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from remit.compose.rounds import ticking
 from remit.compose.web import WebRole
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
-from remit.link.edge import following
 from remit.ports.broker import Notice
+from tests.support.following import following
 
 EDGE = "1"  # the one that there is
 
