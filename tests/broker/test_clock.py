@@ -74,6 +74,16 @@ def test_a_clock_that_jumps_ahead_and_back_while_running_does_not_stop_time() ->
     assert machine.timing.now() == START + DAY + timedelta(seconds=5)
 
 
+def test_time_that_was_seen_counts_no_more_once_the_wall_is_accepted() -> None:
+    machine = Machine(START - DAY)
+    machine.timing.see(START)
+    assert machine.timing.ahead == DAY
+    machine.timing.accept()
+    assert (machine.timing.now(), machine.timing.ahead) == (START - DAY, timedelta())
+    machine.run(60)
+    assert machine.timing.forward() == START - DAY + timedelta(seconds=60)
+
+
 def test_nothing_is_extended_while_the_clock_is_behind_and_all_is_well_when_it_has_caught_up() -> None:
     machine = Machine()
     machine.timing.now()

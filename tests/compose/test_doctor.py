@@ -223,6 +223,7 @@ def test_a_clock_behind_the_last_entry_of_the_log_is_wrong_though_the_file_is_of
             await store.close()
         finding = only(doctor.clock(made))
         assert (finding.level, finding.text.count("the log's last entry")) == ("wrong", 1)
+        assert "`remit clock accept`" in finding.help
         if served:
             await store.commit([], [Event("task.open", datetime.now(UTC), "allow")])
             assert only(doctor.clock(made)).level == "good"

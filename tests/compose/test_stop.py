@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,30 +17,9 @@ from remit.compose.wiring import Application
 from remit.config.settings import load
 from remit.core.secret import Secret
 from remit.ports import NotedEnd
-from tests.broker.world import OPERATOR, FullEngine, Target, World, details, search, warehouse
+from tests.broker.world import OPERATOR, Target, World, details, search, warehouse
 from tests.broker.world import TABLE as DETAIL
 from tests.cli.test_broker import REMIT
-from tests.support.kinds import simulated
-
-
-@pytest.fixture
-def target(monkeypatch: pytest.MonkeyPatch) -> Target:
-    """Return the target that all resources are at."""
-    made = Target()
-    there = simulated(lambda _resource, _secret: FullEngine(made))
-    monkeypatch.setattr("remit.compose.wiring.kinds.known", lambda *_: there)
-    return made
-
-
-@pytest.fixture
-def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    config = tmp_path / "config" / "remit"
-    config.mkdir(parents=True)
-    (config / "config.toml").write_text('[listen]\napi = "off"\ngateway = "off"\n', "utf-8")
-    names = {"XDG_CONFIG_HOME": str(config.parent), "REMIT_STATE_DIR": str(tmp_path / "state")}
-    for name, value in names.items():
-        monkeypatch.setenv(name, value)
-    return {**os.environ, **names}
 
 
 async def filled(app: Application) -> str:

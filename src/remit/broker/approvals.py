@@ -73,6 +73,11 @@ class Approvals:
                 item = replace(item, expires_at=item.asked_at)
             self._kept[item.id] = item
 
+    def brought_back(self, now: datetime) -> list[Write]:
+        """Return what was asked after ``now``, lapsed now: no limit counts it, and no refusal stands, until then."""
+        late = (item for item in self._kept.values() if item.asked_at > now)
+        return [_write(replace(item, rev=item.rev + 1, asked_at=now, expires_at=now)) for item in late]
+
     def get(self, approval_id: str) -> Approval:
         if (found := self._kept.get(approval_id)) is None:
             raise NotFoundError

@@ -18,6 +18,7 @@ from remit.broker.approvals import Approvals, StepUp
 from remit.broker.begun import InTime, in_time
 from remit.broker.checkpoints import Checkpoints, Sign, unsigned
 from remit.broker.clock import Elapsed
+from remit.broker.clock_acceptance import ClockAcceptance
 from remit.broker.ends import recently_ended
 from remit.broker.engines import Bounded
 from remit.broker.grants import GrantVerbs
@@ -85,6 +86,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
+        self.wall = ClockAcceptance(tasks, self._approvals, self._revocations)
         self.runs = RunRecords(tasks, sealer)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
 

@@ -30,8 +30,17 @@ class SteadyClock:
         if self._seen is None or at > self._seen:
             self._seen, self._since, self._last = at, self._elapsed(), at
 
+    def accept(self) -> None:
+        """Go by the wall from here, whatever was seen before."""
+        self._seen = None
+
+    @property
+    def ahead(self) -> timedelta:
+        """How far this is ahead of the wall."""
+        return self.now() - self._clock()
+
     def now(self) -> datetime:
-        """Return the time, which never goes back, and goes on whatever the wall says."""
+        """Return the time, which never goes back but by ``accept``, and goes on whatever the wall says."""
         passed, wall, seen = self._elapsed(), self._clock(), self._seen
         ahead = 0.0 if seen is None else (wall - seen).total_seconds() + self._since - passed
         if seen is None or ahead >= 0:
@@ -48,7 +57,7 @@ class SteadyClock:
         if self._clock() < now - SKEW:
             raise UnavailableError(
                 "the clock is behind what the audit log has seen",
-                help="set the clock; if it is right, stop the broker for as long as `remit doctor` says",
+                help="set the clock; if it is right: `remit down`, then `remit clock accept`",
             )
         return now
 

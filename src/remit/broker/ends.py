@@ -175,7 +175,8 @@ class EndNotes:
 async def recently_ended(store: Store, now: datetime) -> set[str]:
     """Return the tasks in which something ended whose token could still be shown to others: their places are taken.
 
-    A token that was revoked earlier has expired since; the log tells, and its time never goes back.
+    A token that was revoked earlier has expired since; the log tells, and its time goes back where a clock was accepted
+    alone: the keys that had signed before were revoked then.
     """
     since = now - token.LIFE - timedelta(seconds=token.SKEW)
     found, end = set[str](), await store.size()

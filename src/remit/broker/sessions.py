@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
@@ -23,6 +24,11 @@ class LoginRevocations:
 
     async def sweep(self) -> None:
         """End the tasks of revoked logins that could not be ended before."""
+
+    def brought_back(self, now: datetime) -> Sequence[Write]:
+        """Return what is stored of times after ``now``, as of now."""
+        del now
+        return ()
 
     def check(self, human: Human) -> None:
         """Raise GrantTokenError if the issuer has revoked this login."""

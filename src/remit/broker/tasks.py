@@ -64,8 +64,8 @@ class TaskCache:
 
     def __init__(self, store: Store, clock: Clock, elapsed: Elapsed = lambda: 0.0, in_time: InTime = in_time) -> None:
         self.store, self.in_time = store, in_time
-        self._timing = SteadyClock(clock, elapsed)
-        self.now = self._timing.now
+        self.timing = SteadyClock(clock, elapsed)
+        self.now = self.timing.now
         self.rolled_back = False
         self._tasks: dict[str, Task] = {}
         self._live: dict[str, LiveGrant] = {}
@@ -88,13 +88,13 @@ class TaskCache:
         """Take the last audit entry's time as the earliest that now can be: a clock set back revives nothing."""
         size = await self.store.size()
         for entry in await self.store.entries(size - 1, 1) if size else ():
-            self._timing.see(audit.read(entry).at)
+            self.timing.see(audit.read(entry).at)
 
     def serving(self) -> datetime:
         """Return the time for what extends authority; refuse on a log that was rolled back."""
         if self.rolled_back:
             raise IntegrityError("the audit log was rolled back, so nothing is served", help="see `remit doctor`")
-        return self._timing.forward()
+        return self.timing.forward()
 
     def __iter__(self) -> Iterator[Task]:
         return iter(tuple(self._tasks.values()))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from remit.cli import approval, audit, broker, login, policy, resource, run, task
+from remit.cli import approval, audit, broker, clock, login, policy, resource, run, task
 from remit.cli.options import option
 
 app = typer.Typer(
@@ -43,5 +43,5 @@ COMMANDS: tuple[tuple[Callable[..., None], ...], ...] = (
 for command in chain.from_iterable(COMMANDS):
     anywhere = command is not run.run  # options may follow arguments, but for those of the command that is run
     app.command(command.__name__.rstrip("_"), context_settings={"allow_interspersed_args": anywhere})(command)
-for group in (resource.app, resource.secrets, policy.app, broker.keys, audit.app):
+for group in (resource.app, resource.secrets, policy.app, broker.keys, clock.app, audit.app):
     app.add_typer(group)

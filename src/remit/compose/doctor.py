@@ -270,7 +270,7 @@ def clock(settings: Settings) -> Iterator[CheckResult]:
         last = None if entry is None else audit.read(entry).at
     if last is not None and last > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the log's last entry is of {last:%Y-%m-%d %H:%M}"
-        ahead = "it was ahead before: nothing new is granted until the broker starts later than that"
+        ahead = "it was ahead, and nothing new is granted until that time: `remit down`, then `remit clock accept`"
         yield CheckResult("clock", "wrong", text, f"set the clock; if it is right, {ahead}")
     elif newest is not None and newest > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the database was written at {newest:%Y-%m-%d %H:%M}"

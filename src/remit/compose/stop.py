@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any
 
 from remit.compose import wiring
+from remit.compose.wiring import Application
 from remit.config.settings import Places, Settings, load
 from remit.core.task import Closure
 from remit.errors import RemitError, UnavailableError
@@ -111,18 +112,23 @@ def _said(task: Json) -> str:
 
 
 async def _ended(settings: Settings, say: Say) -> list[Json]:
-    """Take the state, end every task in it, and visit the targets of all that is left."""
+    """Take the state, and end every task in it."""
     app = wiring.build(settings)
     try:
         await app.broker.load()
-        headers = await app.broker.tasks(app.operator)
-        await asyncio.gather(*(app.broker.retry_leases(header.id) for header in headers))
-        reports = await asyncio.gather(*(app.broker.close(app.operator, header.id) for header in headers))
-        pairs = zip(headers, reports, strict=True)
-        told = [(head, report) for head, report in pairs if not head.closed or report.state is not Closure.CLOSED]
-        ended = [{"task": head.id, **report.wire(instant)} for head, report in told]
-        for task in ended:
-            say(_said(task))
-        return ended
+        return await ended(app, say)
     finally:
         await app.broker.stop()
+
+
+async def ended(app: Application, say: Say) -> list[Json]:
+    """End every task in a state that was loaded, and visit the targets of all that is left."""
+    headers = await app.broker.tasks(app.operator)
+    await asyncio.gather(*(app.broker.retry_leases(header.id) for header in headers))
+    reports = await asyncio.gather(*(app.broker.close(app.operator, header.id) for header in headers))
+    pairs = zip(headers, reports, strict=True)
+    told = [(head, report) for head, report in pairs if not head.closed or report.state is not Closure.CLOSED]
+    tasks = [{"task": head.id, **report.wire(instant)} for head, report in told]
+    for task in tasks:
+        say(_said(task))
+    return tasks

@@ -24,7 +24,7 @@ from remit.core.grant import Subject
 from remit.core.principal import Human, Signal
 from remit.core.task import Task
 from remit.errors import ConflictError, GrantTokenError, RemitError
-from remit.ports import PutRecord, Record, UsedToken
+from remit.ports import PutRecord, Record, UsedToken, Write
 
 KIND = "signal"
 KEPT = timedelta(days=400)  # longer than issuers renew a login without a human
@@ -83,6 +83,11 @@ class SessionRevocations(LoginRevocations):
     async def sweep(self) -> None:
         if self._due:
             await self._end(CAUSE)
+
+    def brought_back(self, now: datetime) -> Sequence[Write]:
+        late = [one for one in self._known.values() if max(one.at, one.logins) > now]
+        brought = (replace(one, at=min(one.at, now), logins=min(one.logins, now)) for one in late)
+        return [PutRecord(one.record(self._revs.get(jose.digest(one.key), 0) + 1)) for one in brought]
 
     def check(self, human: Human) -> None:
         logged_in = min(human.subject.auth_time or human.issued_at, human.issued_at)
