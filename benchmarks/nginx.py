@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,12 +15,13 @@ from pathlib import Path
 from benchmarks.client import cpu_seconds
 from tests.support.postgres_server import free_port
 
-BODY = "x" * 1_024
+ROWS = [{"id": n, "name": f"part {n}", "state": "ready", "price": n * 125} for n in range(18)]
+BODY = json.dumps({"items": ROWS}, separators=(",", ":"))  # 1 KB, as APIs answer
 MAX_CONNECTIONS = 256  # of one load; the peer keeps as many to its upstream, or it would dial anew for the rest
 UPSTREAM = """
 server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 100000000;
   location / {{ if ($http_authorization != "Bearer {key}") {{ return 401; }}
-    default_type text/plain; return 200 "{body}"; }} }}
+    default_type application/json; return 200 '{body}'; }} }}
 """
 SWAP = """
 upstream target {{ server 127.0.0.1:{upstream}; keepalive {keepalive}; keepalive_requests 100000000; }}
@@ -67,7 +69,7 @@ def serving(server: str, port: int) -> Iterator[Nginx]:
 
 @contextmanager
 def upstream(key: str) -> Iterator[Nginx]:
-    """Run an upstream that answers 1 KB to those who show the key."""
+    """Run an upstream that answers 1 KB of JSON to those who show the key."""
     port = free_port()
     with serving(UPSTREAM.format(port=port, key=key, body=BODY), port) as running:
         yield running
