@@ -1,12 +1,14 @@
 """One request on its way: permitted, recorded, sent with its credential, answered, its outcome recorded.
 
-``_run`` goes through it in order; the bytes of bodies flow beside it, by callbacks, with back-pressure both ways.
+``_run`` goes through it in order until it is sent. What comes back is told by callbacks, and ``_over`` records how it
+ended. The bytes of bodies flow beside it, by callbacks too, with back-pressure both ways.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 
 from remit.core.scope import Access
@@ -22,7 +24,6 @@ from remit.gateway.scrub import Scrubber
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use
-from remit.ports.credential import RequestSigner
 
 PIECE = 16_384  # bytes of a body that are read and searched at a time
 _UNEXPECTED = "remit failed on this request"  # of which the client learns nothing
@@ -53,9 +54,11 @@ class HttpExchange:
     _expects: bool = False
     _full: bool = False  # the upstream takes no more of the body for now
     _up: UpstreamConnection | None = None
+    _route: GrantRoute = field(init=False)
+    _permit: Permit = field(init=False)
     _use: Use = field(init=False)
     _wake: asyncio.Future[None] | None = None
-    _finished: asyncio.Future[None] | None = None
+    _sent_off: bool = False  # and what becomes of it will be told
     _delivery: Delivery | None = None
     _dropped: bytes = b""
     _started: bool = False  # response bytes have gone to the client
@@ -87,6 +90,7 @@ class HttpExchange:
                 if self._body is None:
                     route.known.keep(known, len(self._raw) + len(self._headers.block), permit)
             use = await self._plane.recorder.use(grant, permit.access, self._request, permit.index)
+            self._route, self._permit = route, permit
             self._plane.in_flight.add(self)
         except RemitError as error:
             await self._denied(error)
@@ -94,7 +98,7 @@ class HttpExchange:
             _log.exception("request %s failed", self._request)
             self._refuse(RemitError(_UNEXPECTED))
         else:
-            await self._carried(use, permit, route.target)
+            await self._carried(use)
         finally:
             self._plane.tasks.discard(self._task)
 
@@ -132,56 +136,65 @@ class HttpExchange:
         if self._ended is not None:
             raise self._ended
 
-    async def _carried(self, use: Use, permit: Permit, target: HttpTarget) -> None:
-        error: RemitError | None = None
+    async def _carried(self, use: Use) -> None:
+        """Have a permitted use go out; what becomes of it is told by callbacks, in the end to ``_over``."""
         self._use = use
+        await self._unless_failed(self._sent())
+
+    async def _unless_failed(self, story: Coroutine[None, None, None]) -> None:
         try:
-            await self._sent(use, permit, target)
-        except RemitError as failure:
-            error = failure
+            await story
+        except RemitError as error:
+            self._over(error)
         except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
             _log.exception("request %s failed", self._request)
-            error = RemitError(_UNEXPECTED)
-        finally:
-            self._plane.in_flight.discard(self)
+            self._over(RemitError(_UNEXPECTED))
+
+    def _over(self, error: RemitError | None) -> None:
+        """Record how the use ended."""
+        self._sent_off = False
+        self._plane.in_flight.discard(self)
         if error is not None:
             self._failed(error)
+        resource = self._use.resource
         if isinstance(error, PlaceholderError):
-            self._plane.routes.misplaced(self.grant, permit.access.resource, error)
+            self._plane.routes.misplaced(self.grant, resource, error)
         if isinstance(error, LeakError):
-            self._plane.routes.leaked(self.grant, self._downstream.listener.front.bound_grant, permit.access.resource)
+            self._plane.routes.leaked(self.grant, self._downstream.listener.front.bound_grant, resource)
         decision = "done" if error is None else "failed"
         self._plane.recorder.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
 
-    async def _sent(self, use: Use, permit: Permit, target: HttpTarget) -> None:
-        """Send on an idle connection or a new one; one that turns out to be closed is replaced once."""
-        pool = await self._plane.pools.of(use, target)
-        signed = permit if pool.credential.signer is None else await self._signed(pool, pool.credential.signer, permit)
-        up = pool.take() or await pool.connect()
-        try:
-            await self._tried(up, signed)
-        except StaleError as error:
-            if up.fresh or self._body is not None or self.method not in {"GET", "HEAD"}:
-                raise
-            # the upstream may have seen the first request, so the second is a use of its own, with its own entry
-            request = f"{self._request}.again"
-            again = await self._plane.recorder.use(use.grant, permit.access, request, permit.index)
-            self._plane.recorder.outcome(use, "failed", error.code)
-            self._use = again
-            pool = await self._plane.pools.of(again, target)
-            if pool.credential.signer is not None:
-                permit = await self._signed(pool, pool.credential.signer, permit)
-            await self._tried(await pool.connect(), permit)
+    async def _sent(self) -> None:
+        """Send on an idle connection or a new one."""
+        pool = await self._plane.pools.of(self._use, self._route.target)
+        permit = await self._signed(pool)
+        self._begin(pool.take() or await pool.connect(), permit)
 
-    async def _signed(self, pool: Pool, signer: RequestSigner, permit: Permit) -> Permit:
-        """Return a request with the lines that sign it, and its body, which is read whole for that."""
+    async def _again(self, error: StaleError) -> None:
+        """Send once more, on a new connection, what went out on one that turned out to be closed.
+
+        The upstream may have seen the first request, so the second is a use of its own, with its own entry.
+        """
+        use, permit = self._use, self._permit
+        again = await self._plane.recorder.use(use.grant, permit.access, f"{self._request}.again", permit.index)
+        self._plane.recorder.outcome(use, "failed", error.code)
+        self._use = again
+        pool = await self._plane.pools.of(again, self._route.target)
+        permit = await self._signed(pool)
+        self._begin(await pool.connect(), permit)
+
+    async def _signed(self, pool: Pool) -> Permit:
+        """Return what is sent: a credential that signs adds its lines, and has the body read whole for that."""
+        permit, signer = self._permit, pool.credential.signer
+        if signer is None:
+            return permit
         if permit.body is None and self._body is not None:
             permit = replace(permit, body=await self._collected(pool.credential.target, self._use.task))
         lines = await pool.credential.signed(signer, permit.start, permit.lines, permit.body or b"")
         self._plane.pools.check_current(pool)
         return replace(permit, lines=permit.lines + lines)
 
-    async def _tried(self, up: UpstreamConnection, permit: Permit) -> None:
+    def _begin(self, up: UpstreamConnection, permit: Permit) -> None:
         self._up = up
         try:
             self._check_ended()
@@ -192,13 +205,13 @@ class HttpExchange:
             self._up = None
             up.abort()
             raise
-        self._finished = self._plane.loop.create_future()
         self._dropped = permit.dropped
         credential = up.pool.credential
         self._read_whole = credential.target.reads_bodies and self.method not in BODILESS
         framed = framing_lines(self.method, self._headers.fields, self._body, permit.body, keep=self._read_whole)
-        up.begin(self, b"".join((permit.start, credential.fixed, permit.lines, framed, *self._first(permit))))
-        await self._finished
+        head = b"".join((permit.start, credential.fixed, permit.lines, framed, *self._first(permit)))
+        self._sent_off = True
+        up.begin(self, head)
 
     def _first(self, permit: Permit) -> list[bytes]:
         """Return the part of the body that has come, and let the rest come."""
@@ -301,8 +314,13 @@ class HttpExchange:
         self._delivery.end()
 
     def on_failure(self, error: RemitError) -> None:
-        self._up = None
-        self._settle(error)
+        up, self._up = self._up, None
+        idle = up is not None and not up.fresh and self._body is None
+        if isinstance(error, StaleError) and idle and self.method in {"GET", "HEAD"}:
+            self._sent_off = False
+            self._plane.start(self._unless_failed(self._again(error)))
+        else:
+            self._settle(error)
 
     def on_writable(self, *, writable: bool) -> None:
         self._full = not writable
@@ -325,8 +343,8 @@ class HttpExchange:
 
     def delivered(self) -> None:
         self._answered = True
+        self._over(None)
         self._downstream.finished(self, keep=self._keep)
-        self._settle(None)
 
     def cut(self, error: RemitError) -> None:
         self._ended = error
@@ -340,15 +358,12 @@ class HttpExchange:
         if (up := self._up) is not None:
             up.shut()
 
-    def _settle(self, error: RemitError | None) -> None:
-        if error is not None and not isinstance(error, StaleError):
-            self._failed(error)
-        if self._finished is None or self._finished.done():
-            return
-        if error is None:
-            self._finished.set_result(None)
+    def _settle(self, error: RemitError) -> None:
+        """Fail; what is not on its way yet, or has to go again, sees so by itself and says how its use ended."""
+        if self._sent_off:
+            self._over(error)
         else:
-            self._finished.set_exception(error)
+            self._failed(error)
 
     def _failed(self, error: RemitError) -> None:
         if self._answered:

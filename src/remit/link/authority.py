@@ -301,17 +301,18 @@ class AuthorityEnd(asyncio.Protocol):
 
     def _refused(self, uses: Sequence[UseRequest]) -> list[RemitError | None]:
         """Say for each use of a batch why it is not even looked at, if it is not."""
-        lines = {use.grant: self._broker.line(use.grant) for use in uses}
+        grants = {use.grant for use in uses}
+        of = {grant: self._task_of(grant) for grant in grants if self._may_name(grant)}
         tasks, seen, found = Counter[str](), set(self._open), list[RemitError | None]()
         for use in uses:
-            line = lines[use.grant]
-            if line is None or self._named.keys().isdisjoint(line.lineage):
+            task = of.get(use.grant)
+            if task is None:
                 found.append(NotFoundError())
                 continue
-            tasks[line.task] += 1
+            tasks[task] += 1
             if use.request in seen:
                 found.append(ConflictError("a request has an id that another has"))
-            elif tasks[line.task] > messages.MAX_USES_OF_TASK:
+            elif tasks[task] > messages.MAX_USES_OF_TASK:
                 found.append(LimitError(_TOO_MANY, retry_after=1))
             else:
                 found.append(None)

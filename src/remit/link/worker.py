@@ -165,7 +165,7 @@ class WorkerEnd(asyncio.Protocol):
         use = UseRequest(grant_id, access.resource, access.action, request, index)
         asked = _Asked(use, self._future())
         self._uses.put(task, asked)
-        self._soon()
+        self._batch_soon()
         found = await asked.answer
         return Use(request, found.task, found.root, grant_id, access.resource, index, found.version)
 
@@ -174,7 +174,7 @@ class WorkerEnd(asyncio.Protocol):
         self._outcomes += [EndedUse(each.use.request, each.decision, each.code, each.action) for each in ended]
         answer: asyncio.Future[None] = self._future()
         self._recorded.append(answer)
-        self._soon()
+        self._batch_soon()
         await answer
 
     async def deny(
@@ -196,6 +196,10 @@ class WorkerEnd(asyncio.Protocol):
         if self._lost:
             raise UnavailableError(_GONE, retry_after=1)
         return self._loop.create_future()
+
+    def _batch_soon(self) -> None:
+        if self._batch is None:  # else the next goes when this one is answered
+            self._soon()
 
     def _soon(self) -> None:
         if not self._scheduled:
