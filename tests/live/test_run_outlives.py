@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -39,9 +40,9 @@ def here(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, "https://idp.test", work=tmp_path / "work")
 
 
-def up(here: Terminal) -> subprocess.Popen[str]:
+def up(here: Terminal, *options: str) -> subprocess.Popen[str]:
     """Start a broker; return it when it serves."""
-    process = here.start("up", "--json")
+    process = here.start("up", "--json", *options)
     assert process.stdout is not None
     assert process.stdout.readline()
     return process
@@ -102,6 +103,35 @@ def test_runs_go_on_over_brokers_that_end_in_any_way(here: Terminal, number: sig
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(here.state / "run" / "control.sock"))) as control:
             rows = control.get("http://remit/v1/tasks").json()["tasks"]
         assert {row["purpose"]: row["closed"] for row in rows} == {"t": False, f"run {Path(sys.executable).name}": True}
+    finally:
+        broker.terminate()
+        broker.communicate()
+
+
+def test_all_runs_of_a_task_are_at_one_edge_whose_death_another_task_does_not_feel(here: Terminal) -> None:
+    broker = up(here, "--edges", "2")
+    try:
+        added = here.run("resource", "add", "search", "http://127.0.0.1:9", "--bound", BOUND)
+        assert added[0] == 0, added[2]
+        held = here.told("open", "t", "-r", "search", "--ttl", "1h")["grant"]
+        with started(here, "-g", held) as one:
+            assert one.stdout is not None
+            one.stdout.readline()
+            with started(here, "-r", "search") as elsewhere, started(here, "-g", held) as two:
+                for process in (elsewhere, two):
+                    assert process.stdout is not None
+                    process.stdout.readline()
+                pids = {each["name"]: each["pid"] for each in here.told("status")["processes"]}
+                os.kill(pids["edge"], signal.SIGKILL)
+                for process in (one, two):
+                    assert "for 30 seconds" in said(process)
+                    assert "this run goes on" in said(process)
+                assert [asked(process).split()[1] for process in (one, two, elsewhere)] == ["502"] * 3
+                assert elsewhere.communicate(timeout=PATIENCE) == ("", "")  # it was told nothing
+                two.communicate(timeout=PATIENCE)
+            one.communicate(timeout=PATIENCE)
+        restarts = {each["name"]: each["restarts"] for each in here.told("status")["processes"]}
+        assert (restarts["edge"], restarts["edge.2"]) == (1, 0)
     finally:
         broker.terminate()
         broker.communicate()
