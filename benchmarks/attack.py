@@ -58,20 +58,22 @@ def revoke_under_attack(*, busy: bool = False) -> Figure:
     """Milliseconds (p99) until an operator's close of a task of their own answers ``closed``, against the same calm."""
     rounds = _measured(busy=busy).rounds
     mine, theirs = [each.attacked.p99 for each in rounds], [each.calm.p99 for each in rounds]
-    return figure(_named("revoke_under_attack", busy=busy), "ms", mine, CALM, theirs, ENDS * ROUNDS)
+    return figure(_named("revoke_under_attack", busy=busy), "ms", mine, CALM, theirs, ENDS * len(rounds))
 
 
 def request_under_attack(*, busy: bool = False) -> Figure:
     """Milliseconds (p50) that a request of a healthy run takes meanwhile, against the same calm."""
     rounds = _measured(busy=busy).rounds
     mine, theirs = [each.attacked_ms for each in rounds], [each.calm_ms for each in rounds]
-    return figure(_named("request_under_attack", busy=busy), "ms", mine, CALM, theirs, ROUNDS)
+    return figure(_named("request_under_attack", busy=busy), "ms", mine, CALM, theirs, len(rounds))
 
 
 def edges_killed_under_attack(*, busy: bool = False) -> Figure:
     """Edges that were killed meanwhile as if they had not acted on an end; none may be."""
-    killed = _measured(busy=busy).killed
-    return figure(_named("edges_killed_under_attack", busy=busy), "edges", [killed], "the goal", [0], ROUNDS)
+    made = _measured(busy=busy)
+    return figure(
+        _named("edges_killed_under_attack", busy=busy), "edges", [made.killed], "the goal", [0], len(made.rounds)
+    )
 
 
 def _named(name: str, *, busy: bool) -> str:
@@ -83,7 +85,7 @@ def _measured(*, busy: bool) -> _Rounds:
     """Measure all three at once; ``busy``: beside four programs that want every core."""
     with _stand() as (house, port):
         edge, rounds = ours.processes(house)["edge"], list[_Round]()
-        for _ in range(ROUNDS):
+        for _ in range(1 if busy else ROUNDS):  # a round lasts long beside them
             with runs.busy() if busy else nullcontext():
                 rounds.append(_round(house, port))
             print(f"  {_line(rounds[-1])}; {runs.load()}", file=sys.stderr)

@@ -83,15 +83,16 @@ def end_acknowledged_256() -> Figure:
     port = free_port()
     with _serving(gateway=f"127.0.0.1:{port}") as house:
         for _ in range(ROUNDS):
-            calm = asyncio.run(_used_and_closed(house, port))
+            calm = asyncio.run(ends(house, asyncio.run(_used(house, port))))
+            tasks = asyncio.run(_used(house, port))
             with _crowded(house):
-                load = asyncio.run(_used_and_closed(house, port))
+                load = asyncio.run(ends(house, tasks))
             print(
-                f"  p50 {load[0]:.1f} ms, p99 {load[1]:.1f} ms; calm {calm[0]:.1f}, {calm[1]:.1f}; {runs.load()}",
+                f"  p50 {load.p50:.1f} ms, p99 {load.p99:.1f} ms; calm {calm.p50:.1f}, {calm.p99:.1f}; {runs.load()}",
                 file=sys.stderr,
             )
-            mine.append(load[1])
-            theirs.append(calm[1])
+            mine.append(load.p99)
+            theirs.append(calm.p99)
     return figure("end_acknowledged_256", "ms", mine, "the same calm", theirs, USED * ROUNDS)
 
 
@@ -108,8 +109,8 @@ def _crowded(house: House) -> Iterator[None]:
             raise RuntimeError("the crowd ended before what it is to be beside")
 
 
-async def _used_and_closed(house: House, port: int) -> tuple[float, float]:
-    """Let the edge serve each task, so that an end has to reach it; return p50 and p99 of closing them."""
+async def _used(house: House, port: int) -> list[verbs.TokenResponse]:
+    """Open tasks and let the edge serve each, so that their ends have to reach it."""
     url, tasks = f"http://127.0.0.1:{port}/web/v1/x", list[verbs.TokenResponse]()
     client = await Client.connect(port)
     for _ in range(USED):
@@ -123,8 +124,7 @@ async def _used_and_closed(house: House, port: int) -> tuple[float, float]:
             raise RuntimeError(f"{status}: {answer.decode()[:200]}")
         tasks.append(task)
     await client.close()
-    load = await ends(house, tasks)
-    return load.p50, load.p99
+    return tasks
 
 
 # -- a death --------------------------------------------------------------------------------------------------------
