@@ -149,11 +149,13 @@ async def _decide(
     async with authority(settings, tcp=tcp, targets=targets, supervisor=os.getppid(), state=state) as role:
         joined.serve(role)
         logs.log_to(settings.places.log)
+        # Before any worker: a run that is handed over anew must not be told to wait. The operator is served by now, who
+        # can look at and end what makes this take long.
+        await role.application.broker.settle()
         for _ in range(edges):
             await joined.start("edge")
         if _spoken_to(settings, tcp=tcp):
             await joined.start("web")
-        await role.application.broker.settle()  # whoever makes it take long can be looked at and ended meanwhile
         joined.supervision.ready()
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         hup = reloading(role.application, asked)
