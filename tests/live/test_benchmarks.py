@@ -99,7 +99,7 @@ def test_the_cpu_of_a_process_that_died_meanwhile_is_counted() -> None:
         assert process.stdout is not None
         process.stdout.readline()
         assert psutil.Process(process.pid).children() == []
-        assert cpu_seconds(process.pid) > 0.3
+        assert cpu_seconds(process.pid) > 0.2  # the kernel counts in ticks, some in between
         process.terminate()
 
 
