@@ -166,7 +166,7 @@ def test_what_was_asked_under_a_grant_lapses_with_it_and_its_page_outlives_its_t
         assert (await broker.look(item.id)).asking is None
         for principal in (OPERATOR, me):
             with pytest.raises(NotFoundError):
-                broker._approvals.view(item, principal)
+                await broker._approvals.view(item, principal)
         assert await broker.approvals(OPERATOR) == []
 
     run(body())

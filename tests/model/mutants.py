@@ -547,8 +547,8 @@ MUTANTS = [
     Mutant(
         "what was refused is asked again",
         "broker/approvals.py",
-        "i.verdict is Verdict.DENIED and _alike(i, item)",
-        "i.verdict is Verdict.CONSUMED and _alike(i, item)",
+        "refused.verdict is Verdict.DENIED and await _alike(refused, item)",
+        "refused.verdict is Verdict.CONSUMED and await _alike(refused, item)",
         ASKING,
     ),
     Mutant(
@@ -561,8 +561,8 @@ MUTANTS = [
     Mutant(
         "what anybody may answer takes the room of what names a human",
         "broker/approvals.py",
-        "if i.room == item.room and now < i.asked_at + LIFE]",
-        "if i.verb == item.verb and now < i.asked_at + LIFE]",
+        "if i.room == item.room and item.asked_at < i.asked_at + LIFE]",
+        "if i.verb == item.verb and item.asked_at < i.asked_at + LIFE]",
         ASKING,
     ),
     Mutant(

@@ -159,14 +159,14 @@ MUTANTS = [
         "leases are issued whatever is decided",
         "broker/leases.py",
         'self.policy.enforce(self.policy.question(task.head, grant, "issue", (detail,)), principal)',
-        'self.policy.decide(self.policy.question(task.head, grant, "issue", (detail,)))',
+        'self.policy.decided(self.policy.question(task.head, grant, "issue", (detail,)))',
         CEILING,
     ),
     Mutant(
         "leases are renewed whatever is decided",
         "broker/leases.py",
         'self.policy.enforce(self.policy.question(task.head, grant, "renew", (detail,)), principal)',
-        'self.policy.decide(self.policy.question(task.head, grant, "renew", (detail,)))',
+        'self.policy.decided(self.policy.question(task.head, grant, "renew", (detail,)))',
         CEILING,
     ),
     Mutant(

@@ -48,8 +48,8 @@ async def cheapest(send: Send, *status: int) -> float:
     """Return what a message costs this thread at least, when nothing like it came before; it is sent a few times."""
     took = []
     for _ in range(3):
-        for remembers in (scope.covering, paths.places):
-            remembers.cache_clear()
+        for forget in (scope.COMPARED.clear, paths.places.cache_clear):
+            forget()
         start = time.thread_time()
         answer = await send()
         took.append(time.thread_time() - start)
@@ -211,7 +211,7 @@ def test_a_list_of_as_many_questions_as_may_wait_lets_others_go_on(tmp_path: Pat
                 assert (await made.call(agent, "POST", "/v1/approvals", json=body)).status_code == 201
         took = []
         for _ in range(3):
-            scope.covering.cache_clear()
+            scope.COMPARED.clear()
             took.append(await longest_turn(lambda: made.control.get("/v1/approvals")))
         assert min(took) < LONGEST
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from remit.broker.policy import compared
 from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
@@ -98,13 +99,20 @@ class Approvals:
         self._forget(self._tasks.now())
         found = []
         for item in sorted(self._kept.values(), key=lambda item: item.asked_at):
-            await asyncio.sleep(0)  # a long one takes milliseconds to compare: many hold up nobody else
+            await asyncio.sleep(0)  # a long one takes milliseconds to read: many hold up nobody else
             with suppress(NotFoundError):
-                found.append(self.view(self.look(principal, item.id), principal))
+                found.append(await self.view(self.look(principal, item.id), principal))
         return found
 
-    def view(self, item: Approval, principal: Principal | None = None) -> ApprovalView:
+    async def view(self, item: Approval, principal: Principal | None = None) -> ApprovalView:
         """Return an approval as a principal may see it; None: the page of the flow, also when its task is long over."""
+        with suppress(NotFoundError):
+            if item.grant is not None:
+                held = self._tasks.task_of(item.grant).grant(item.grant).scope
+                await compared(approvals.request_of(item).scope, held)
+        return self._seen(item, principal)
+
+    def _seen(self, item: Approval, principal: Principal | None) -> ApprovalView:
         now = self._tasks.now()
         state = approvals.state(item, now)
         if item.grant is None:
@@ -147,15 +155,19 @@ class Approvals:
         acr = self._step_up(human) if human else ()
         name, salt, until = self._new_id("apr"), self._new_id("salt"), now + min(life, LIFE)
         item = Approval(name, verb, request, now, until, human, asker, acr, *at, salt=salt)
-        recent = [i for i in self._kept.values() if i.room == item.room and now < i.asked_at + LIFE]
-        if any(i.verdict is Verdict.DENIED and _alike(i, item) for i in recent):
-            raise ApprovalError("a human refused this before", help="do without it, and say so")
+        for refused in self._recent(item):
+            if refused.verdict is Verdict.DENIED and await _alike(refused, item):
+                raise ApprovalError("a human refused this before", help="do without it, and say so")
+        recent = self._recent(item)
         for alike, most in _rooms(item, recent):
             if len(alike) >= most:
                 first = min(i.asked_at for i in alike) + LIFE
                 raise LimitError("too much was asked for lately", retry_after=math.ceil((first - now).total_seconds()))
         await self._put(item, "approval.ask", "done")
         return item
+
+    def _recent(self, item: Approval) -> list[Approval]:
+        return [i for i in self._kept.values() if i.room == item.room and item.asked_at < i.asked_at + LIFE]
 
     async def decide(self, approval_id: str, digest: str, by: Principal, *, page: bool, allow: bool) -> Approval:
         """Record what a human decides on the request of this digest; ``page``: that of the flow showed it to them."""
@@ -256,7 +268,7 @@ def _party(item: Approval) -> str:
     return urlsplit(item.asker).netloc if item.asker.startswith(("https://", "http://")) else item.asker
 
 
-def _alike(refused: Approval, item: Approval) -> bool:
+async def _alike(refused: Approval, item: Approval) -> bool:
     """Whether a refusal, which speaks for no other human, answers a request too.
 
     A client asks who refused it for nothing again. A task may ask for less: what holds all of it, under another name or
@@ -264,7 +276,10 @@ def _alike(refused: Approval, item: Approval) -> bool:
     """
     if refused.approver is None or (refused.approver, refused.task) != (item.approver, item.task):
         return False
-    return refused.asker == item.asker if item.task is None else approvals.asks_no_less(item, refused)
+    if item.task is None:
+        return refused.asker == item.asker
+    await compared(approvals.request_of(refused).scope, approvals.request_of(item).scope)
+    return approvals.asks_no_less(item, refused)
 
 
 def _write(item: Approval) -> PutRecord:

@@ -212,12 +212,12 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
 
     async def look(self, approval_id: str, principal: Principal | None = None) -> port.ApprovalView:
         if principal is None:
-            return self._approvals.view(self._approvals.get(approval_id))
-        return self._approvals.view(self._approvals.look(principal, approval_id), principal)
+            return await self._approvals.view(self._approvals.get(approval_id))
+        return await self._approvals.view(self._approvals.look(principal, approval_id), principal)
 
     async def wait(self, principal: Principal, approval_id: str, seconds: float) -> port.ApprovalView:
         item = self._approvals.look(principal, approval_id)
-        return self._approvals.view(await self._approvals.wait(item.id, seconds), principal)
+        return await self._approvals.view(await self._approvals.wait(item.id, seconds), principal)
 
     async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
         return await self._approvals.decide(approval_id, digest, by, page=page, allow=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from remit.broker.approvals import Approvals
-from remit.broker.policy import PolicyEnforcement, because
+from remit.broker.policy import PolicyEnforcement, because, compared
 from remit.broker.sessions import LoginRevocations
 from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
@@ -57,11 +57,11 @@ class GrantVerbs:
         writes: tuple[Write, ...] = ()
         try:
             subject = self._subject(opener)
-            if isinstance(opener, Human):
-                self._revocations.check(opener)
-                writes = (UsedToken(opener.digest, opener.until),)
             opened = open_task(task_id, root_id, subject, request, context, now)  # before an approval is used up
-            decision = self.policy.enforce(self.policy.question(opened.head, opened.grants[0]), opener)
+            decision = await self.policy.enforce(self.policy.question(opened.head, opened.grants[0]), opener)
+            self._subject(opener)  # their login may have ended meanwhile
+            if isinstance(opener, Human):
+                writes = (UsedToken(opener.digest, opener.until),)
             if isinstance(opener, Approval):
                 writes = self._approvals.consumed(opener, request, root_id)
         except RemitError as error:
@@ -83,6 +83,8 @@ class GrantVerbs:
         return self._tasks.view(root_id)
 
     def _subject(self, opener: Opener) -> Subject:
+        if isinstance(opener, Human):
+            self._revocations.check(opener)
         if isinstance(opener, Operator | Human):
             return opener.subject
         if isinstance(opener, Workload):
@@ -113,13 +115,17 @@ class GrantVerbs:
         try:
             if approval is not None:
                 self._approvals.ready(approval)
-            change = task.delegate(parent_id, child_id, request, context, now)
-            decision = self.policy.enforce(self.policy.question(task.head, change.grants[0]), principal)
+            await compared(request.scope, task.grant(parent_id).scope)
+            child = self._tasks.task(task.head.id).delegate(parent_id, child_id, request, context, now).grants[0]
+            question = self.policy.question(task.head, child)
+            decision = await self.policy.enforce(question, principal)
             if actor is not None and actor.digest is not None:
                 await self.spend(actor)  # before the step: a conflict in it would take the whole task out of memory
-                task = self._tasks.task(task.head.id)  # it may have gone on
-                change = task.delegate(parent_id, child_id, request, context, now)
+                decision = await self.policy.enforce(question, principal)  # a reload in between counts
+            # the task may have gone on; what was decided on is as it was
+            change = self._tasks.task(task.head.id).delegate(parent_id, child_id, request, context, now)
             if approval is not None:
+                self._approvals.ready(approval)  # as above
                 writes = self._approvals.consumed(approval, request, child_id)
             lineage = (*self._tasks.live(parent_id).lineage, child_id)
             change, event = self._made(DELEGATE, change, parent_id, decision, lineage=lineage)
@@ -157,11 +163,12 @@ class GrantVerbs:
             if human.acr == WORKLOAD:
                 raise ApprovalError("no human is behind this task", help="open a task for the human who is to decide")
             now = self._tasks.serving()
+            await compared(request.scope, task.grant(parent_id).scope)
             child = task.asking(parent_id, request, context, now)
             question = self.policy.question(task.head, child)
-            self.policy.enforce(question, principal)
-            exceeds = task.beyond(parent_id, request, now)
-            if not exceeds and self.policy.decide(replace(question, approval=None)).allowed:
+            await self.policy.enforce(question, principal)
+            exceeds = self._tasks.task(task.head.id).beyond(parent_id, request, now)
+            if not exceeds and (await self.policy.decided(replace(question, approval=None))).allowed:
                 raise InvalidRequestError("this needs no approval", help="delegate it: the grant covers it")
             await self.spend(actor)
             at = (task.head.id, parent_id)
@@ -169,7 +176,7 @@ class GrantVerbs:
         except RemitError as error:
             await self._denied("approval.ask", parent_id, error, request, context.posture)
             raise
-        return self._approvals.view(asked, principal)
+        return await self._approvals.view(asked, principal)
 
     async def spend(self, workload: Workload | None) -> None:
         if workload is None or workload.digest is None:

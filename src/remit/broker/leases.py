@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from remit.broker.checkpoints import Checkpoints
 from remit.broker.engines import ISSUE_WINDOW, ResourceEngine
-from remit.broker.policy import PolicyEnforcement, because
+from remit.broker.policy import PolicyEnforcement, because, compared
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
@@ -41,7 +41,8 @@ class LeaseVerbs:
         task = await self._tasks.acting(principal, grant_id, "lease.issue", resource=detail.resource)
         now = self._tasks.serving()
         try:
-            grant = task.usable(grant_id, detail, now)
+            await compared((detail,), task.grant(grant_id).scope)
+            grant = self._tasks.task(task.head.id).usable(grant_id, detail, now)
             engine = await self._registry.engine(detail.resource, detail.type)
             under_key = task.leases.values() if key else ()  # a task has many, and few of them a key
             superseded = [i for i in under_key if (i.grant, i.key) == (grant_id, key) and i.standing]
@@ -49,8 +50,8 @@ class LeaseVerbs:
                 event = self._revoker.lease_event("lease.revoke", "done", old, cause="superseded")
                 await self._tasks.end(task.head.id, [event], leases=[old.id])
             await self._revoker.visit(task.head.id, [old.id for old in superseded])
-            # after the last wait: a reload in between counts
-            decision = self.policy.enforce(self.policy.question(task.head, grant, "issue", (detail,)), principal)
+            # the last wait: a reload in between counts
+            decision = await self.policy.enforce(self.policy.question(task.head, grant, "issue", (detail,)), principal)
             lease_id, ttl = self._new_id("lse"), detail.number("ttl")
             ends = grant.expires_at if ttl is None else min(grant.expires_at, now + timedelta(seconds=ttl))
             plan = engine.plan(LeaseRequest(lease_id, detail, now + ISSUE_WINDOW, grant.agent))
@@ -110,7 +111,7 @@ class LeaseVerbs:
         if not (await engine.traits()).renewable:
             raise ConflictError("this kind of credential cannot be renewed", help="issue a new lease")
         try:
-            decision = self.policy.enforce(self.policy.question(task.head, grant, "renew", (detail,)), principal)
+            decision = await self.policy.enforce(self.policy.question(task.head, grant, "renew", (detail,)), principal)
         except PolicyError as error:
             await self._tasks.denied("lease.renew", lease.grant, error, resource=detail.resource)
             raise

@@ -77,11 +77,39 @@ class PolicyEnforcement:
         bounded = policy.in_bounds(question)
         return self.deciding(question) if bounded.allowed else bounded
 
-    def enforce(self, question: Question, caller: Principal | Approval) -> Decision:
-        """Decide as ``decide`` does; PolicyError where the answer is no."""
-        decision = self.decide(question)
+    async def enforce(self, question: Question, caller: Principal | Approval) -> Decision:
+        """Decide as ``decide`` does, some details at a time; PolicyError where the answer is no.
+
+        What is allowed is so by the policy and the bounds that hold when this returns: use it before the next wait.
+        """
+        for _ in range(TRIES):
+            by = self._deciders()
+            decision = await self.decided(replace(question, limits=by[1]))
+            if by == self._deciders():
+                break
+        else:
+            raise UnavailableError("the policy changed while it was asked", retry_after=1)
         if decision.allowed:
             return decision
+        raise self._refusal(decision, caller)
+
+    async def decided(self, question: Question) -> Decision:
+        """Decide as ``decide`` does, some details at a time."""
+        bounded = await self._parts(question, policy.in_bounds)
+        return await self._parts(question, self.deciding) if bounded.allowed else bounded
+
+    async def _parts(self, question: Question, decide: Policy) -> Decision:
+        found = list[Decision]()
+        for at in range(0, len(question.scope), BREATH):
+            if found:
+                await asyncio.sleep(0)
+            part = replace(question, scope=question.scope[at : at + BREATH], whole=question.scope)
+            for asked, bound in policy.by_resource(part):
+                await compared(asked, bound)
+            found.append(decide(part))
+        return policy.joined(found)
+
+    def _refusal(self, decision: Decision, caller: Principal | Approval) -> PolicyError:
         names, bounds = {detail.resource for detail in decision.offending}, self._registry.bounds()
         local = decision.version == policy.VERSION
         if not local:
@@ -95,12 +123,12 @@ class PolicyEnforcement:
         # What resources there are, and what bounds them, is for the operator: to others one that is not looks bounded.
         operating = not isinstance(caller, Approval) and Right.OPERATE in caller.rights
         if operating or not local or not names:
-            raise full
+            return full
         text = " and ".join(f"`{name}`" for name in sorted(names))
         text = f"there is no {text} here, or not as much of it as this asks for"
         error = PolicyError(text, offending=full.offending, help=UNKNOWN)
         error.version, error.inside = full.version, full
-        raise error
+        return error
 
     async def reload(self, operator: Principal, decide: Policy, version: str) -> int:
         """Decide by another policy from now on; what it does not allow has ended when this answers, with how much.
@@ -182,7 +210,10 @@ class PolicyEnforcement:
             part = details[at : at + BREATH]
             await self._breathe(len(part))
             limits = self._registry.bounds()  # as they are now
-            decision = self.decide(replace(question, scope=part, whole=grant.scope, limits=limits))
+            asking = replace(question, scope=part, whole=grant.scope, limits=limits)
+            for asked, bound in policy.by_resource(asking):
+                await compared(asked, bound)
+            decision = self.decide(asking)
             if not decision.allowed:
                 return _Over(grant, decision, by)
         return None
@@ -217,6 +248,12 @@ class PolicyEnforcement:
             events = [self._revoker.lease_event("lease.revoke", "done", lease, **more) for lease, more in told]
             await self._tasks.end(task_id, events, leases=[lease.id for lease, _ in over])
         return len(over)
+
+
+async def compared(child: Scope, parent: Scope) -> None:
+    """Compare scopes ahead of a step that does, which then knows the answer; the loop turns after each slice."""
+    for _ in scopes.comparing(child, parent):
+        await asyncio.sleep(0)
 
 
 def because(decision: Decision, cause: str | None = None, scope: Scope | None = None) -> dict[str, str]:

@@ -6,7 +6,7 @@ grant. Until policies are written down, the owner of the state may open anything
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from remit.core import scope as scopes
@@ -73,9 +73,8 @@ def within_bounds(question: Question) -> Decision:
 def in_bounds(question: Question) -> Decision:
     """Deny what exceeds the bound of its resource, whoever asks and whatever policies say."""
     wide: Scope = ()
-    for name in dict.fromkeys(detail.resource for detail in question.scope):
-        asked = tuple(detail for detail in question.scope if detail.resource == name)
-        covers = scopes.covering(asked, question.limits.get(name, ()))
+    for asked, bound in by_resource(question):
+        covers = scopes.covering(asked, bound)
         wide += tuple(detail for detail, index in zip(asked, covers, strict=True) if index is None)
     if not wide:
         return Decision(allowed=True, reasons=("every detail is within the bound of its resource",))
@@ -83,3 +82,18 @@ def in_bounds(question: Question) -> Decision:
     reasons = [f"there is no resource `{name}`" for name in sorted(unknown)]
     reasons += [f"wider than the bound of `{name}`" for name in sorted({d.resource for d in wide} - unknown)]
     return Decision(allowed=False, reasons=tuple(reasons), offending=wide)
+
+
+def by_resource(question: Question) -> Iterator[tuple[Scope, Scope]]:
+    """Yield what is asked of each resource, with its bound: empty where there is no such resource."""
+    for name in dict.fromkeys(detail.resource for detail in question.scope):
+        asked = tuple(detail for detail in question.scope if detail.resource == name)
+        yield asked, question.limits.get(name, ())
+
+
+def joined(parts: Sequence[Decision]) -> Decision:
+    """Return the answer to a question whose details were decided on in parts: all must be allowed."""
+    told = [part for part in parts if not part.allowed] or parts
+    reasons = dict.fromkeys(reason for part in told for reason in part.reasons)
+    offending = tuple(detail for part in told for detail in part.offending)
+    return Decision(told[0].allowed, tuple(reasons), offending, told[0].version)

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 
 from remit.core import orders
@@ -24,6 +23,8 @@ MAX_DETAILS = 64
 MAX_ALIKE = 16  # details of one type and resource: each of a child is compared with each of its parent
 MAX_ITEMS = 1_024  # of a scope that is asked for: paths, methods, tables, values of arguments
 SEGMENTS = 4  # of a path that are one item
+SLICE = 1 << 15  # characters of details that are compared at one go, about a millisecond
+KEPT = 64  # comparisons: a request needs the same ones more than once, and other requests come in between
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -101,7 +102,7 @@ def register(name: str, table: DetailType) -> None:
 def parse(raw: object) -> Scope:
     """Read a scope that is asked for from decoded JSON; UnknownDetailError says what is wrong with which field."""
     # what it can cost to compare is bounded: the items of all its details together, and the details that are alike
-    if _weight(raw) > MAX_ITEMS:
+    if _items(raw) > MAX_ITEMS:
         raise UnknownDetailError(
             f"the details have more than {MAX_ITEMS:,} items together", help=f"{SEGMENTS} segments of a path are one"
         )
@@ -116,6 +117,12 @@ def read(raw: object) -> Scope:
     if not isinstance(raw, list) or not 1 <= len(raw) <= MAX_DETAILS:
         raise UnknownDetailError(f"`authorization_details` must be a list of 1 to {MAX_DETAILS} details")
     return tuple(parse_detail(item) for item in raw)
+
+
+def _items(raw: object) -> int:
+    """Return how many items details in wire form have. Defaults, which are empty or a number, make no difference."""
+    details = [each for each in raw if isinstance(each, Mapping)] if isinstance(raw, list) else []
+    return sum(_weight(value) for each in details for value in each.values() if value and not isinstance(value, int))
 
 
 def _weight(value: object) -> int:
@@ -235,10 +242,37 @@ def cover(child: Detail, scope: Scope) -> int | None:
     return next((index for index, parent in enumerate(scope) if detail_le(child, parent)), None)
 
 
-@lru_cache(maxsize=64)  # a request compares the same scopes more than once, and other requests come in between
+COMPARED: dict[tuple[Scope, Scope], tuple[int | None, ...]] = {}  # child and parent: what ``covering`` returns
+
+
 def covering(child: Scope, parent: Scope) -> tuple[int | None, ...]:
     """Return, for each detail of ``child``, the index of the first of ``parent`` that alone covers it, or None."""
-    return tuple(cover(detail, parent) for detail in child)
+    for _ in comparing(child, parent):
+        pass
+    return COMPARED[child, parent]
+
+
+def comparing(child: Scope, parent: Scope) -> Iterator[None]:
+    """Work out what ``covering`` returns, which knows it for a while, and yield after each slice of the work."""
+    if (child, parent) in COMPARED:
+        return
+    found, done = list[int | None](), 0
+    for detail in child:
+        index = None
+        for at, held in enumerate(parent):
+            if (held.type, held.resource) != (detail.type, detail.resource):
+                continue
+            done += len(detail.json) + len(held.json)
+            if done > SLICE:
+                done = 0
+                yield
+            if detail_le(detail, held):
+                index = at
+                break
+        found.append(index)
+    while len(COMPARED) >= KEPT:
+        del COMPARED[next(iter(COMPARED))]
+    COMPARED[child, parent] = tuple(found)
 
 
 def check_name(name: object) -> str:

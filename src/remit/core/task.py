@@ -206,7 +206,7 @@ class Task:
         grant = self.live(grant_id, now)
         if not grant.bounds.exercise:
             raise ScopeError("this grant may delegate but not be used itself", help="delegate, and use the child")
-        if scopes.cover(detail, grant.scope) is None:
+        if None in scopes.covering((detail,), grant.scope):
             raise ScopeError(enough=scopes.dump((detail,))[0])
         return grant
 

@@ -20,6 +20,7 @@ import msgspec
 
 from remit import errors
 from remit.core import scope as scopes
+from remit.core.request import GrantRequest
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.errors import IntegrityError, PolicyError, RemitError
@@ -99,6 +100,8 @@ _READ: Mapping[object, Turn] = {
     Secret: Secret,
     RemitError: lambda value: raised(msgspec.convert(value, Failure)),
 }
+# what is asked for is bounded as where it was read first: a worker may have been taken over since
+_BOUNDED: Mapping[object, Mapping[str, Turn]] = {GrantRequest: {"scope": scopes.parse}}
 _TOLD_APART = {str, bytes, int, bool}  # by how they look
 _PLAIN = {*_TOLD_APART, object, float, types.NoneType, datetime, timedelta}
 
@@ -209,7 +212,8 @@ def reader(kind: typing.Any) -> Turn:
 
 
 def _class_reader(kind: typing.Any) -> Turn:
-    fields = [(name, reader(each)) for name, each in (fields_of(kind) or {}).items()]
+    bounded = _BOUNDED.get(kind, {})
+    fields = [(name, bounded.get(name) or reader(each)) for name, each in (fields_of(kind) or {}).items()]
     return lambda value: kind(**{name: read(each) for (name, read), each in zip(fields, value, strict=True)})
 
 
