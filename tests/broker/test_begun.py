@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from remit.broker.begun import begun
+from remit.broker.begun import begun, in_time
+from remit.errors import UnavailableError
 
 
 def test_work_goes_at_once_to_where_it_first_waits_and_on_from_there() -> None:
@@ -71,5 +73,22 @@ def test_work_that_is_cancelled_may_clean_up() -> None:
         with pytest.raises(asyncio.CancelledError):
             await going
         assert cleaned == [1]
+
+    asyncio.run(body())
+
+
+def test_work_that_is_cancelled_after_its_time_was_up_is_no_error_of_the_loop() -> None:
+    async def body() -> None:
+        reported, never = list[object](), asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: reported.append(about))
+        late = list[asyncio.Future[Any]]()
+        with pytest.raises(UnavailableError):
+            await in_time(never.wait(), 0, late.append)
+        [going] = late
+        assert not going.done()  # it goes on by itself
+        going.cancel()
+        await asyncio.wait((going,))
+        await asyncio.sleep(0)
+        assert (going.cancelled(), reported) == (True, [])
 
     asyncio.run(body())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from remit.broker import Broker, checkpoints
+from remit.broker import Broker, checkpoints, notices
 from remit.broker.checkpoints import Checkpoints
 from remit.core.audit import Checkpoint, Event
 from remit.core.scope import Access
@@ -294,5 +294,44 @@ def test_an_older_epoch_in_the_place_is_replaced(world: World) -> None:
         await broker.checkpoints.look()
         assert place.kept is not None
         assert (place.kept.epoch, broker._tasks.rolled_back) == (2, False)
+
+    run(body())
+
+
+def test_an_end_under_which_an_edge_may_still_be_at_work_is_unknown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "WAIT", 0.01)
+    monkeypatch.setattr(notices, "GONE", 0.01)
+
+    async def body() -> None:
+        broker, stuck = await world.ready(), list[int]()
+        at_work, other, last = [await world.opened(broker) for _ in range(3)]
+        edge = broker.listen(lambda: stuck.append(1), lambda grants: at_work.id in grants)
+        assert (await broker.revoke(OPERATOR, other.id)).state is Closure.CLOSED  # it holds nothing there
+        assert (await broker.revoke(OPERATOR, at_work.id)).state is Closure.UNKNOWN
+        assert stuck == [1]
+        edge.close()
+        assert (await broker.revoke(OPERATOR, last.id)).state is Closure.CLOSED
+
+    run(body())
+
+
+def test_a_broker_that_was_lent_no_key_signs_no_checkpoint(world: World) -> None:
+    async def body() -> None:
+        broker = world.broker(sign=checkpoints.unsigned)
+        with pytest.raises(UnavailableError, match="no key signs"):
+            await broker.checkpoint()
+
+    run(body())
+
+
+def test_a_checkpoint_is_signed_of_the_log_as_it_is_now(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        for _ in range(2):
+            await noted(broker)
+            made = await broker.checkpoint()
+            assert (made.size, made.root) == await broker._store.root()
 
     run(body())

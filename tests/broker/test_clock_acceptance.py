@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from remit.broker.sessions import LoginRevocations
 from remit.errors import ConflictError, RemitError
 from tests.broker.asking import House, kept
 from tests.broker.world import OPERATOR, START, World, run
@@ -78,5 +79,21 @@ def test_what_was_asked_under_the_wrong_clock_has_lapsed_and_takes_no_room() -> 
         house.world.later(3_600)
         await house.ask(broker, await house.root(broker))
         assert len(kept(broker)) == 1  # the other was forgotten
+
+    run(scenario())
+
+
+def test_a_broker_that_hears_no_issuer_goes_by_the_wall_as_well() -> None:
+    async def scenario() -> None:
+        world = World(now=START + AHEAD)
+        broker = await world.ready()
+        await broker.note(OPERATOR, "key.rotate", "done")
+        world.now = START
+        hears_none = LoginRevocations()
+        broker = world.broker(revocations=lambda _: hears_none)
+        await broker.start()
+        assert list(hears_none.brought_back(START)) == []
+        assert await broker.wall.accept(OPERATOR) == (START + AHEAD, START)
+        assert not broker.wall.behind
 
     run(scenario())

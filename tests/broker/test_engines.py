@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import pytest
 
-from remit.broker.engines import AT_ONCE, Bounded, ResourceEngine
+from remit.broker.engines import AT_ONCE, PORTION, Bounded, ResourceEngine
 from remit.core.secret import Secret
 from remit.core.task import Plan
 from remit.errors import EngineError, UnavailableError, UnknownEngineError
@@ -59,9 +59,26 @@ class Stuck(Reborn):
         await super().revoke_credential(engine, plan, receipt)
 
 
-def planned(number: int = 0) -> Plan:
+class Portioned(Reborn):
+    """One that tells how many plans came in each call."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.calls: list[int] = []
+
+    async def revoke_credentials(self, engine: EngineKey, plans: Sequence[Plan]) -> frozenset[str]:
+        self.calls.append(len(plans))
+        return await super().revoke_credentials(engine, plans)
+
+    async def clean_credentials(self, engine: EngineKey, plans: Sequence[Plan]) -> frozenset[str]:
+        self.calls.append(len(plans))
+        return await super().clean_credentials(engine, plans)
+
+
+def planned(number: int = 0, undo: int = 0) -> Plan:
+    """Return a plan of which revoking needs so many bytes."""
     wanted = LeaseRequest(f"lse_{number}", DETAIL, START + LIFE, "spiffe://remit.test/agent")
-    return Plan(f"remit_{wanted.id}", wanted.detail, {}, wanted.issue_by)
+    return Plan(f"remit_{wanted.id}", wanted.detail, {"undo": "u" * undo} if undo else {}, wanted.issue_by)
 
 
 def engine(port: EnginePort, bounded: Bounded = asyncio.wait_for) -> ResourceEngine:
@@ -157,5 +174,32 @@ def test_a_target_that_is_gone_keeps_no_resource_from_being_changed(world: World
         await asked.traits()
         await asked.close()
         assert world.target.closed == 1
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "calls"),
+    [
+        ([], []),
+        ([0] * 3, [3]),
+        ([PORTION // 3] * 5, [2, 2, 1]),
+        ([2 * PORTION, 0, 2 * PORTION, 0], [1, 1, 1, 1]),  # what fits into none goes alone
+    ],
+)
+def test_many_plans_go_in_calls_that_each_has_room_for_and_none_is_left_out(
+    world: World, sizes: list[int], calls: list[int]
+) -> None:
+    async def body() -> None:
+        port, plans = Portioned(world.target), [planned(n, size) for n, size in enumerate(sizes)]
+        asked, names = engine(port), frozenset(f"remit_lse_{n}" for n in range(len(sizes)))
+        await asked.traits()
+        for plan in plans:
+            await asked.issue(plan, START + LIFE)
+        assert (await asked.revoke_many(plans), port.calls) == (names, calls)
+        assert world.target.accounts == {}
+        assert world.target.residue == names
+        assert (await asked.clean(plans), port.calls) == (names, calls * 2)
+        assert world.target.residue == set()
 
     run(body())

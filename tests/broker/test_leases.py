@@ -291,3 +291,22 @@ def test_a_login_is_admitted_no_longer_than_its_lease_and_its_grant(world: World
             await broker.admit(root.id, DETAIL.resource, lease.plan.name)
 
     run(body())
+
+
+def test_what_was_put_off_after_a_failure_is_revoked_at_once_when_it_is_asked_for(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        left, stays = [(await broker.issue(OPERATOR, root.id, DETAIL)).lease.plan.name for _ in range(2)]
+        task = broker._tasks.task_of(root.id)
+        [first, _] = task.leases
+        world.target.fail = {"revoke"}
+        await broker.revoke_lease(OPERATOR, first)
+        world.target.fail.clear()
+        await broker.sweep()
+        assert set(world.target.accounts) == {left, stays}  # not due yet
+        await broker.retry_leases(task.id)
+        assert set(world.target.accounts) == {stays}
+        assert broker._tasks.task_of(root.id).lease(first).state is LeaseState.REVOKED
+
+    run(body())

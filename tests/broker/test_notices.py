@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from remit.broker.notices import Notices
+import pytest
+
+from remit.broker import notices as broker_notices
+from remit.broker.notices import Feed, Notices
 from remit.ports.broker import Notice
 
 ENDED, CHANGED = frozenset({"grt_1"}), frozenset({"search"})
@@ -64,5 +67,55 @@ def test_an_edge_that_was_told_more_meanwhile_has_not_acted_on_it_yet() -> None:
         following = asyncio.ensure_future(anext(told))
         await asyncio.wait_for(waiting, 5)
         following.cancel()
+
+    asyncio.run(scene())
+
+
+def test_an_end_waits_for_no_edge_that_holds_nothing_under_it_and_the_edge_is_told_all_the_same() -> None:
+    async def scene() -> None:
+        notices, stuck = Notices(), list[int]()
+        feed = notices.feed(lambda: stuck.append(1), lambda grants: "grt_2" in grants)
+        notices.tell(grants=ENDED)
+        assert feed.idle.is_set()
+        assert await notices.acted_on()
+        assert (stuck, await feed.next()) == ([], Notice(ENDED))
+        for held in ({"grants": frozenset({"grt_2"})}, {"resources": CHANGED}):
+            notices.tell(**held)
+            assert not feed.idle.is_set()
+            feed.idle.set()
+
+    asyncio.run(scene())
+
+
+def test_an_edge_that_is_stuck_is_said_to_be_and_an_end_waits_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_notices, "WAIT", 0.01)
+
+    async def scene() -> None:
+        notices, feeds = Notices(), list[Feed]()
+
+        def end_it() -> None:
+            asyncio.get_running_loop().call_later(0.01, feeds[0].close)
+
+        feeds.append(notices.feed(end_it))
+        notices.tell(grants=ENDED)
+        assert await notices.acted_on()
+        notices.tell(grants=frozenset({"grt_2"}))
+        assert (await feeds[0].next()).grants == ENDED  # who is gone is told nothing more
+        feeds[0].close()
+        assert await notices.acted_on()
+
+    asyncio.run(scene())
+
+
+def test_of_an_edge_that_is_not_gone_in_time_nobody_knows_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_notices, "WAIT", 0.01)
+    monkeypatch.setattr(broker_notices, "GONE", 0.01)
+
+    async def scene() -> None:
+        notices, stuck = Notices(), list[int]()
+        notices.feed(lambda: stuck.append(1))
+        notices.tell(grants=ENDED)
+        assert not await notices.acted_on()
+        assert stuck == [1]
 
     asyncio.run(scene())

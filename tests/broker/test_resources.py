@@ -333,3 +333,14 @@ def test_uses_that_open_a_secret_together_get_the_same(world: World) -> None:
         assert await kept.secret("search") is first[0]
 
     run(body())
+
+
+def test_a_kind_that_plans_nothing_issues_no_leases(world: World) -> None:
+    async def body() -> None:
+        kinds = simulated(lambda _resource, _secret: FullEngine(world.target))
+        kept = over(world, {**kinds, "postgres": replace(kinds["postgres"], plan=None)})
+        with pytest.raises(InvalidRequestError, match="kind `postgres` issues no leases"):
+            await kept.put(OPERATOR, warehouse(), None)
+        assert kept.resources() == []
+
+    run(body())

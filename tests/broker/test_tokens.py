@@ -24,7 +24,8 @@ from remit.jose.proof import Proof
 from remit.jose.token import TokenSpec
 from remit.ports.broker import Notice
 from remit.ports.tokens import TokenPort
-from tests.broker.world import OPERATOR, SEARCH, World, holder
+from tests.broker.world import OPERATOR, SEARCH, World, child, holder
+from tests.grant_requests import changed
 from tests.oauth.plane import jws
 from tests.support import status_reader
 from tests.support.link import edge_of
@@ -244,3 +245,22 @@ def test_a_status_list_is_made_once_a_second_and_anew_when_a_grant_ends() -> Non
 def _state(text: str, place: int) -> int:
     listed: Any = jose.document(jose.read(text, frozenset({"typ", "alg", "kid"})).payload, TokenError)["status_list"]
     return status_reader.status(status_reader.decompress(listed["lst"]), 1, place)
+
+
+def test_a_token_of_a_grant_that_is_bound_to_a_certificate_ends_with_it_at_the_latest() -> None:
+    async def body(mint: Mint) -> None:
+        wanted = changed(child(SEARCH), {"x5t": "x" * 43, "depth": 0})
+        bound = await mint.broker.delegate(holder(mint.broker, mint.root), mint.root.id, wanted)
+        with pytest.raises(TokenError, match="bound to a certificate"):
+            await mint.there.mint(bound.id, TokenSpec())
+        until = mint.world.now + timedelta(seconds=60)
+        assert (await mint.there.mint(bound.id, TokenSpec(until=until))).expires_in == 60
+
+    scene(body)
+
+
+def test_edges_make_nonces_by_the_key_that_the_broker_was_given() -> None:
+    async def body(mint: Mint) -> None:
+        assert await mint.there.nonce_key() == b"n" * 32
+
+    scene(body)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from remit.core.audit import LOUD
+from remit.broker import broker as broker_module
+from remit.core.audit import LOUD, ungrouped
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.errors import ConflictError, RevokedError, ScopeError
-from remit.ports.broker import Outcome
-from tests.broker.world import OPERATOR, SEARCH, World, details, run, search
+from remit.errors import ConflictError, IntegrityError, NotFoundError, RevokedError, ScopeError
+from remit.ports import PutSecret
+from remit.ports.broker import Outcome, Use, UseRequest
+from tests.broker.world import OPERATOR, SEARCH, World, child, details, holder, run, search
 from tests.uses import permitted_use
 
 SEARCHED = Access("search", "GET", "/v1/search")
@@ -122,5 +125,98 @@ def test_a_use_of_a_resource_that_changes_while_it_is_recorded_is_not_permitted(
         with pytest.raises(ConflictError, match="changed meanwhile"):
             await permitted_use(broker, root.id, SEARCHED, "r")
         assert await broker.resource("search") in await broker.resources()
+
+    run(body())
+
+
+UNCOUNTED = {key: value for key, value in SEARCH.items() if key != "uses"}
+
+
+def asking(grant_id: str, request: str, resource: str = "search", index: int = 0) -> UseRequest:
+    return UseRequest(grant_id, resource, "GET", request, index)
+
+
+def test_many_uses_are_permitted_in_one_commit_and_others_get_their_turn_meanwhile(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, UNCOUNTED)
+        asked = [asking(root.id, f"req_a.{number}") for number in range(2 * broker_module.SOME)]
+        before, turns = len(await world.events()), list[int]()
+        asyncio.get_running_loop().call_soon(turns.append, 1)
+        found = await broker.uses(asked)
+        assert turns == [1]
+        assert [use.request for use in found if isinstance(use, Use)] == [use.request for use in asked]
+        events = (await world.events())[before:]
+        assert {(event.event, event.grant, event.decision) for event in events} == {("resource.use", root.id, "allow")}
+        told = [name for event in events for name in ungrouped(event.request or "")]
+        assert told == [use.request for use in asked]
+        assert len(events) < 5
+
+    run(body())
+
+
+def test_of_many_uses_each_is_permitted_or_refused_by_itself(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = await world.opened(broker), await world.opened(broker, exercise=False)
+        await broker.revoke(OPERATOR, (ended := await world.opened(broker)).id)
+        asked = {
+            asking(root.id, "r1", index=1): None,
+            asking(root.id, "r2", "nowhere"): NotFoundError,
+            asking(root.id, "r3", index=2): ScopeError,  # beyond the scope
+            asking(root.id, "r4", index=-1): ScopeError,
+            asking(root.id, "r5", index=0): ScopeError,  # the detail of another resource
+            asking(other.id, "r6", index=1): ScopeError,
+            asking(ended.id, "r7", index=1): RevokedError,
+            asking("grt_none", "r8", index=1): NotFoundError,
+        }
+        before = len(await world.events())
+        found = await broker.uses(list(asked))
+        assert [None if isinstance(use, Use) else type(use) for use in found] == list(asked.values())
+        assert "may delegate but not be used" in str(found[5])
+        assert [event.request for event in (await world.events())[before:]] == ["r1"]
+        assert broker._tasks.spent == {(root.id, 1): 1}
+
+    run(body())
+
+
+def test_nothing_of_a_resource_is_used_whose_secret_cannot_be_opened(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        stored = await world.store.secret("search")
+        await world.store.commit((PutSecret(replace(stored, version=2, sealed=b"not as it was sealed")),), ())
+        again = world.broker()
+        await again.start()
+        before = len(await world.events())
+        [refused] = await again.uses([asking(root.id, "r", index=1)])
+        assert isinstance(refused, IntegrityError)
+        with pytest.raises(IntegrityError):
+            await again.use(root.id, SEARCHED, "r", 1)
+        assert len(await world.events()) == before
+        assert again._tasks.spent == {}
+
+    run(body())
+
+
+def test_the_line_of_a_grant_is_known_live_or_ended_and_of_no_other(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        made = (await broker.delegate(holder(broker, root), root.id, child(SEARCH))).grant
+        task_id = broker._tasks.task_of(root.id).id
+
+        def known() -> bool:
+            line = broker.line(made.id)
+            return line is not None and (line.task, line.lineage) == (task_id, (root.id, made.id))
+
+        assert known()
+        await broker.revoke(OPERATOR, made.id)
+        assert known()
+        world.now = root.expires_at
+        await broker.sweep()
+        assert task_id not in broker._tasks
+        assert known()
+        assert broker.line("grt_none") is None
 
     run(body())

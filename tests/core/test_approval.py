@@ -348,3 +348,13 @@ NARROW = {**SEARCH, "paths": ["/v1/search"]}
 def test_a_request_asks_no_less_whatever_its_names_keys_and_time(more: dict[str, object], holds: bool) -> None:  # noqa: FBT001 - a parameter
     again = asked(changed(WANTED, more))
     assert approvals.asks_no_less(again, asked()) is holds
+
+
+def test_the_login_that_decides_on_a_request_is_made_for_it_and_its_own_state_alone() -> None:
+    item = asked()
+    nonce = approvals.login_nonce(item, "state")
+    assert nonce == approvals.login_nonce(asked(), "state")
+    others = [approvals.login_nonce(item, "other"), approvals.login_nonce(asked(id="apr_2"), "state")]
+    others += [approvals.login_nonce(asked(salt="salt"), "state"), item.digest]
+    assert nonce not in others
+    assert item.digest not in nonce

@@ -20,6 +20,7 @@ from remit.core.principal import (
     Right,
     Signal,
     Workload,
+    ancestor,
     check_acting,
     check_right,
     root_in,
@@ -129,6 +130,16 @@ def test_the_owner_of_the_state_acts_in_its_own_tasks_and_in_those_that_it_broug
 
 def test_a_view_of_a_grant_names_who_holds_it() -> None:
     held = task(ANN.subject)
-    line = tuple(Ancestor(grant.id, grant.agent, grant.attested, grant.label) for grant in held.lineage("root"))
+    line = tuple(ancestor(grant) for grant in held.lineage("root"))
     view = GrantView(held.grant("root"), held.id, held.head.subject, held.head.purpose, line)
     assert (view.id, view.holder) == ("root", Holder("tsk_1", "root"))
+
+
+def test_those_below_a_grant_are_told_who_holds_it_and_what_it_is_called() -> None:
+    held = task(ANN.subject, fan_out=2)
+    wanted = changed(
+        GrantRequest(scope.parse([SEARCH]), label="research"), {"attested": True, "agent": "spiffe://prod.test/reader"}
+    )
+    known = held.apply(held.delegate("root", "reader", wanted, GrantContext(), NOW)).grant("reader")
+    assert ancestor(known) == Ancestor("reader", "spiffe://prod.test/reader", attested=True, label="research")
+    assert ancestor(held.grant("child")) == Ancestor("child", "", attested=False, label="")

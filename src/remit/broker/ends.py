@@ -166,10 +166,11 @@ class EndNotes:
         if self._noted >= wanted:
             return
         async with self._one:  # what the one before wrote is enough for those who waited for it
-            if self._noted < wanted:
-                version = self._ends.version
-                await self._store.note_ends(self._ends.noted())
-                self._noted = version
+            if self._noted >= wanted:
+                return
+            version = self._ends.version
+            await self._store.note_ends(self._ends.noted())
+            self._noted = version
 
 
 async def recently_ended(store: Store, now: datetime) -> set[str]:

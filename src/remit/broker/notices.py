@@ -90,11 +90,11 @@ class Notices:
 
         Who has not by then is said to be ``stuck``, and waited for until it is gone; False: it is not known to be.
         """
-        late = await _late(self._feeds, WAIT)
-        ending = [feed for feed in late if feed.stuck is not None]
-        for feed in ending:
+        ending = []
+        for feed in await _late(self._feeds, WAIT):
             if feed.stuck is not None:
                 feed.stuck()
+                ending.append(feed)
         return not await _late(ending, GONE)
 
 
