@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
 
-from remit.core.policy import VERSION
+from remit.broker.policy import BREATH, TRIES, compared
+from remit.core import scope
+from remit.core.policy import VERSION, Question
 from remit.core.principal import Human, Workload
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Subject
-from remit.errors import NotFoundError, PolicyError
+from remit.errors import NotFoundError, PolicyError, UnavailableError
 from tests.broker.policies import Rule, child, forbids
 from tests.broker.samples import DETAIL
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
+from tests.core.test_scope_cost import WORST
 
 
 def test_every_verb_is_asked_with_all_that_is_known_of_the_grant() -> None:
@@ -199,5 +203,59 @@ def test_the_question_about_a_grant_can_be_looked_at() -> None:
         assert set(question.limits) == {"search", "warehouse"}
         with pytest.raises(NotFoundError):
             await broker.question("grt_none")
+
+    run(body())
+
+
+MANY = [{**SEARCH, "paths": [f"/v1/{number}"]} for number in range(BREATH + 1)]  # asked about in two parts
+
+
+def test_a_policy_that_is_replaced_while_it_is_asked_allows_nothing_any_more(world: World) -> None:
+    async def body() -> None:
+        second = forbids("search")
+
+        def replaced(_: Question) -> bool:
+            broker.policy.deciding = second
+            return False
+
+        world.decide = first = Rule("v1", replaced)
+        broker = await world.ready()
+        with pytest.raises(PolicyError) as refused:
+            await world.opened(broker, *MANY)
+        assert (refused.value.version, first.questions[0].scope) == (second.version, details(*MANY[:BREATH]))
+        assert await broker.tasks(OPERATOR) == []
+
+    run(body())
+
+
+def test_policies_that_change_whenever_they_are_asked_allow_nothing_and_end_the_asking(world: World) -> None:
+    async def body() -> None:
+        asked = list[Question]()
+
+        def changing(question: Question) -> bool:
+            asked.append(question)
+            broker.policy.deciding = Rule(f"v{len(asked)}", changing)
+            return False
+
+        world.decide = Rule("v0", changing)
+        broker = await world.ready()
+        with pytest.raises(UnavailableError, match="changed while it was asked"):
+            await world.opened(broker)
+        assert len(asked) == TRIES
+        assert await broker.tasks(OPERATOR) == []
+
+    run(body())
+
+
+def test_others_get_their_turn_while_scopes_are_compared_and_the_answer_is_known_then() -> None:
+    async def body() -> None:
+        child, parent = (scope.parse(raw) for raw in WORST["arguments"])
+        scope.COMPARED.clear()
+        comparing, turns = asyncio.ensure_future(compared(child, parent)), 0
+        while not comparing.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns > 4
+        assert scope.COMPARED[child, parent] == (None,) * 16
 
     run(body())

@@ -157,3 +157,12 @@ def test_what_was_compared_once_is_not_compared_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(scope, "detail_le", less)
     assert scope.covering(child, parent) == scope.covering(child, scope.parse([SEARCH])) == (0,)
     assert len(compared) == 1
+
+
+@pytest.mark.parametrize("kind", WORST)
+def test_what_takes_many_slices_to_compare_is_answered_as_detail_by_detail(kind: str) -> None:
+    wide, narrow = (scope.parse(raw) for raw in WORST[kind])
+    parent = (*narrow[:15], wide[0])
+    scope.COMPARED.clear()
+    found = scope.covering(wide, parent)
+    assert (found[0], found) == (15, tuple(scope.cover(detail, parent) for detail in wide))
