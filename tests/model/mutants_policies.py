@@ -144,8 +144,8 @@ MUTANTS = [
     Mutant(
         "a policy widens the bound of a resource",
         "broker/policy.py",
-        "        return self.deciding(question) if bounded.allowed else bounded",
-        "        return self.deciding(question) if question else bounded",
+        "        return await self._parts(question, self.deciding) if bounded.allowed else bounded",
+        "        return await self._parts(question, self.deciding) if question else bounded",
         CEILING,
     ),
     Mutant(
