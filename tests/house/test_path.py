@@ -18,7 +18,35 @@ FILES_THAT_NAME_A_BOUND = 8
 # Documented names of the client library: docs/decisions/0014-the-client-library-uses-the-nouns-of-the-core.md
 CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Task"})
 CIRCLES = 0
-SOURCE_LINES = 41_000
+# Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
+BUDGET = {
+    "broker": 3_650,
+    "core": 2_950,
+    "ports": 1_500,
+    "jose": 900,
+    "catalog": 310,
+    "errors.py": 240,
+    "__init__.py": 55,
+    "link": 1_950,
+    "process": 1_750,
+    "stores": 1_300,
+    "keys": 800,
+    "identity": 1_300,
+    "policies": 900,
+    "gateway": 4_050,
+    "run": 2_600,
+    "web": 1_350,
+    "control": 650,
+    "console": 600,
+    "kinds": 2_750,
+    "oauth": 1_450,
+    "sessions": 900,
+    "config": 700,
+    "compose": 3_100,
+    "cli": 2_350,
+    "sdk": 2_100,
+    "testing": 1_000,
+}
 
 
 def test_a_delegate_takes_few_hops_and_the_architecture_lists_them(tmp_path: Path) -> None:
@@ -66,7 +94,7 @@ def test_the_source_stays_small() -> None:
     for path in SOURCE.rglob("*.py"):
         package = path.relative_to(SOURCE).parts[0]
         sizes[package] += len(path.read_text(encoding="utf-8").splitlines())
-    assert sum(sizes.values()) < SOURCE_LINES, dict(sorted(sizes.items()))
+    assert {name: size for name, size in sizes.items() if size > BUDGET.get(name, 0)} == {}
 
 
 def _imports(name: str, tree: ast.Module, known: set[str]) -> set[str]:
