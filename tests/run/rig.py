@@ -189,7 +189,7 @@ class House:
         for each in self.listeners:
             each.close()
         self.listeners.clear()
-        self.control.unlink()
+        self.control.unlink(missing_ok=True)  # from 3.13 on asyncio has done it
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the broker's thread."""
