@@ -53,7 +53,7 @@ class UnrecordedEnds:
     def __init__(self) -> None:
         self.waiting: dict[str, UnrecordedEnd] = {}
         self.carried: dict[str, UnrecordedEnd] = {}
-        self._late: dict[object, NotedEnd] = {}
+        self._late: dict[asyncio.Future[Task], NotedEnd] = {}
         self.version = 0  # counts what is to be noted, and what need be no more
 
     def retry_at(self, task_id: str) -> datetime | None:
