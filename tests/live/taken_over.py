@@ -129,7 +129,7 @@ def main() -> None:
     def ready() -> None:
         print(json.dumps({"ready": str(settings.places.control)}), flush=True)  # noqa: T201 - read by the test
 
-    planes.run(settings, ready, tell=lambda _: None)
+    planes.run(planes.Serving(settings, tell=lambda _: None), ready)
 
 
 if __name__ == "__main__":

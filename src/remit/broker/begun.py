@@ -77,4 +77,4 @@ class _Rest(Generic[T]):
                 else:
                     waiting = self._work.send(sent)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return done.value  # type: ignore[no-any-return]  # what the work returned

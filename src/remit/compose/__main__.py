@@ -14,15 +14,13 @@ IDLE = 5.0  # seconds
 
 
 def main(ready: int) -> int:
-
-    def say(text: str) -> None:
-        os.write(ready, text.encode())
-        os.close(ready)
-
+    answer = os.fdopen(ready, "w", encoding="utf-8")
     try:
-        planes.run(load(os.environ), lambda: say(""), idle=IDLE, tcp=False)
+        planes.run(planes.Serving(load(os.environ), tcp=False, idle=IDLE), answer.close)
     except RemitError as error:
-        say(error.detail)
+        if not answer.closed:  # else it has been ready, and nobody listens any more
+            answer.write(error.detail)
+            answer.close()
         return 1
     return 0
 

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -33,24 +34,24 @@ SAID = "said"  # the socket on which an authority that cannot serve says why
 MAX_SAID = 65_536  # bytes
 
 
-def run(
-    settings: Settings,
-    ready: Callable[[], None],
-    *,
-    edges: int = 1,
-    tcp: bool = True,
-    idle: float | None = None,
-    tell: Callable[[str], None] | None = None,  # prints a line
-) -> None:
-    """Serve until stopped, or idle for so many seconds.
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is to be served: until somebody says stop, or nobody has been there for ``idle`` seconds."""
 
-    ``ready`` is called when everything listens; then the authority's process has ``tell`` say who was reached. Raises
-    what keeps the authority from serving.
-    """
+    settings: Settings
+    edges: int = 1
+    tcp: bool = True
+    idle: float | None = None
+    tell: Callable[[str], None] | None = None  # prints a line: the authority's process says who was reached
+
+
+def run(serving: Serving, ready: Callable[[], None]) -> None:
+    """Serve; ``ready`` is called when everything listens. Raises what keeps the authority from serving."""
+    settings, tcp = serving.settings, serving.tcp
     harden()
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        decide = partial(_decides, settings=settings, edges=edges, tcp=tcp, idle=idle, tell=tell)
+        decide = partial(_decides, serving=serving)
         roles = {"edge": _edge(settings, tcp=tcp), "web": _web(settings, tcp=tcp), "targets": _targets(settings)}
         deciding = ProcessRole("authority", decide, listen=lambda _: {SAID: theirs.dup()})
         status, said = supervise(deciding, roles, ready=ready), b""
@@ -109,33 +110,18 @@ def _confined(settings: Settings, *more: Path, unix: bool = False) -> Confinemen
     return Confinement(seen, tuple(path for path in own if path is not None), unix=unix)
 
 
-def _decides(
-    context: RoleContext,
-    settings: Settings,
-    *,
-    edges: int,
-    tcp: bool,
-    idle: float | None,
-    tell: Callable[[str], None] | None,
-) -> int:
+def _decides(context: RoleContext, serving: Serving) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_decide(context, settings, edges, tell, tcp=tcp, idle=idle))
+            runner.run(_decide(context, serving))
     except RemitError as error:
         context.listeners[SAID].sendall(write_failure(failure(error)))
         return 1
     return 0
 
 
-async def _decide(
-    context: RoleContext,
-    settings: Settings,
-    edges: int,
-    tell: Callable[[str], None] | None,
-    *,
-    tcp: bool,
-    idle: float | None,
-) -> None:
+async def _decide(context: RoleContext, serving: Serving) -> None:
+    settings, tcp = serving.settings, serving.tcp
     stop, asked = asyncio.Event(), asyncio.Event()
     reload = stop if settings.policies is None else asked  # of SIGHUP, which may say that a terminal has gone
 
@@ -152,15 +138,15 @@ async def _decide(
         # Before any worker: a run that is handed over anew must not be told to wait. The operator is served by now, who
         # can look at and end what makes this take long.
         await role.application.broker.settle()
-        for _ in range(edges):
+        for _ in range(serving.edges):
             await joined.start("edge")
         if _spoken_to(settings, tcp=tcp):
             await joined.start("web")
         joined.supervision.ready()
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         hup = reloading(role.application, asked)
-        telling = asyncio.create_task(_told(role.application, tell))
-        await until_stopped(role.busy, stop, idle)
+        telling = asyncio.create_task(_told(role.application, serving.tell))
+        await until_stopped(role.busy, stop, serving.idle)
         hup.cancel()
         telling.cancel()
 

@@ -22,7 +22,7 @@ def foreground(*, as_json: bool, edges: int) -> None:
     settings = load(os.environ)
     outwait(settings.places.state / "lock", PATIENCE)
     tell = None if as_json else _line
-    planes.run(settings, lambda: _say(settings, as_json=as_json), edges=edges, tell=tell)
+    planes.run(planes.Serving(settings, edges, tell=tell), lambda: _say(settings, as_json=as_json))
 
 
 def _say(settings: Settings, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -40,9 +40,17 @@ HANDOVER, GATEWAY, API, TLS = "handover", "gateway", "api", "tls"  # listeners
 
 @dataclass(eq=False, slots=True)
 class _Hears:
-    """Hands on what the authority tells, as soon as there is somebody to act on it."""
+    """Hands on what the authority tells; what comes before there is somebody to act on it is kept for them."""
 
     role: EdgeRole | WebRole | None = None
+    early: list[Notice] = field(default_factory=list)
+
+    def by(self, role: EdgeRole | WebRole) -> None:
+        """Have a role act on notices from now on."""
+        self.role = role
+        for notice in self.early:
+            role.noticed(notice)
+        self.early.clear()
 
     def mark(self, grants: frozenset[str]) -> None:
         if isinstance(self.role, EdgeRole):
@@ -53,7 +61,9 @@ class _Hears:
             self.role.gateway.sever(grants)
 
     def noticed(self, notice: Notice) -> None:
-        if self.role is not None:
+        if self.role is None:
+            self.early.append(notice)
+        else:
             self.role.noticed(notice)
 
 
@@ -114,7 +124,7 @@ async def _edge(context: RoleContext, settings: Settings, joined: _Joined) -> No
         native=identities.native_clients(settings),
     )
     role = EdgeRole(await joined.deps(settings, identity), joined.authority, joined.clock)
-    joined.hears.role = role
+    joined.hears.by(role)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(role.close)
         await role.take_runs(context.listeners[HANDOVER])
@@ -138,7 +148,7 @@ async def _web(context: RoleContext, settings: Settings, joined: _Joined) -> Non
     streams = Transmitter(remote, settings.issuer, receivers).routes() if receivers else ()
     told = signals.rounds(heard, remote, joined.clock, remote if receivers else None)
     role = WebRole(await joined.deps(settings, identity, streams), settings, told)
-    joined.hears.role = role
+    joined.hears.by(role)
     async with AsyncExitStack() as stack:
         stack.callback(role.close)
         if API in context.listeners:

@@ -23,11 +23,10 @@ class Answering:
         if not known:
             raise IntegrityError("there is no such call here")
         does: Callable[..., Awaitable[object]] = getattr(known[0], name)
-        return await does(**{each: await self._confirmed(value) for each, value in arguments.items()})
+        humans = {each: await self._confirmed(value) for each, value in arguments.items() if isinstance(value, Human)}
+        return await does(**{**arguments, **humans})
 
-    async def _confirmed(self, value: object) -> object:
-        if not isinstance(value, Human):
-            return value
+    async def _confirmed(self, value: Human) -> Human:
         issuers = [port for port in self.ports if hasattr(port, "confirm")]
         if not issuers:
             raise DeniedError("nobody is believed to be a human here: no issuer is configured")

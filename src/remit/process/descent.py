@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from pathlib import Path
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
+
+
+def peer(sock: socket.socket) -> tuple[int, int]:
+    """Return the pid and the uid of the process at the other end of a unix socket (SO_PEERCRED)."""
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(pid), int(uid)
 
 
 def descends(pid: int, ancestor: int) -> bool:

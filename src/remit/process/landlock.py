@@ -29,7 +29,8 @@ def restrict(version: int, readable: Iterable[Path], writable: Iterable[Path], *
     """Let this process, which must have no new privileges, read some paths and what is in them, and write devices."""
     handled = (1 << _RIGHTS[min(version, max(_RIGHTS))]) - 1
     scoped = _SCOPES if version >= 6 else 0  # noqa: PLR2004 - the ABI
-    attributes = struct.pack("=QQQ", handled, 0, scoped)[: 8 if version < 4 else 16 if version < 6 else 24]  # noqa: PLR2004
+    size = 8 if version < 4 else 16 if version < 6 else 24  # noqa: PLR2004 - the ABI
+    attributes = struct.pack("=QQQ", handled, 0, scoped)[:size]
     ruleset = kernel.syscall(
         "landlock_create_ruleset", ctypes.create_string_buffer(attributes, len(attributes)), len(attributes), 0
     )

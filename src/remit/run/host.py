@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from remit.core.task import Report
 from remit.errors import GrantTokenError, InvalidRequestError, LimitError, RemitError
 from remit.ports import Quota, Start
 from remit.ports.runs import Places, RedeemedRun, RunListener, RunPort
-from remit.process import kernel
+from remit.process import descent, kernel
 from remit.run import handover
 from remit.run.acceptor import Acceptor, bound
 from remit.run.room import RunRoom
@@ -30,7 +29,6 @@ Close = Callable[[], None]  # stop accepting on a listener, and cut its connecti
 TALK = 3  # descriptors of a conversation: the connection, and two of its thread
 LAST = 5.0  # seconds for the last threads to end
 
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
 _LOG = logging.getLogger("remit.run")
 
 
@@ -132,7 +130,7 @@ class HandoverServer:
         self, peer: socket.socket, port: _Port, mine: set[asyncio.Task[None]], through: Acceptor | None = None
     ) -> None:
         peer.setblocking(False)
-        if port.uid is not None and _uid(peer) != port.uid:
+        if port.uid is not None and descent.peer(peer)[1] != port.uid:
             peer.close()
             return
         taken = self._take(port.task)
@@ -258,7 +256,3 @@ def _hang_up(peer: socket.socket) -> None:
     """End the conversation with a launcher whose run has broken a socket that it handed over."""
     with suppress(OSError):
         peer.shutdown(socket.SHUT_RDWR)
-
-
-def _uid(peer: socket.socket) -> int:
-    return int(_CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])

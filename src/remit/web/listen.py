@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import ssl
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from remit.ports import Closing, Quota, Start
+from remit.process.descent import peer
 from remit.web.authentication import ListenerAuth
 from remit.web.tls import Handshakes, presented
 
@@ -35,8 +35,6 @@ IDLE = 75  # seconds between two requests
 BACKLOG = 128
 
 Admits = Callable[[int, int], bool]  # the pid and uid of a process
-
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
 
 
 @dataclass(slots=True)
@@ -132,11 +130,9 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self.transport = transport
         sock = transport.get_extra_info("socket")
-        if self._admits is not None:
-            pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-            if not self._admits(pid, uid):
-                transport.abort()
-                return
+        if self._admits is not None and not self._admits(*peer(sock)):
+            transport.abort()
+            return
         room = len(self.connections) < MAX_CONNECTIONS or self._make_room()  # descriptors are for all listeners
         self._counted = room and (self._share is None or self._share.take())
         if not self._counted:
