@@ -32,12 +32,14 @@ _NO_CR = bytes.maketrans(b"\r", b"\n")
 
 _BREAKS = b"\r\n"
 _SHORTEST_BASE64 = 22  # characters that hold 16 bytes
-_BASE64_CLASS = bytes(97 if c in _ALPHANUMERIC + b"+/-_" + _BREAKS else 32 for c in range(256))
+# One pass tells whether there may be an escape in a view, or base64: most answers have neither.
+_MARKS, _MARKED = b"\\&%=", b"%"
+_CLASSES = bytes(37 if c in _MARKS else 97 if c in _ALPHANUMERIC + b"+/-_" + _BREAKS else 32 for c in range(256))
 _BASE64_CLASS_RUN = b"a" * _SHORTEST_BASE64
 _BASE64_ALPHABET = bytes({45: 43, 95: 47}.get(c, c if c in _ALPHANUMERIC + b"+/" else 32) for c in range(256))
 _BASE64_RUN = re.compile(rb" ([^ ]{%d,})" % _SHORTEST_BASE64)
 _SHORTEST_HEX = 32  # digits that hold 16 bytes
-_HEX_CLASS = bytes(97 if c in _DIGITS + _LOWER[:6] else 32 for c in range(256))
+_HEX_CLASS = bytes(97 if c in _DIGITS + _LOWER[:6] + b"x" else 32 for c in range(256))  # `0x` marks a number
 _HEX_CLASS_RUN = b"a" * _SHORTEST_HEX
 _HEX_RUN = re.compile(rb"[0-9a-f]{%d,}" % _SHORTEST_HEX)
 # `hexdump -C`, `xxd`, `od -t x1`: an offset, 16 bytes in groups, and often the text.
@@ -100,19 +102,17 @@ def _entity(found: re.Match[bytes]) -> bytes:
 
 def undone(view: bytes, bare: bytes) -> list[bytes]:
     """Return what a view says with one layer of an encoding undone; ``bare`` are its letters."""
+    classes = view.translate(_CLASSES)
     found = []
-    plain = unescaped(view)
-    if plain != view:
-        found.append(plain)
-    if b"=" in view:
-        plain = binascii.a2b_qp(view.translate(_NO_CR))
-        if plain != view:
-            found.append(plain)
-    if _BASE64_CLASS_RUN in view.translate(_BASE64_CLASS):
+    if _MARKED in classes:
+        found.append(unescaped(view))
+        if b"=" in view:
+            found.append(binascii.a2b_qp(view.translate(_NO_CR)))
+        found = [plain for plain in found if plain != view]
+    if _BASE64_CLASS_RUN in classes:
         found += _from_base64(view)
-    digits = bare.replace(b"0x", b"") if b"0x" in bare else bare  # the marks of numbers
-    if _HEX_CLASS_RUN in digits.translate(_HEX_CLASS):
-        joined = b"".join(run + b"0" * (len(run) % 2) for run in _HEX_RUN.findall(digits))
+    if _HEX_CLASS_RUN in bare.translate(_HEX_CLASS):
+        joined = b"".join(run + b"0" * (len(run) % 2) for run in _HEX_RUN.findall(bare.replace(b"0x", b"")))
         found += (binascii.unhexlify(joined), binascii.unhexlify(joined[1:-1]))
     lines = _DUMPED.findall(b"\n" + view) if b"\n" in view else ()
     if len(lines) > 1:

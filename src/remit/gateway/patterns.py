@@ -136,10 +136,13 @@ class SecretPatterns:
                 if has_text(view):
                     text = blanked(view)
                     bare = letters(text)
-                    if any(search.hit(bare) for search in self._searches):
-                        raise LeakError
+                    for search in self._searches:
+                        if search.hit(bare):
+                            raise LeakError
                     if depth < NESTED:
                         below += undone(text, bare)
+            if not below:
+                break
             views = below
         return seen
 
