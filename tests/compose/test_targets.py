@@ -14,8 +14,8 @@ from remit.config.settings import Settings
 from remit.core import scope
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, RemitError, UnavailableError
+from remit.link.frames import pair
 from remit.link.targets import TargetsLink
-from remit.link.worker import pair
 from remit.ports import Resource
 from remit.ports.reports import LogLine
 from remit.ports.targets import EngineKey

@@ -16,7 +16,8 @@ import uvloop
 from remit.compose.kinds import known
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.link.worker import LinkSockets, connect
+from remit.link.frames import LinkSockets
+from remit.link.worker import connect
 from tests.broker.world import SEARCH, World
 from tests.link.two_ends import Heard, served
 

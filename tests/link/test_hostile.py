@@ -19,6 +19,7 @@ from remit.core.secret import Secret
 from remit.errors import LimitError, RevokedError, UnavailableError
 from remit.link.authority import AuthorityEnd
 from remit.link.ends import EndsReader
+from remit.link.frames import FrameReader, LinkSockets, pair
 from remit.link.messages import (
     MAX_ANSWER,
     MAX_CALL,
@@ -30,20 +31,19 @@ from remit.link.messages import (
     Batch,
     Call,
     EndedUse,
-    FrameReader,
     FromAuthority,
     Noticed,
     Permits,
     Permitted,
     Refusal,
-    frame,
     from_authority,
 )
 from remit.link.values import Failure, writer
-from remit.link.worker import LinkSockets, connect, pair
+from remit.link.worker import connect
 from remit.ports.broker import Notice, UseRequest
 from tests.broker.world import OPERATOR, SEARCH, World, holder, run
 from tests.link.two_ends import Heard, linked, served
+from tests.support.link import sent
 
 OFTEN = {**SEARCH, "uses": 10_000}
 
@@ -60,7 +60,7 @@ class Raw:
 
     async def send(self, *messages: object) -> None:
         for message in messages:
-            await self.send_bytes(message if isinstance(message, bytes) else frame(message))
+            await self.send_bytes(message if isinstance(message, bytes) else sent(message))
 
     async def send_bytes(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self.sockets.calls, data)
@@ -113,13 +113,13 @@ def _uses(grant: str, count: int, start: int = 0) -> list[UseRequest]:
     [
         b"\x00\x00\x00\x01\xc1",
         (MAX_CALL + 1).to_bytes(4, "big"),
-        frame(Acted(1)),
-        frame(Answer(1, None)),
-        frame(Batch([UseRequest("g", "search", "GET", "req_a,b", 0)], [])),
-        frame(Batch([UseRequest("g", "search", "GET", "req_a\n", 0)], [])),
-        frame(Batch(_uses("g", MAX_USES + 1), [])),
-        frame(Batch([], [])) * 2,
-        b"".join(frame(Call(i, "resources", [])) for i in range(MAX_CALLS + 1)),
+        sent(Acted(1)),
+        sent(Answer(1, None)),
+        sent(Batch([UseRequest("g", "search", "GET", "req_a,b", 0)], [])),
+        sent(Batch([UseRequest("g", "search", "GET", "req_a\n", 0)], [])),
+        sent(Batch(_uses("g", MAX_USES + 1), [])),
+        sent(Batch([], [])) * 2,
+        b"".join(sent(Call(i, "resources", [])) for i in range(MAX_CALLS + 1)),
         b"\x00\x00\x27\x10" + b"\x91" * 10_000,
     ],
 )
@@ -297,8 +297,8 @@ def test_a_loop_that_is_busy_does_not_delay_the_cut() -> None:
     reader = EndsReader(ours, cast("asyncio.AbstractEventLoop", Late()), heard, lambda: None)
     reader.start()
     with theirs:
-        theirs.sendall(frame(Noticed(1, told)))
-        assert theirs.recv(100) == frame(Acted(1))
+        theirs.sendall(sent(Noticed(1, told)))
+        assert theirs.recv(100) == sent(Acted(1))
         assert (heard.marked, heard.severed, heard.notices) == ([told.grants], [told.grants], [])
     reader.join()
 

@@ -16,7 +16,8 @@ from remit.core.audit import ungrouped
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.errors import UnavailableError
-from remit.link.worker import LinkSockets, connect, pair
+from remit.link.frames import LinkSockets, pair
+from remit.link.worker import connect
 from tests.broker.world import OPERATOR, World, run
 from tests.link.far_process import FOREVER
 from tests.link.two_ends import Heard, served

@@ -19,16 +19,17 @@ from remit.identity.documents import PublishedDocuments
 from remit.identity.workloads.bundles import DocumentSource
 from remit.kinds.engines import HeldEngines
 from remit.link import targets as links
-from remit.link.messages import MAX_CALL, MAX_CALLS, Answer, Call, Permits, Refusal, frame
+from remit.link.frames import LinkSockets, pair
+from remit.link.messages import MAX_CALL, MAX_CALLS, Answer, Call, Permits, Refusal
 from remit.link.targets import MAX_DOCUMENT, TargetsLink, TargetsWorker, answer
 from remit.link.values import failure
-from remit.link.worker import LinkSockets, pair
 from remit.ports import Engine, Finding, Issued, Resource
 from remit.ports.reports import LogLine
 from remit.ports.targets import EngineKey, EngineTraits, TargetsPort
 from tests.broker.samples import DETAIL
 from tests.broker.world import START, FullEngine, PlainEngine, Target, run, warehouse
 from tests.support.kinds import NOTHING_LENT, simulated
+from tests.support.link import sent
 
 KEY, LIFE, PASSWORD = EngineKey("warehouse", 0), timedelta(minutes=5), Secret("admin-pw")
 
@@ -305,12 +306,12 @@ REFUSAL = Refusal(1, failure(RemitError()))
     [
         b"\xff\xff\xff\xff",
         (MAX_DOCUMENT + 1).to_bytes(4, "big"),
-        frame(Answer(7, None)),
-        frame(Permits([], None)),
-        frame(REFUSAL) + frame(REFUSAL),
-        frame(Answer(1, ["x"] * MAX_CALL)),
-        frame(Answer(1, [[]] * 6_000)),
-        frame(Refusal(1, failure(RemitError("x" * 5_000)))),
+        sent(Answer(7, None)),
+        sent(Permits([], None)),
+        sent(REFUSAL) + sent(REFUSAL),
+        sent(Answer(1, ["x"] * MAX_CALL)),
+        sent(Answer(1, [[]] * 6_000)),
+        sent(Refusal(1, failure(RemitError("x" * 5_000)))),
         (3).to_bytes(4, "big") + b"\xc1\xc1\xc1",
     ],
     ids=[
@@ -347,7 +348,7 @@ def test_an_answer_of_another_type_is_an_error_of_its_call_alone(value: object) 
             loop = asyncio.get_running_loop()
             asked = asyncio.create_task(it.port.configure(KEY, warehouse(), None))
             await loop.sock_recv(theirs.calls, 65_536)
-            await loop.sock_sendall(theirs.calls, frame(Answer(1, value)))
+            await loop.sock_sendall(theirs.calls, sent(Answer(1, value)))
             with pytest.raises(RemitError):
                 await asked
             assert it.died == 0
@@ -373,7 +374,7 @@ def test_a_worker_that_calls_anything_but_a_report_is_cut_off(asked: str) -> Non
     async def body() -> None:
         async with hostile() as (it, theirs):
             loop = asyncio.get_running_loop()
-            await loop.sock_sendall(theirs.ends, frame(Call(1, asked, ["grt_1"])))
+            await loop.sock_sendall(theirs.ends, sent(Call(1, asked, ["grt_1"])))
             assert await loop.sock_recv(theirs.ends, 1) == b""
             assert await loop.sock_recv(theirs.calls, 1) == b""
             assert it.died == 1
@@ -385,7 +386,7 @@ def test_a_worker_that_reports_without_end_is_cut_off() -> None:
     async def body() -> None:
         async with hostile() as (it, theirs):
             loop = asyncio.get_running_loop()
-            calls = b"".join(frame(Call(number, "started", [])) for number in range(MAX_CALLS + 1))
+            calls = b"".join(sent(Call(number, "started", [])) for number in range(MAX_CALLS + 1))
             await loop.sock_sendall(theirs.ends, calls)
             assert await loop.sock_recv(theirs.ends, 1) == b""
             assert it.died == 1

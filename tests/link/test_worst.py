@@ -52,8 +52,8 @@ def _delegate(value: object) -> bytes:
         lambda: _delegate([1] * N),
         lambda: _delegate({f"{i:x}": 1 for i in range(N // 8)}),
         lambda: encode(Call(1, "signal", [[{}] * N])),
-        lambda: method("open").call(1, {"o": None, "r": GrantRequest(details(*[PATHS] * 5)), "p": None})[4:],
-        lambda: method("open").call(1, {"o": None, "r": GrantRequest(scope.read([PATHS] * 11)), "p": None})[4:],
+        lambda: method("open").call(1, {"o": None, "r": GrantRequest(details(*[PATHS] * 5)), "p": None}),
+        lambda: method("open").call(1, {"o": None, "r": GrantRequest(scope.read([PATHS] * 11)), "p": None}),
         lambda: encode(Batch([], [EndedUse("r", "done", None, None)] * (N // 10))),
         lambda: encode(
             Batch(

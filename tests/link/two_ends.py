@@ -13,8 +13,9 @@ from remit.broker.tokens import GrantTokens
 from remit.core.secret import Secret
 from remit.link import roles
 from remit.link.authority import AuthorityEnd, serve
+from remit.link.frames import LinkSockets, pair
 from remit.link.roles import WorkerRole
-from remit.link.worker import LinkSockets, WorkerEnd, connect, pair
+from remit.link.worker import WorkerEnd, connect
 from remit.ports.broker import Notice
 from remit.ports.runs import RedeemedRun
 from tests.broker.world import World

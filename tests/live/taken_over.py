@@ -18,23 +18,23 @@ from typing import Any
 
 from remit.compose import planes
 from remit.config.settings import load
+from remit.link.frames import FrameReader
 from remit.link.messages import (
     MAX_ANSWER,
     Acted,
     Answer,
     Batch,
     Call,
-    FrameReader,
     Noticed,
     Permits,
     Permitted,
     Refusal,
-    frame,
     from_authority,
 )
 from remit.ports.broker import UseRequest
 from remit.process.supervisor import ProcessRole, RoleContext, supervise
 from tests.process.supervised import evaluated
+from tests.support.link import sent
 
 ROLES = ("edge", "web", "targets")
 
@@ -56,7 +56,7 @@ class Raw:
         while data := self.ends.recv(65_536):
             for message in map(from_authority, frames.feed(data)):
                 if isinstance(message, Noticed) and self.acts:
-                    self.ends.sendall(frame(Acted(message.number)))
+                    self.ends.sendall(sent(Acted(message.number)))
 
     def _next(self) -> Any:
         while data := self.asks.recv(65_536):
@@ -67,7 +67,7 @@ class Raw:
     def call(self, name: str, *values: object) -> list[str]:
         """Call a method; return ``["answer", …]`` or ``["refusal", the error's name]``."""
         self._number += 1
-        self.asks.sendall(frame(Call(self._number, name, list(values))))
+        self.asks.sendall(sent(Call(self._number, name, list(values))))
         found = self._next()
         if isinstance(found, Refusal):
             return ["refusal", found.failure.kind]
@@ -76,7 +76,7 @@ class Raw:
 
     def use(self, grant: str, request: str) -> str:
         """Have a use permitted; return ``permitted``, or the error's name."""
-        self.asks.sendall(frame(Batch([UseRequest(grant, "search", "GET", request, 0)], [])))
+        self.asks.sendall(sent(Batch([UseRequest(grant, "search", "GET", request, 0)], [])))
         found = self._next()
         assert isinstance(found, Permits), found
         (one,) = found.uses

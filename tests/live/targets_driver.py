@@ -19,8 +19,8 @@ from remit.core.secret import Secret
 from remit.identity.documents import PublishedDocuments
 from remit.kinds.engines import HeldEngines
 from remit.kinds.postgres.plan import plan
+from remit.link.frames import LinkSockets
 from remit.link.targets import answer
-from remit.link.worker import LinkSockets
 from remit.ports import Resource
 from remit.ports.targets import TargetsPort
 from tests.live.crash_driver import DyingEngine

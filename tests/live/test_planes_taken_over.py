@@ -215,7 +215,8 @@ def test_an_edge_that_does_not_act_on_an_end_is_gone_when_that_is_closed(over: T
 
 def test_targets_that_call_anything_are_cut_off_and_replaced(over: TakenOver) -> None:
     assert over.run("targets", "found = raw.call('logged', [])")[0] == "answer"
-    forbidden = "raw.asks.sendall(frame(Call(99, 'resources', [])))"
-    code = f"import threading; from remit.link.messages import Call, frame; {forbidden}; threading.Event().wait()"
+    forbidden = "raw.asks.sendall(sent(Call(99, 'resources', [])))"
+    names = "from remit.link.messages import Call; from tests.support.link import sent"
+    code = f"import threading; {names}; {forbidden}; threading.Event().wait()"
     over.send("targets", code)  # and it is killed meanwhile
     assert over.run("targets", "found = raw.call('logged', [])")[0] == "answer"

@@ -21,8 +21,8 @@ from remit.core.secret import Secret
 from remit.core.task import LeaseState
 from remit.errors import EngineError, RemitError
 from remit.kinds.postgres.plan import plan
+from remit.link.frames import pair
 from remit.link.targets import TargetsLink
-from remit.link.worker import pair
 from remit.ports.reports import LogLine
 from tests.broker.world import OPERATOR, ClearSealer
 from tests.live import crash_driver

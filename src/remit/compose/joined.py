@@ -12,8 +12,8 @@ from remit.compose.authority import AuthorityRole
 from remit.errors import RemitError, UnavailableError
 from remit.link import roles
 from remit.link.authority import AuthorityEnd, LinkedBroker, serve
+from remit.link.frames import LinkSockets
 from remit.link.targets import TargetsLink
-from remit.link.worker import LinkSockets
 from remit.ports.reports import LogLine
 from remit.ports.runs import RunPort
 from remit.process.orders import Ended, Supervision, Worker

@@ -10,8 +10,8 @@ from remit.compose import identities, kinds, logs
 from remit.config.settings import Settings
 from remit.identity.documents import PublishedDocuments
 from remit.kinds.engines import HeldEngines
+from remit.link.frames import LinkSockets
 from remit.link.targets import answer
-from remit.link.worker import LinkSockets
 from remit.ports import Clock
 from remit.ports.kind import EngineContext, Kind
 from remit.ports.targets import TargetsPort

@@ -20,7 +20,8 @@ from remit.config.settings import Settings
 from remit.errors import RemitError, UnavailableError
 from remit.identity.fetch import HttpFetch
 from remit.jose.proof import Nonces
-from remit.link.worker import LinkSockets, connect
+from remit.link.frames import LinkSockets
+from remit.link.worker import connect
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort, Notice
 from remit.ports.events import EventPort

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -22,29 +22,26 @@ from remit.core.lease import Lease
 from remit.errors import ConflictError, IntegrityError, LimitError, NotFoundError, RemitError
 from remit.link import messages, roles
 from remit.link.answering import Answering
+from remit.link.frames import FramedSocket, LinkSockets
 from remit.link.messages import (
     MAX_CALL,
     Acted,
     Answer,
     Batch,
     Call,
-    FrameReader,
     Method,
     Noticed,
     Permits,
     Permitted,
     Refusal,
-    frame,
     from_worker,
     method,
 )
 from remit.link.roles import Cost, WorkerRole
 from remit.link.turns import Credit
-from remit.link.values import Failure, failure
-from remit.link.worker import LinkSockets
+from remit.link.values import Failure, encode, failure
 from remit.ports.broker import BrokerPort, GrantLine, Notice, Outcome, Use, UseRequest
 
-SLICE = 65_536  # bytes that are looked at in one turn of the loop
 NAMED = 16_384  # grants that a worker may name, the newest; what hangs below them is not counted
 _TOO_MANY = "this task has too much under way"
 _LOG = logging.getLogger("remit.link")
@@ -73,7 +70,7 @@ class NoticeFeed(Protocol):
         """Tell it no more."""
 
 
-class AuthorityEnd(asyncio.Protocol):
+class AuthorityEnd:
     """Serves one worker."""
 
     def __init__(
@@ -87,15 +84,13 @@ class AuthorityEnd(asyncio.Protocol):
         self.role = role
         self._loop = asyncio.get_running_loop()
         self._broker, self._answering, self._stuck, self._ended = broker, Answering(ports), stuck, ended
-        self._transport: asyncio.Transport | None = None
-        self._ends = _EndsEnd(self)
+        peer = f"a worker of the role {role.name}"
+        self._calls = FramedSocket(peer, MAX_CALL, self._take, self.close)
+        self._ends = _EndsEnd(peer, self.close)
         self._held: set[str] = set()  # grants under which a use was permitted here
         # it tells of what ends from this call on
         self._feed = broker.listen(lambda: stuck(self), lambda ended: not self._held.isdisjoint(ended))
-        self._cut = FrameReader(MAX_CALL)
-        self._frames: deque[bytes] = deque()
-        self._slicing = self.lost = self._batching = False
-        self._out: list[bytes] = []
+        self.lost = self._batching = False
         self._credit = {
             Cost.LOOK: Credit(messages.MAX_LOOKS, messages.MAX_LOOKS_OF_TASK),
             Cost.VERB: Credit(messages.MAX_CALLS, messages.MAX_CALLS_OF_TASK),
@@ -108,29 +103,19 @@ class AuthorityEnd(asyncio.Protocol):
         self._waits: set[asyncio.Task[None]] = set()
 
     async def start(self, sockets: LinkSockets) -> None:
-        for sock in sockets:
-            sock.setblocking(False)
-        await self._loop.create_connection(lambda: self._ends, sock=sockets.ends)
-        await self._loop.create_connection(lambda: self, sock=sockets.calls)
-        self._waits.add(self._loop.create_task(self._ends.tell(self._feed)))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # of a stream socket
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it came about
-        self.close()
+        await self._ends.socket.open(sockets.ends)
+        await self._calls.open(sockets.calls)
+        self._waits.add(self._loop.create_task(self._tell_ends()))
 
     def close(self) -> None:
         """End the link. How permitted uses ended that have no outcome is recorded as unknown."""
         if self.lost:
             return
         self.lost = True
-        for transport in (self._transport, self._ends.transport):
-            if transport is not None:
-                transport.abort()
+        self._calls.close()
+        self._ends.socket.close()
         for waiting in self._waits:
             waiting.cancel()
-        self._frames.clear()
         if not self._batching:
             self._start(self._unknown())
         self._ended(self)
@@ -140,9 +125,12 @@ class AuthorityEnd(asyncio.Protocol):
         self.close()
         self._feed.close()
 
-    def cut(self, grants: frozenset[str]) -> None:
-        """Take note that the worker has cut what moved under grants."""
-        self._held -= grants
+    async def _tell_ends(self) -> None:
+        """Tell of what ends and changes, one notice after the other; what comes meanwhile is one."""
+        while not self.lost:
+            notice = await self._feed.next()
+            await self._ends.told(notice)
+            self._held -= notice.grants
 
     async def _unknown(self) -> None:
         lost, self._open = list(self._open.values()), {}
@@ -150,12 +138,6 @@ class AuthorityEnd(asyncio.Protocol):
             await self._broker.outcomes([Outcome(use, "unknown") for use in lost])
         except RemitError as error:
             _LOG.error("how %d uses ended is not on record: %s", len(lost), error.detail)
-
-    def broken(self, error: RemitError) -> None:
-        """End the link of a worker that does not keep to the protocol."""
-        if not self.lost:
-            _LOG.error("a worker of the role %s is cut off: %s", self.role.name, error.detail)
-        self.close()
 
     def _start(self, story: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(story)
@@ -165,32 +147,8 @@ class AuthorityEnd(asyncio.Protocol):
 
     # -- what the worker says -----------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._frames.extend(self._cut.feed(data))
-        except RemitError as error:
-            self.broken(error)
-        if not self._slicing:
-            self._slice()
-
-    def _slice(self) -> None:
-        """Take what was read, as much as one turn of the loop has room for; nothing is read while some is left."""
-        done = 0
-        try:
-            while self._frames and done < SLICE:
-                data = self._frames.popleft()
-                done += len(data) + 2_048  # a small one costs as well
-                self._take(from_worker(data))
-        except RemitError as error:
-            self.broken(error)
-        left = bool(self._frames)
-        if left != self._slicing and self._transport is not None and not self.lost:
-            (self._transport.pause_reading if left else self._transport.resume_reading)()
-        self._slicing = left
-        if left:
-            self._loop.call_soon(self._slice)
-
-    def _take(self, message: messages.FromWorker) -> None:
+    def _take(self, data: bytes) -> None:
+        message = from_worker(data)
         if isinstance(message, Batch):
             many = len(message.uses) > messages.MAX_USES or len(message.ended) > messages.MAX_ENDED
             if self._batching or many or "use" not in self.role.methods:
@@ -322,60 +280,34 @@ class AuthorityEnd(asyncio.Protocol):
     # -- what is answered ---------------------------------------------------------------------------------------
 
     def _say(self, message: object) -> None:
-        """Send a message with all others of this turn of the loop."""
-        if self.lost:
-            return
-        if not self._out:
-            self._loop.call_soon(self._write)
-        self._out.append(frame(message))
-
-    def _write(self) -> None:
-        out, self._out = self._out, []
-        if not self.lost and self._transport is not None:
-            self._transport.write(b"".join(out))
+        self._calls.say(encode(message))
 
 
 def _permit(found: Use | RemitError) -> Permitted | Failure:
     return failure(found) if isinstance(found, RemitError) else Permitted(found.task, found.root, found.version)
 
 
-class _EndsEnd(asyncio.Protocol):
+class _EndsEnd:
     """The socket on which a worker is told of ends, ahead of all that is queued for it."""
 
-    def __init__(self, end: AuthorityEnd) -> None:
-        self._end = end
-        self._frames = FrameReader(MAX_CALL)
+    def __init__(self, peer: str, ended: Callable[[], None]) -> None:
+        self.socket = FramedSocket(peer, MAX_CALL, self._take, ended)
         self._number = 0
         self._acted: asyncio.Future[None] | None = None
-        self.transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # of a stream socket
+    async def told(self, notice: Notice) -> None:
+        """Tell of what has ended; return when it has been acted on."""
+        self._number += 1
+        self._acted = asyncio.get_running_loop().create_future()
+        self.socket.send([encode(Noticed(self._number, notice))])
+        await self._acted
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it came about
-        self._end.close()
-
-    async def tell(self, feed: NoticeFeed) -> None:
-        """Tell of what ends and changes, one notice after the other; what comes meanwhile is one."""
-        while not self._end.lost:
-            notice = await feed.next()
-            self._number += 1
-            self._acted = asyncio.get_running_loop().create_future()
-            assert self.transport is not None  # noqa: S101 - there is one before anything is told
-            self.transport.write(frame(Noticed(self._number, notice)))
-            await self._acted
-            self._end.cut(notice.grants)
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for each in self._frames.feed(data):
-                message = from_worker(each)
-                if not isinstance(message, Acted) or message.number != self._number or self._acted is None:
-                    raise IntegrityError("it has acted on what it was not told")
-                if not self._acted.done():
-                    self._acted.set_result(None)
-        except RemitError as error:
-            self._end.broken(error)
+    def _take(self, data: bytes) -> None:
+        message = from_worker(data)
+        if not isinstance(message, Acted) or message.number != self._number or self._acted is None:
+            raise IntegrityError("it has acted on what it was not told")
+        if not self._acted.done():
+            self._acted.set_result(None)
 
 
 async def serve(

@@ -15,7 +15,9 @@ from threading import Event, Thread
 from typing import Protocol
 
 from remit.errors import RemitError
-from remit.link.messages import MAX_ANSWER, Acted, FrameReader, Noticed, frame, from_authority
+from remit.link.frames import FrameReader, frame
+from remit.link.messages import MAX_ANSWER, Acted, Noticed, from_authority
+from remit.link.values import encode
 from remit.ports.broker import Notice
 
 GRACE = 0.02  # seconds in which the loop may act by itself: its clients are told why
@@ -72,7 +74,7 @@ class EndsReader(Thread):
                 self._hears.sever(notice.grants)
             if notice != Notice(notice.grants):  # what was changed, or is published anew, the loop alone takes over
                 acted.wait()
-        self._sock.sendall(frame(Acted(number)))
+        self._sock.sendall(frame(encode(Acted(number))))
 
     def _noticed(self, notice: Notice, acted: Event) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What crosses a link: frames of a length (4 bytes, big-endian) and a message in msgpack, both ways.
+"""The messages of a link, in msgpack.
 
 A worker sends calls, batches of uses with the outcomes of earlier ones, and which notice it has acted on. What a call
 may hold, and what its answer, is said by the annotations of the protocols: there is no second list of messages. What
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import gc
 import inspect
-import struct
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import cache
 
 import msgspec
@@ -33,7 +32,7 @@ PROTOCOLS: tuple[type, ...] = (
     *(BrokerPort, Pending, TokenPort, TrustPort, EventPort, Workloads, RunPort, ReportPort),
     *(EnginePort, DocumentPort),
 )
-MAX_CALL = 9 << 14  # bytes of a frame from a worker: two requests of 64 KiB, and what belongs to them
+MAX_CALL = 9 << 14  # bytes of a message from a worker: two requests of 64 KiB, and what belongs to them
 MAX_ITEMS = 2_560  # of a call, whatever they are: a request for a grant has no more, and they are read in 4 ms
 MAX_BEGUN = 1 << 16  # bytes that may begin a list or a map, or stand in text: as many lists are made in 3 ms
 MAX_ENDED = 512  # outcomes in a batch
@@ -46,7 +45,6 @@ MAX_LOOKS = 256  # as above, of calls that look at memory alone
 MAX_LOOKS_OF_TASK = 64
 MAX_WAITS = 64  # as above, of calls that wait for a human
 MAX_WAITS_OF_TASK = 8
-_LENGTH = struct.Struct(">I")
 _BEGINNING = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])  # of lists and maps in msgpack
 SMALL = 4_096  # bytes of a message that has not so many items
 Message = typing.TypeVar("Message")
@@ -58,6 +56,12 @@ class Call(msgspec.Struct, frozen=True, tag=1, array_like=True, gc=False):
     number: int
     method: str
     arguments: list[object]
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=4, array_like=True, gc=False):
+    """Nobody waits any more for the answer to a call."""
+
+    number: int
 
 
 class EndedUse(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -87,6 +91,13 @@ class Answer(msgspec.Struct, frozen=True, tag=1, array_like=True):
 
     number: int
     value: object
+
+
+class DocumentAnswer(msgspec.Struct, frozen=True, tag=1, array_like=True, gc=False):
+    """An answer that may be long: it holds nothing that would take long to decode."""
+
+    number: int
+    value: bytes
 
 
 class Refusal(msgspec.Struct, frozen=True, tag=2, array_like=True):
@@ -122,23 +133,36 @@ FromWorker = Call | Batch | Acted
 FromAuthority = Answer | Refusal | Permits | Noticed
 
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_call_or_cancel: msgspec.msgpack.Decoder[Call | Cancel] = msgspec.msgpack.Decoder(Call | Cancel)
 _from_authority: msgspec.msgpack.Decoder[FromAuthority] = msgspec.msgpack.Decoder(FromAuthority)
 _answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+_document: msgspec.msgpack.Decoder[DocumentAnswer] = msgspec.msgpack.Decoder(DocumentAnswer)
 _answer_or_refusal: msgspec.msgpack.Decoder[Answer | Refusal] = msgspec.msgpack.Decoder(Answer | Refusal)
 
 
 def from_worker(data: bytes) -> FromWorker:
     """Read a worker's message, or raise IntegrityError; what is large is bounded by what it holds, too."""
-    found = _decoded(_from_worker, data)
+    return _bounded(_from_worker, data)
+
+
+def call_or_cancel(data: bytes) -> Call | Cancel:
+    """Read what whoever answers calls is sent, bounded in the same way, or raise IntegrityError."""
+    return _bounded(_call_or_cancel, data)
+
+
+def _bounded(decoder: msgspec.msgpack.Decoder[Message], data: bytes) -> Message:
+    found = _decoded(decoder, data)
     if len(data) > SMALL and isinstance(found, Call) and not few(found.arguments):
         raise IntegrityError("a call has too many items")
     return found
 
 
-def answer_from_worker(data: bytes) -> Answer | Refusal:
-    """Read what a worker answers, bounded as a call is; a refusal is small."""
+def answer_from_worker(data: bytes) -> Answer | Refusal | DocumentAnswer:
+    """Read what a worker answers, bounded as a call is, or raise IntegrityError; a refusal is small."""
     if len(data) <= SMALL:
         return _decoded(_answer_or_refusal, data)
+    if len(data) > MAX_CALL:
+        return _read(_document, data)
     found = _decoded(_answer, data)
     if not few(found.value):
         raise IntegrityError("an answer has too many items")
@@ -151,9 +175,7 @@ def _decoded(decoder: msgspec.msgpack.Decoder[Message], data: bytes) -> Message:
     if large := len(data) > SMALL:
         gc.disable()  # else it would look again and again at what is being made: ten times the cost
     try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise IntegrityError("a message of a worker cannot be read") from error
+        return _read(decoder, data)
     finally:
         if large:
             gc.enable()
@@ -178,43 +200,14 @@ def few(value: object) -> bool:
 
 def from_authority(data: bytes) -> FromAuthority:
     """Read a message of the authority, or raise IntegrityError."""
+    return _read(_from_authority, data)
+
+
+def _read(decoder: msgspec.msgpack.Decoder[Message], data: bytes) -> Message:
     try:
-        return _from_authority.decode(data)
+        return decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise IntegrityError("a message of the authority cannot be read") from error
-
-
-def frame(message: object) -> bytes:
-    """Return a message as it is sent."""
-    data = encode(message)
-    return _LENGTH.pack(len(data)) + data
-
-
-class FrameReader:
-    """Cuts what arrives into frames."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the frames that are complete now; IntegrityError for one that is too large."""
-        have: bytes | bytearray = data
-        if self._rest:
-            self._rest += data
-            have = self._rest
-        found, at = list[bytes](), 0
-        while len(have) - at >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(have, at)
-            if size > self._most:
-                raise IntegrityError("a message of the link is too large")
-            end = at + _LENGTH.size + size
-            if end > len(have):
-                break
-            found.append(bytes(have[at + _LENGTH.size : end]))
-            at = end
-        self._rest = bytearray(have[at:]) if at or have is data else self._rest
-        return found
+        raise IntegrityError("a message of the link cannot be read") from error
 
 
 class Method:
@@ -240,7 +233,7 @@ class Method:
         """Return a call as it is sent; InvalidRequestError for what cannot be."""
         try:
             values = [write(value) for write, value in zip(self._writers, arguments.values(), strict=True)]
-            sent = frame(Call(number, self.name, values))
+            sent = encode(Call(number, self.name, values))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidRequestError("a value is not one that can be sent") from error
         small = len(sent) <= SMALL or (len(sent) <= MAX_CALL and few(values) and _few_begin(sent))
@@ -253,6 +246,25 @@ class Method:
         if len(values) != len(self.parameters):
             raise IntegrityError("a call has not the arguments of its method")
         return {name: read(kind, value) for (name, kind), value in zip(self.parameters.items(), values, strict=True)}
+
+
+class RemotePort:
+    """All protocols, as they are answered at the other end of a link; ``own`` are methods that are not simply sent."""
+
+    def __init__(
+        self, call: Callable[[Method, Mapping[str, object]], Awaitable[object]], **own: Callable[..., object]
+    ) -> None:
+        self._call = call
+        vars(self).update(own)
+
+    def __getattr__(self, name: str) -> Callable[..., Coroutine[None, None, object]]:
+        asked, call = method(name), self._call
+
+        async def called(*args: object, **named: object) -> object:
+            return await call(asked, asked.bound(args, named))
+
+        setattr(self, name, called)
+        return called
 
 
 @cache

@@ -2,7 +2,7 @@
 
 ``connect`` gives one object on which the methods of all protocols are called, and begins to hear of ends::
 
-    ours, theirs = pair()  # before the fork; a worker keeps one end, the authority the other
+    ours, theirs = pair()  # ``link.frames``; before the fork; a worker keeps one end, the authority the other
     link = await connect(ours, hears, ended)  # in the worker; ``hears``: what ended, see ``link.ends.Hears``
     broker = cast(BrokerPort, link.authority)  # so are Pending, RunPort and the rest: one object for all
     link.close()
@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from remit.core.audit import LOUD, Flood
 from remit.core.principal import GrantView
@@ -27,6 +26,7 @@ from remit.core.scope import Access
 from remit.errors import RemitError, UnavailableError
 from remit.link import messages, roles
 from remit.link.ends import EndsReader, Hears
+from remit.link.frames import FramedSocket, LinkSockets
 from remit.link.messages import (
     MAX_ANSWER,
     MAX_ENDED,
@@ -34,35 +34,21 @@ from remit.link.messages import (
     Answer,
     Batch,
     EndedUse,
-    FrameReader,
     Method,
     Permits,
     Permitted,
     Refusal,
-    frame,
+    RemotePort,
     from_authority,
     method,
 )
 from remit.link.roles import Cost
 from remit.link.turns import FairQueue
-from remit.link.values import Failure, raised, read
+from remit.link.values import Failure, encode, raised, read
 from remit.ports.broker import Outcome, Use, UseRequest
 
 KNOWN = 16_384  # grants of which it is known here whose task they are of
 _GONE = "the part of remit that decides is gone, so nothing can be done now"
-
-
-class LinkSockets(NamedTuple):
-    """One end of a link: one socket for calls and answers, and one for what has ended."""
-
-    calls: socket.socket
-    ends: socket.socket
-
-
-def pair() -> tuple[LinkSockets, LinkSockets]:
-    """Return both ends of a new link."""
-    calls, ends = socket.socketpair(), socket.socketpair()
-    return LinkSockets(calls[0], ends[0]), LinkSockets(calls[1], ends[1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,15 +70,14 @@ class _Sent:
     answer: asyncio.Future[object]
 
 
-class WorkerEnd(asyncio.Protocol):
+class WorkerEnd:
     """Sends what a worker asks for, within its credit, and takes the answers."""
 
     def __init__(self, ended: Callable[[], None], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self.authority: Any = RemoteAuthority(self)
+        self.authority: Any = RemotePort(self.call, use=self.use, outcomes=self.outcomes, deny=self.deny)
         self._loop = asyncio.get_running_loop()
         self._ended_callback, self._now = ended, now
-        self._frames = FrameReader(MAX_ANSWER)
-        self._transport: asyncio.Transport | None = None
+        self._calls = FramedSocket("the authority", MAX_ANSWER, self._take, self.close)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Sent] = {}
         self._queues: dict[Cost, FairQueue[_Sent]] = {
@@ -109,24 +94,18 @@ class WorkerEnd(asyncio.Protocol):
         self._denials = Flood()
         self._ends: EndsReader | None = None
 
-    def hear(self, sock: socket.socket, hears: Hears) -> None:
-        """Begin to hear of ends, in a thread."""
-        self._ends = EndsReader(sock, self._loop, hears, self.close)
+    async def start(self, sockets: LinkSockets, hears: Hears) -> None:
+        """Begin to speak, and to hear of ends, in a thread."""
+        await self._calls.open(sockets.calls)
+        self._ends = EndsReader(sockets.ends, self._loop, hears, self.close)
         self._ends.start()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # of a stream socket
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it came about
-        self.close()
 
     def close(self) -> None:
         """End the link: whatever waits is told so."""
         if self._lost:
             return
         self._lost = True
-        if self._transport is not None:
-            self._transport.abort()
+        self._calls.close()
         if self._ends is not None:
             self._ends.stop()
         asked = [each for _, each in self._batch[0]] if self._batch else []
@@ -139,9 +118,8 @@ class WorkerEnd(asyncio.Protocol):
 
     # -- what is asked ------------------------------------------------------------------------------------------
 
-    async def call(self, asked: Method, args: Sequence[object], named: dict[str, object]) -> object:
+    async def call(self, asked: Method, arguments: Mapping[str, object]) -> object:
         """Have the authority do what a method says."""
-        arguments = asked.bound(args, named)
         number, task = next(self._numbers), roles.task_named(arguments, self.task_of)
         data, cost = asked.call(number, arguments), roles.cost(asked.name)
         sent = _Sent(task, cost, data, number, self._future())
@@ -190,7 +168,8 @@ class WorkerEnd(asyncio.Protocol):
         if count is None:
             return
         times = count - max(LOUD, count // 2) if count > LOUD else 1  # since one was last sent
-        await self.call(method("deny"), (grant_id, access, error, request, cause, times), {})
+        asked = method("deny")
+        await self.call(asked, asked.bound((grant_id, access, error, request, cause, times), {}))
 
     def _future(self) -> asyncio.Future[Any]:
         if self._lost:
@@ -214,8 +193,8 @@ class WorkerEnd(asyncio.Protocol):
         for queue in self._queues.values():
             while (taken := queue.take()) is not None:
                 out.append(taken[1].data)
-        if out and self._transport is not None and not self._lost:
-            self._transport.write(b"".join(out))
+        if out:
+            self._calls.send(out)
 
     def _next_batch(self) -> bytes:
         asked = []
@@ -225,27 +204,24 @@ class WorkerEnd(asyncio.Protocol):
         batch = Batch([each.use for _, each in asked], ended)
         self._batch = asked, [] if self._outcomes else self._recorded  # who waits does so for the last of them
         self._recorded = self._recorded if self._outcomes else []
-        return frame(batch)
+        return encode(batch)
 
     # -- what is answered ---------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        try:
-            for each in self._frames.feed(data):
-                self._take(from_authority(each))
-        except RemitError:
-            self.close()
-        if not self._lost and (self._outcomes or self._uses or any(self._queues.values())):
-            self._soon()
-
-    def _take(self, message: messages.FromAuthority) -> None:
+    def _take(self, data: bytes) -> None:
+        message = from_authority(data)
         if isinstance(message, Permits):
             self._permitted(message)
+            if self._outcomes or self._uses:
+                self._soon()
         elif isinstance(message, Answer | Refusal):
             sent = self._waiting.pop(message.number, None)
             if sent is None:
                 return
-            self._queues[sent.cost].done(sent.task)
+            queue = self._queues[sent.cost]
+            queue.done(sent.task)
+            if queue:
+                self._soon()
             if sent.answer.done():
                 return
             if isinstance(message, Answer):
@@ -276,28 +252,8 @@ def _fail(answer: asyncio.Future[Any], error: RemitError) -> None:
         answer.set_exception(error)
 
 
-class RemoteAuthority:
-    """All protocols, as the authority at the other end of a link answers them."""
-
-    def __init__(self, end: WorkerEnd) -> None:
-        self._end = end
-        self.use, self.outcomes, self.deny = end.use, end.outcomes, end.deny
-
-    def __getattr__(self, name: str) -> Callable[..., Coroutine[None, None, object]]:
-        asked, call = method(name), self._end.call
-
-        async def called(*args: object, **named: object) -> object:
-            return await call(asked, args, named)
-
-        setattr(self, name, called)
-        return called
-
-
 async def connect(sockets: LinkSockets, hears: Hears, ended: Callable[[], None]) -> WorkerEnd:
     """Begin to speak with the authority; ``ended`` is called when it, or the link, is gone."""
-    for sock in sockets:
-        sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-    _, end = await loop.create_connection(lambda: WorkerEnd(ended), sock=sockets.calls)
-    end.hear(sockets.ends, hears)
+    end = WorkerEnd(ended)
+    await end.start(sockets, hears)
     return end
