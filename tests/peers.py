@@ -11,7 +11,7 @@ import shutil
 
 import pytest
 
-DEBIAN = {"nginx": "nginx-light", "wrk": "wrk", "sshd": "openssh-server", "openssl": "openssl"}
+DEBIAN = {"cc": "gcc libc6-dev", "nginx": "nginx-light", "wrk": "wrk", "sshd": "openssh-server", "openssl": "openssl"}
 
 
 def require(name: str) -> str:

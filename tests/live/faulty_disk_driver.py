@@ -1,35 +1,36 @@
-"""A broker whose state is on a file system that fails, in a mount namespace of its own; prints what came of a revoke.
+"""A whole broker whose state is on a file system that fails, in a mount namespace of its own; prints what came of it.
 
-Run as ``unshare -rm python -m tests.live.faulty_disk_driver DIRECTORY FAULT``. A first process opens a task, issues,
-has the fault happen, revokes and is killed; a second one starts on what is left, while the fault lasts if it can.
+Run as ``unshare -rm python -m tests.live.faulty_disk_driver DIRECTORY FAULT`` with a resource and a detail on standard
+input. A broker opens two tasks, issues, has the fault happen, revokes, and all its processes are killed; another one
+starts on what is left, while the fault lasts if it can.
 """
 
 from __future__ import annotations
 
-import asyncio
+import fcntl
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from remit.broker import Broker
-from remit.broker.checkpoints import Checkpoints
-from remit.core.audit import Checkpoint
-from remit.core.scope import Access
-from remit.errors import GrantEndedError, RemitError, UnavailableError
-from remit.keys.file import FileSealer
-from remit.stores.sqlite import SqliteStore
-from tests.model.setting import OWNER, READ, SEARCH, WIDE, Setting, detail, wanted
-from tests.uses import permitted_use
+import httpx
+import psutil
+import psycopg
 
+from tests.live.fleet import SEARCH
+from tests.live.terminal import Terminal, configure
+from tests.support.postgres_server import free_port
+
+PATIENCE = 20  # seconds for an answer
+LIBRARY = "faulty.so"  # built of faulty_disk.c, beside DIRECTORY
+UP = "from remit.compose.up import foreground; foreground(as_json=True, edges=1)"
 LOCKING = """
 import sqlite3, sys
 held = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -38,162 +39,166 @@ print("locked", flush=True)
 sys.stdin.read()
 """
 
-
-class Stalled:
-    """A second place that never answers."""
-
-    async def last(self) -> Checkpoint | None:
-        await asyncio.Event().wait()
-        return None
-
-    async def keep(self, size: int, root: bytes, epoch: int, known: Checkpoint | None) -> tuple[Checkpoint, bool]:
-        del size, root, epoch, known
-        await asyncio.Event().wait()
-        raise AssertionError
+Answer = dict[str, Any]
 
 
-class Unsynced:
-    """A connection on a disk that takes what is written and fails when it is to be durable."""
+@dataclass
+class Place:
+    """A small file system with a broker on it, and a second place on another one."""
 
-    def __init__(self, connection: sqlite3.Connection, code: int) -> None:
-        self._connection, self._code = connection, code
+    disk: Path
+    up: subprocess.Popen[str] = field(init=False)
+    holding: subprocess.Popen[bytes] | None = None
 
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if statement == "COMMIT":
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = self._code
-            raise error
-        return self._connection.execute(statement, *values)
+    @property
+    def second(self) -> Path:
+        return self.disk.parent / "second"
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+    def start(self) -> None:
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        told = {"HOME": str(self.disk), "XDG_CONFIG_HOME": str(self.disk / "config")}
+        told |= {"REMIT_STATE_DIR": str(self.disk / "state"), "FAULTS": str(self.disk)}
+        told |= {"LD_PRELOAD": str(self.disk.parent / LIBRARY)}
+        command = [sys.executable, "-c", UP]
+        self.up = subprocess.Popen(
+            command, env=kept | told, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        assert self.up.stdout is not None
+        assert self.up.stdout.readline(), self.up.wait(PATIENCE)
+
+    def ask(self, method: str, path: str, **body: object) -> Answer:
+        """Ask the operator's socket."""
+        transport = httpx.HTTPTransport(uds=str(self.disk / "state" / "run" / "control.sock"))
+        with httpx.Client(transport=transport, base_url="http://control", timeout=PATIENCE) as control:
+            return dict(control.request(method, path, json=body or None).json())
+
+    def kill(self, *names: str) -> None:
+        """Kill processes of the broker by name, or all."""
+        children = psutil.Process(self.up.pid).children()
+        found = [child for child in children if not names or child.name().removeprefix("remit ") in names]
+        for child in found:
+            child.send_signal(signal.SIGKILL)
+        if not names:
+            self.up.kill()
+            self.up.communicate(timeout=PATIENCE)
+        psutil.wait_procs(found, PATIENCE)
+
+    def until(self, is_so: Callable[[], bool]) -> bool:
+        """Wait for something; return whether it came."""
+        deadline = time.monotonic() + PATIENCE
+        while not (said := is_so()) and time.monotonic() < deadline:
+            with suppress(subprocess.TimeoutExpired):
+                self.up.wait(0.1)
+        return said
+
+    def fail(self, fault: str) -> None:
+        """Have something fail, until it is mended or the broker is killed."""
+        if fault.startswith("full"):
+            _fill(self.disk)
+        elif fault == "no names":
+            _crowd(self.disk)
+        elif fault == "locked":
+            command = [sys.executable, "-c", LOCKING, str(self.disk / "state" / "remit.db")]
+            self.holding = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            assert self.holding.stdout is not None
+            self.holding.stdout.readline()
+        elif fault != "stalled":
+            (self.disk / fault).touch()
+        if "stalled" in fault:  # whoever looks there waits for ever, as on a share whose server has gone
+            fcntl.flock(os.open(self.second, os.O_RDONLY), fcntl.LOCK_EX)
+
+    def mend(self) -> None:
+        """Take back what filled the disk."""
+        for path in (self.disk / "hog", *self.disk.glob("name-*")):
+            path.unlink(missing_ok=True)
 
 
-def fill(place: Path) -> None:
-    """Take all the room that there is."""
-    with (place / "hog").open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4_096)):
-                pass
-        except OSError:
-            return
+def _fill(disk: Path) -> None:
+    with (disk / "hog").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4_096)):
+            pass
 
 
-def crowd(place: Path) -> None:
-    """Take all the names that there are."""
-    try:
+def _crowd(disk: Path) -> None:
+    with suppress(OSError):
         for number in range(100_000):
-            (place / f"name-{number}").touch()
-    except OSError:
-        return
+            (disk / f"name-{number}").touch()
 
 
-def fail(fault: str, place: Path, store: SqliteStore, broker: Broker) -> None:
-    """Have something fail, until the process is killed."""
-    writer: Any = store._writer
-    if fault in {"full", "full and stalled"}:
-        fill(place)
-    elif fault == "no names":
-        crowd(place)
-    elif fault == "read-only":
-        remounted = subprocess.run(["mount", "-o", "remount,ro", str(place)], check=False, capture_output=True)
-        assert remounted.returncode, "a file system on which a broker writes cannot be made read-only under it"
-        writer.connection = Unsynced(writer.connection, sqlite3.SQLITE_READONLY)
-    elif fault == "fsync":
-        writer.connection = Unsynced(writer.connection, sqlite3.SQLITE_IOERR_FSYNC)
-    elif fault == "locked":
-        command = [sys.executable, "-c", LOCKING, str(place / "state" / "remit.db")]
-        holding = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # to the end of our pipe
-        assert holding.stdout is not None
-        holding.stdout.readline()
-    if "stalled" in fault:
-        broker.checkpoints = Checkpoints(broker._tasks, broker._revoker, Stalled())
-
-
-def make_room(place: Path) -> None:
-    """Take back what filled the disk."""
-    for path in (place / "hog", *place.glob("name-*")):
-        path.unlink(missing_ok=True)
-
-
-async def used_up(broker: Broker, grant: str) -> str | None:
-    """Use a grant until the medium takes no more; return why it was refused."""
-    for number in range(5_000):
-        try:
-            await permitted_use(broker, grant, Access("search", "GET", path="/x"), f"req_{number}")
-        except RemitError as error:
-            return error.code
+def _written(place: Place, times: int) -> str | None:
+    """Write so often; return why it was refused, if it was."""
+    web = {"kind": "http", "destination": "http://127.0.0.1:1", "bound": [SEARCH], "settings": {}}
+    for _ in range(times):
+        answer = place.ask("PUT", "/v1/resources/search", **web, secret="k-0123456789abcdef")
+        if "code" in answer:
+            return str(answer["code"])
     return None
 
 
-def refused(broker: Broker, grant: str) -> str | None:
-    """Return why a grant is not live, if it is not."""
-    try:
-        broker._tasks.check(grant)
-    except GrantEndedError as error:
-        return error.code
-    return None
+def _working(leases: list[Answer]) -> int:
+    """Return how many of some credentials the database takes."""
+    found = 0
+    for lease in leases:
+        with suppress(psycopg.Error), psycopg.connect(lease["credential"]["dsn"]):
+            found += 1
+    return found
 
 
-async def played(place: Path, fault: str) -> None:
-    """Open, issue, have it fail, revoke; say what came of it, and die."""
-    store = SqliteStore(place / "state", FileSealer(bytes(32)))
-    setting = Setting(store=store)
-    broker = await setting.ready()
-    asked = wanted(WIDE, {**SEARCH, "uses": 100_000}, ttl=timedelta(minutes=30), depth=1, fan_out=2)
-    root = (await broker.open(OWNER, replace(asked, purpose="fill the disk"))).id
-    other = (await broker.open(OWNER, replace(asked, purpose="something else"))).id
-    for _ in range(3):
-        await broker.issue(OWNER, root, detail(READ))
-    seen: dict[str, object] = {"root": root, "other": other}
-    fail(fault, place, store, broker)
+def _ended(place: Place, task: str) -> bool:
+    return bool(place.ask("GET", f"/v1/tasks/{task}")["closed"])
+
+
+def played(place: Place, fault: str, resource: Answer, detail: Answer) -> Answer:
+    """Open, issue, have it fail, revoke, have it die, start once more; return what came of it."""
+    place.start()
+    put = place.ask("PUT", "/v1/resources/warehouse", **resource)
+    assert "code" not in put, put
+    here = Terminal(place.disk, "https://idp.test")
+    root, other = (here.told("open", name, "-r", "warehouse", "--ttl", "1h", "--as-owner") for name in "ab")
+    leases = [place.ask("POST", f"/v1/tasks/{root['task']}/leases", grant=root["grant"], detail=detail) for _ in "abc"]
+    seen: Answer = {"before": _working(leases)}
+    place.fail(fault)
     if fault.startswith("full"):
-        seen["use"] = await used_up(broker, root)
-    seen["before"], started = len(setting.target.live()), time.monotonic()
-    report = await broker.revoke(OWNER, root)
-    seen |= {"seconds": time.monotonic() - started, "state": report.state, "recorded": report.recorded}
-    seen |= {"live": len(setting.target.live()), "check": refused(broker, root)}
-    if not report.recorded:
-        try:
-            await broker.open(OWNER, replace(asked, purpose="more"))
-        except UnavailableError:
-            seen["open"] = "unavailable"
-    print(json.dumps(seen), flush=True)  # noqa: T201 - read by the parent
-    os.kill(os.getpid(), signal.SIGKILL)
+        seen["write"] = _written(place, 5_000)
+        place.kill("targets")  # who comes in its place needs no disk
+    started = time.monotonic()
+    seen["report"] = place.ask("POST", f"/v1/tasks/{root['task']}/close")
+    seen |= {"seconds": time.monotonic() - started, "ended": _ended(place, root["task"])}
+    place.until(lambda: _working(leases) == 0)
+    seen["gone"] = time.monotonic() - started
+    seen.setdefault("write", _written(place, 1))
+    place.kill()
+    if place.holding is not None:
+        place.holding.communicate()
+    for lifted in ("read-only", "fsync"):  # a broker does not start on such a disk
+        (place.disk / lifted).unlink(missing_ok=True)
+    place.start()
+    again: Answer = {"root": _ended(place, root["task"]), "other": _ended(place, other["task"])}
+    place.mend()
+    closing = f"/v1/tasks/{root['task']}/close"
+    again["recorded"] = place.until(lambda: bool(place.ask("POST", closing).get("recorded", True)))
+    place.up.terminate()
+    again["status"] = place.up.wait(PATIENCE)
+    return {**seen, "again": again}
 
 
-async def looked_at(place: Path, root: str, other: str) -> None:
-    """Start once more; say what has ended, and what of it is on record when there is room again."""
-    setting = Setting(store=SqliteStore(place / "state", FileSealer(bytes(32))))
-    again = setting.broker(setting.store)
-    await again.start()
-    seen: dict[str, object] = {"restarted": refused(again, root), "other": refused(again, other)}
-    make_room(place)
-    setting.later(9)
-    await again.sweep()
-    stored = await setting.store.load(again._tasks.task_of(root).id)
-    seen |= {"stored": stored.head.closed, "noted": list(await setting.store.noted_ends())}
-    print(json.dumps(seen), flush=True)  # noqa: T201 - read by the parent
-    await again.stop()
+def main(disk: Path, fault: str) -> None:
+    """Mount, and play."""
+    place, told = Place(disk), json.loads(sys.stdin.read())
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=64", "tmpfs", str(disk)], check=True)
+    place.second.mkdir()
+    configure(
+        disk,
+        [
+            "[listen]",
+            f'api = "127.0.0.1:{free_port()}"',
+            f'gateway = "127.0.0.1:{free_port()}"',
+            "[audit]",
+            f'witness = "{place.second}"',
+        ],
+    )
+    print(json.dumps(played(place, fault, told["resource"], told["detail"])))  # noqa: T201 - read by the test
 
-
-def main(place: Path, fault: str) -> None:
-    """Mount, have it played in a process that dies, and looked at in another."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=64", "tmpfs", str(place)], check=True)
-
-    def said(*words: str) -> dict[str, Any]:
-        command = [sys.executable, "-m", "tests.live.faulty_disk_driver", str(place), *words]
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
-        return dict(json.loads(done.stdout)) if done.stdout else {"died": done.returncode}
-
-    first = said("play", fault)
-    print(json.dumps({**first, "again": said("look", first["root"], first["other"])}))  # noqa: T201 - read by the test
-
-
-ROLES: dict[str, Callable[..., Any]] = {"play": played, "look": looked_at}
 
 if __name__ == "__main__":
-    if sys.argv[2] in ROLES:
-        asyncio.run(ROLES[sys.argv[2]](Path(sys.argv[1]), *sys.argv[3:]))
-    else:
-        main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2])
