@@ -10,7 +10,6 @@ import pytest
 
 from remit.broker import pending
 from remit.broker.pending import OVERHEAD, PendingMemory
-from remit.core.principal import Holder
 from remit.errors import LimitError, ProofError
 from remit.jose.proof import MAX_AGE, SKEW, Proof
 from remit.ports.pending import AuthorizationCode, PendingKind, PendingStore, Poll
@@ -175,7 +174,7 @@ def test_what_was_decoded_is_what_was_encoded_so_that_it_can_be_changed() -> Non
             PendingStore(memory, PendingKind.CODE, AuthorizationCode),
             PendingStore(memory, PendingKind.POLL, Poll),
         )
-        code = AuthorizationCode("apr_1", "client", "http://x/", "c", START, None, 1, Holder("task_1", "grt_1"))
+        code = AuthorizationCode("apr_1", "client", "http://x/", "c", START, None, 1)
         poll = Poll("apr_1", "client", START + timedelta(microseconds=7), timedelta(seconds=10))
         name, other = await codes.keep(code, MINUTE), await polls.keep(poll, MINUTE)
         found, asked = await codes.find(name), await polls.find(other)

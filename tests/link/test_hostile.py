@@ -119,7 +119,7 @@ def _uses(grant: str, count: int, start: int = 0) -> list[UseRequest]:
         sent(Batch([UseRequest("g", "search", "GET", "req_a\n", 0)], [])),
         sent(Batch(_uses("g", MAX_USES + 1), [])),
         sent(Batch([], [])) * 2,
-        b"".join(sent(Call(i, "resources", [])) for i in range(MAX_CALLS + 1)),
+        b"".join(sent(Call(i, "lease", ["lse_1"])) for i in range(MAX_CALLS + 1)),
         b"\x00\x00\x27\x10" + b"\x91" * 10_000,
     ],
 )
@@ -129,11 +129,11 @@ def test_what_is_not_of_the_protocol_or_beyond_the_credit_ends_the_link(world: W
         root = await world.opened(broker, OFTEN)
         hold = asyncio.Event()
 
-        async def held(*_: object) -> list[object]:
+        async def held(*_: object, **__: object) -> list[object]:
             await hold.wait()
             return []
 
-        broker.resources = broker.uses = held  # type: ignore[assignment,method-assign]  # nothing is answered
+        broker.lease = broker.uses = held  # type: ignore[assignment,method-assign]  # nothing is answered
         async with linked(world, broker) as other, raw(world, broker, root.id) as worker:
             await worker.send(data)
             assert await worker.ended()
@@ -236,7 +236,7 @@ def test_neither_end_is_harmed_by_whatever_bytes_it_gets(pieces: list[bytes], fr
         for sock in theirs:
             sock.close()
         with pytest.raises(UnavailableError):
-            await link.authority.resources()
+            await link.authority.token_keys()
         link.close()
         assert gone == ["worker"]
 

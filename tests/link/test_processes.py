@@ -84,14 +84,14 @@ def test_an_authority_that_is_killed_lets_nobody_wait_at_the_worker(world: World
             assert (await link.authority.use(grant, access, "req_a.0", 0)).grant == grant
             process.send_signal(signal.SIGSTOP)
             waiting = [asyncio.ensure_future(link.authority.use(grant, access, f"req_b.{i}", 0)) for i in range(300)]
-            waiting += [asyncio.ensure_future(link.authority.resources()) for _ in range(40)]
+            waiting += [asyncio.ensure_future(link.authority.status_list()) for _ in range(40)]
             await asyncio.sleep(0)
             process.kill()
             await ended.wait()
             found = await asyncio.gather(*waiting, return_exceptions=True)
             assert {type(each) for each in found} == {UnavailableError}
             with pytest.raises(UnavailableError):
-                await link.authority.resources()
+                await link.authority.status_list()
 
     run(body())
 

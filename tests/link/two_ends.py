@@ -46,6 +46,9 @@ class Tickets:
 
     broker: Broker
 
+    async def begin_run(self, caller: object, launch: object, within: str | None = None) -> None:
+        raise AssertionError((caller, launch, within))
+
     async def redeem_run(self, ticket: Secret) -> RedeemedRun:
         view = await self.broker.grant(ticket.reveal())
         return RedeemedRun("run_1", view.holder, (), {}, None)
@@ -110,7 +113,7 @@ async def served(
         if dies:
             one.gone()
 
-    pending = PendingMemory(lambda: world.now)
-    ports = (broker, pending, tokens or minting(world, broker), Tickets(cast("Broker", broker)), *more)
-    end = await serve(theirs, role, broker, ports, stuck=stuck.append, ended=ended)
+    tokens = tokens or minting(world, broker)
+    ports = (broker, tokens._pending, tokens, Tickets(cast("Broker", broker)), *more)
+    end = await serve(theirs, role, broker, ports, lambda: world.now, stuck=stuck.append, ended=ended)
     return end, gone, stuck

@@ -30,7 +30,7 @@ SECRET = "k-0123456789abcdef"
 NAMES = ("edge", "web", "targets")
 METHODS = sorted(
     {name for one in PROTOCOLS for name, each in vars(one).items() if name[0] != "_" and callable(each)}
-    - {"notices", "use", "outcomes"}  # no calls: a stream, and what rides in batches
+    - {"notices"}  # no call: a stream
 )
 OPEN = """
 import errno
@@ -206,8 +206,8 @@ def test_an_edge_uses_what_it_redeemed_and_sees_that_secret_until_it_ends(over: 
 def test_an_edge_that_does_not_act_on_an_end_is_gone_when_that_is_closed(over: TakenOver) -> None:
     run = over.opened()
     over.redeem(run)
-    before = over.run("edge", f"raw.use({run['grant']!r}, 'req_held'); raw.acts = False; found = raw.call('resources')")
-    assert before[0] == "answer"
+    held = f"raw.use({run['grant']!r}, 'req_held'); raw.acts = False; found = raw.call('token_keys')"
+    assert over.run("edge", held)[0] == "answer"
     assert over.revoke(run) == "closed"
     assert over.run("edge", "found = raw.acts") is True  # it is another one
     assert over.run("edge", f"found = raw.use({run['grant']!r}, 'req_late')") in {"RevokedError", "NotFoundError"}

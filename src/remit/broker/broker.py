@@ -40,7 +40,15 @@ from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range
-from remit.errors import ConflictError, IntegrityError, NotFoundError, RemitError, ScopeError, UnavailableError
+from remit.errors import (
+    ConflictError,
+    IntegrityError,
+    InvalidRequestError,
+    NotFoundError,
+    RemitError,
+    ScopeError,
+    UnavailableError,
+)
 from remit.ports import Clock, Finding, NewId, Resource, Sealer, Spend, Store, Witness
 from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
@@ -48,6 +56,7 @@ from remit.ports.targets import EnginePort
 
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
 SOME = 64  # uses in one turn of the loop: each may debit the budgets of 64 grants
+MAX_WAIT = 60.0  # seconds that one call waits for a decision
 PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
 
 
@@ -217,6 +226,8 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
 
     async def wait(self, principal: Principal, approval_id: str, seconds: float) -> port.ApprovalView:
         item = self._approvals.look(principal, approval_id)
+        if not 0 <= seconds <= MAX_WAIT:  # nor is it no number
+            raise InvalidRequestError(f"nobody waits longer than {MAX_WAIT:g} seconds at a time")
         return await self._approvals.view(await self._approvals.wait(item.id, seconds), principal)
 
     async def approve(self, approval_id: str, digest: str, by: Principal, *, page: bool = False) -> Approval:
@@ -352,7 +363,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         times: int = 1,
     ) -> None:
         known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
-        await self._tasks.denied("resource.use", grant_id, error, times, **known)
+        await self._tasks.denied("resource.use", grant_id, error, max(times, 1), **known)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:
         return await self._store.entries(start, limit)

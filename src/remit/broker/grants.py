@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from remit.broker.approvals import Approvals
 from remit.broker.policy import PolicyEnforcement, because, compared
+from remit.broker.revocation import LeaseRevoker
 from remit.broker.sessions import LoginRevocations
 from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
@@ -15,8 +16,8 @@ from remit.core.approval import Approval
 from remit.core.audit import Event
 from remit.core.grant import ISOLATION, WORKLOAD, GrantContext, Posture, Subject
 from remit.core.policy import Decision
-from remit.core.principal import GrantView, Human, Operator, Principal, Workload
-from remit.core.request import GrantRequest
+from remit.core.principal import GrantView, Holder, Human, Operator, Principal, Workload
+from remit.core.request import UNBOUND, GrantRequest
 from remit.core.task import Change, open_task
 from remit.errors import (
     ApprovalError,
@@ -41,6 +42,7 @@ class GrantVerbs:
     _tasks: TaskCache
     policy: PolicyEnforcement
     _approvals: Approvals
+    _revoker: LeaseRevoker
     _revocations: LoginRevocations
     _new_id: NewId
     _trust_domain: str
@@ -49,6 +51,8 @@ class GrantVerbs:
     async def open(self, opener: Opener, request: GrantRequest, posture: Posture | None = None) -> GrantView:
         # A workload that opens a task acts for nobody but itself; what it showed has counted already (``spend``).
         now = self._tasks.serving()
+        if isinstance(opener, Approval):
+            opener = self._approvals.get(opener.id)  # whatever else was said of it
         task_id, root_id = self._new_id("task"), self._new_id("grt")
         approval = opener.id if isinstance(opener, Approval) else None
         context = self._context(task_id, root_id, request, posture, approval)
@@ -107,8 +111,12 @@ class GrantVerbs:
         Any other is unknown here (NotFoundError). UsedError where ``actor``'s credential counts once, and has counted.
         """
         task = await self._tasks.acting(principal, parent_id, DELEGATE)
-        if approval is not None and (approval.verb, approval.grant) != (DELEGATE, parent_id):
-            raise NotFoundError
+        if approval is not None:
+            approval = self._approvals.get(approval.id)  # whatever else was said of it
+            if (approval.verb, approval.grant) != (DELEGATE, parent_id):
+                raise NotFoundError
+        if posture is None and request.binding == UNBOUND:
+            posture = task.grant(parent_id).posture  # without a run of its own a child is as well kept as its parent
         now, child_id = self._tasks.serving(), self._new_id("grt")
         context = self._context(task.head.id, child_id, request, posture, None if approval is None else approval.id)
         writes: tuple[Write, ...] = ()
@@ -137,6 +145,21 @@ class GrantVerbs:
                 await self._denied(DELEGATE, parent_id, error, request, context.posture)
             raise
         return self._tasks.view(child_id)
+
+    async def delegate_approved(self, approval_id: str, jkt: str) -> GrantView:
+        approval = self._approvals.get(approval_id)
+        request = approvals.request_of(approval)
+        if approval.task is None or approval.grant is None or request.binding.jkt != jkt:
+            raise NotFoundError
+        return await self.delegate(Holder(approval.task, approval.grant), approval.grant, request, approval)
+
+    async def revoke_opened(self, approval_id: str, error: RemitError) -> None:
+        approval = self._approvals.get(approval_id)
+        if approval.task is not None or approval.result is None:
+            raise NotFoundError
+        await self._tasks.denied("resource.use", approval.result, error, resource="remit", action="redeem")
+        task = self._tasks.task_of(approval.result)
+        await self._revoker.end(task, approval.result, "grant.revoke", cause="its code was used as it may not be")
 
     async def to_open(self, request: GrantRequest) -> str:
         open_task("", "", Subject("", ""), request, GrantContext(), self._tasks.serving())

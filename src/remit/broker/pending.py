@@ -8,16 +8,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
-from remit.errors import LimitError, ReplayError
+from remit.errors import InvalidRequestError, LimitError, ProofError, ReplayError
 from remit.jose.proof import MAX_AGE, SKEW, Proof
 from remit.ports import Clock
 from remit.ports.pending import PendingKind
 
 MOST = 20_000  # of one kind and room, at once
 MAX_BYTES = 32 * 2**20  # of one kind and room, at once
+MAX_ALL = 4 * MAX_BYTES  # of one kind, at once
+MAX_NAME = 64  # characters of a digest
+MAX_ROOM = 2_048  # characters of the name of a room
+MAX_LIFE = timedelta(days=1)
 OVERHEAD = 1_024  # bytes, about, beside a value: its entry, digest and times
 _FULL = "too many requests wait at once"
 
+MAX_NAMED = 256  # characters of a proof's `jti` and of its key's thumbprint
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
 MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a second
 
@@ -30,7 +35,7 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        return OVERHEAD + len(self.value)
+        return OVERHEAD + len(self.room) + len(self.value)
 
 
 class _Entries(dict[str, _Entry]):
@@ -40,14 +45,17 @@ class _Entries(dict[str, _Entry]):
         super().__init__()
         self.count: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
+        self.all = 0  # bytes
 
     def fits(self, entry: _Entry) -> bool:
-        return self.count[entry.room] < MOST and self.bytes[entry.room] + entry.size <= MAX_BYTES
+        room = self.bytes[entry.room] + entry.size <= MAX_BYTES and self.all + entry.size <= MAX_ALL
+        return room and self.count[entry.room] < MOST
 
     def drop(self, digests: Iterable[str]) -> None:
         for gone in [self.pop(digest) for digest in digests if digest in self]:
             self.count[gone.room] -= 1
             self.bytes[gone.room] -= gone.size
+            self.all -= gone.size
             if not self.count[gone.room]:
                 del self.count[gone.room], self.bytes[gone.room]
 
@@ -66,6 +74,8 @@ class PendingMemory:
         self, kind: PendingKind, digest: str, value: bytes, life: timedelta, room: str = "", most: int | None = None
     ) -> None:
         entries, now = self._kinds[kind], self._clock()
+        if len(digest) > MAX_NAME or len(room) > MAX_ROOM or life > MAX_LIFE:
+            raise InvalidRequestError("nothing of this name is kept, or for so long")
         # of rooms that nobody comes to any more
         entries.drop([key for key, entry in islice(entries.items(), 2) if entry.until <= now])
         if most is not None and entries.count[room] >= most:
@@ -79,6 +89,7 @@ class PendingMemory:
         entries[digest] = kept
         entries.count[room] += 1
         entries.bytes[room] += kept.size
+        entries.all += kept.size
 
     async def kept(self, kind: PendingKind, digest: str) -> bytes | None:
         entry = self._kinds[kind].get(digest)
@@ -94,15 +105,19 @@ class PendingMemory:
             return False
         entries, more = self._kinds[kind], len(after) - len(before)
         entry = entries[digest]
-        if entries.bytes[entry.room] + more > MAX_BYTES:
+        if entries.bytes[entry.room] + more > MAX_BYTES or entries.all + more > MAX_ALL:
             raise LimitError(_FULL, retry_after=60)
         entries[digest] = replace(entry, value=after)
         entries.bytes[entry.room] += more
+        entries.all += more
         return True
 
     async def burn(self, proof: Proof, *, stranger: bool = False) -> None:
+        now = int(self._clock().timestamp())
+        if proof.iat > now + SKEW or len(proof.jkt) + len(proof.jti) > MAX_NAMED:
+            raise ProofError("it is none that could have been verified")  # and would be remembered for too long
         if proof.iat not in self._seen:
-            oldest = int(self._clock().timestamp()) - MAX_AGE - SKEW
+            oldest = now - MAX_AGE - SKEW
             for iat in [iat for iat in self._seen if iat < oldest]:
                 for strange in self._seen.pop(iat).values():
                     self._count[strange] -= 1

@@ -14,6 +14,7 @@ from remit.link import roles
 from remit.link.authority import AuthorityEnd, LinkedBroker, serve
 from remit.link.frames import LinkSockets
 from remit.link.targets import TargetsLink
+from remit.ports import Clock
 from remit.ports.reports import LogLine
 from remit.ports.runs import RunPort
 from remit.process.orders import Ended, Supervision, Worker
@@ -100,18 +101,19 @@ class Workers:
         if worker.role == TARGETS:
             await self.targets.connect(sockets, reports, lambda: self._kill(worker))
             return
-        broker, ports = self._answering(worker)
+        broker, ports, clock = self._answering(worker)
         self._ends[worker.name] = await serve(
             sockets,
             ROLES[worker.role],
             broker,
             (reports, *ports),
+            clock,
             stuck=lambda _: self._stuck(worker),
             ended=lambda _: self._kill(worker),  # whose link is broken serves nobody any more
         )
 
-    def _answering(self, worker: Worker) -> tuple[LinkedBroker, Sequence[object]]:
-        """Return what answers a worker."""
+    def _answering(self, worker: Worker) -> tuple[LinkedBroker, Sequence[object], Clock]:
+        """Return what answers a worker, and the clock by which it does."""
         role = self._authority
         assert role is not None  # noqa: S101 - no other worker is started earlier
         broker = role.application.broker
@@ -122,7 +124,7 @@ class Workers:
             handover = role.application.settings.places.handover(worker.name)
             self._runs[worker.name] = runs = role.runs.edge(str(handover))
             ports.append(runs)
-        return broker, ports
+        return broker, ports, role.application.clock
 
     def _stuck(self, worker: Worker) -> None:
         _LOG.error("the %s did not act on an end in time, and is killed", worker.name)

@@ -1,6 +1,6 @@
 """The authority's end of a link: it serves one worker, within what that worker's role may say and its credit.
 
-    end = await serve(theirs, roles.EDGE, broker, (broker, pending, runs), stuck=kill, ended=forget)
+    end = await serve(theirs, roles.EDGE, broker, (broker, pending, runs), clock, stuck=kill, ended=forget)
 
 ``stuck(end)`` is called when the worker has not acted on an end in time, ``ended(end)`` once, when the link is gone.
 Either is to kill the worker, and when its process has ended, to say so: ``end.gone()``. Until then nothing that it held
@@ -40,6 +40,7 @@ from remit.link.messages import (
 from remit.link.roles import Cost, WorkerRole
 from remit.link.turns import Credit
 from remit.link.values import Failure, encode, failure
+from remit.ports import Clock
 from remit.ports.broker import BrokerPort, GrantLine, Notice, Outcome, Use, UseRequest
 
 NAMED = 16_384  # grants that a worker may name, the newest; what hangs below them is not counted
@@ -78,12 +79,13 @@ class AuthorityEnd:
         role: WorkerRole,
         broker: LinkedBroker,
         ports: Sequence[object],
+        clock: Clock,
         stuck: Callable[[AuthorityEnd], None],
         ended: Callable[[AuthorityEnd], None],
     ) -> None:
         self.role = role
         self._loop = asyncio.get_running_loop()
-        self._broker, self._answering, self._stuck, self._ended = broker, Answering(ports), stuck, ended
+        self._broker, self._answering, self._stuck, self._ended = broker, Answering(ports, clock), stuck, ended
         peer = f"a worker of the role {role.name}"
         self._calls = FramedSocket(peer, MAX_CALL, self._take, self.close)
         self._ends = _EndsEnd(peer, self.close)
@@ -151,7 +153,7 @@ class AuthorityEnd:
         message = from_worker(data)
         if isinstance(message, Batch):
             many = len(message.uses) > messages.MAX_USES or len(message.ended) > messages.MAX_ENDED
-            if self._batching or many or "use" not in self.role.methods:
+            if self._batching or many or not self.role.uses:
                 raise IntegrityError("it may have no such batch of uses")
             self._batching = True
             self._start(self._permit(message))
@@ -215,9 +217,10 @@ class AuthorityEnd:
             if len(self._named) > NAMED:
                 del self._named[next(iter(self._named))]
 
-    def _may_name(self, grant_id: str) -> bool:
+    def _may_name(self, grant_id: str, task: str | None = None) -> bool:
         line = self._broker.line(grant_id)
-        return line is not None and not self._named.keys().isdisjoint(line.lineage)
+        here = line is not None and task in {None, line.task}
+        return line is not None and here and not self._named.keys().isdisjoint(line.lineage)
 
     def _task_of(self, grant_id: str) -> str:
         line = self._broker.line(grant_id)
@@ -315,11 +318,12 @@ async def serve(
     role: WorkerRole,
     broker: LinkedBroker,
     ports: Sequence[object],
+    clock: Clock,
     *,
     stuck: Callable[[AuthorityEnd], None],
     ended: Callable[[AuthorityEnd], None],
 ) -> AuthorityEnd:
     """Serve one worker; ``ports`` implement the protocols, the broker among them."""
-    end = AuthorityEnd(role, broker, ports, stuck, ended)
+    end = AuthorityEnd(role, broker, ports, clock, stuck, ended)
     await end.start(sockets)
     return end

@@ -268,19 +268,20 @@ class RemotePort:
 
 
 @cache
-def _functions() -> Mapping[str, object]:
+def functions() -> Mapping[str, object]:
+    """Return the methods of the protocols that can be called, by name."""
     found = {name: each for protocol in PROTOCOLS for name, each in vars(protocol).items() if name[0] != "_"}
     return {name: each for name, each in found.items() if inspect.iscoroutinefunction(each)}
 
 
 @cache
 def _method(name: str) -> Method | None:
-    return Method(name, _functions()[name]) if name in _functions() else None
+    return Method(name, functions()[name]) if name in functions() else None
 
 
 def method(name: str) -> Method:
     """Return a method of the protocols, or raise IntegrityError."""
-    found = _method(name) if name in _functions() else None
+    found = _method(name) if name in functions() else None
     if found is None:
         raise IntegrityError("there is no such call")
     return found

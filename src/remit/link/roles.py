@@ -2,7 +2,8 @@
 
 A worker speaks for whom it has been shown, and for nobody else: it names a grant only if that grant, or one above it,
 was told to it over its link, in answer to a ticket, a token, or an open. A human it names by their token, which the
-authority verifies itself (``link.answering``). Nobody speaks for the operator over a link.
+authority verifies itself, and a workload by a credential that the authority has verified (``link.answering``). Nobody
+speaks for the operator over a link.
 """
 
 from __future__ import annotations
@@ -33,15 +34,23 @@ class WorkerRole:
     name: str
     methods: frozenset[str]
     principals: tuple[type, ...]
+    uses: bool  # in batches, so that how each ended is known, and who has to cut it; there is no call for one
 
 
 _EVERY = frozenset(
     {
-        *("approvals", "ask", "attach", "check_acting", "close", "delegate", "deny", "find", "grant", "issue", "lease"),
-        *("look", "question", "renew", "resource", "resources", "revoke", "revoke_lease", "spend"),
-        *("step_up", "task", "tasks", "wait"),
-        *("burn", "keep", "kept", "swap", "take"),
-        *("present", "token_grant", "refuse_token", "token_keys", "nonce_key", "status_list", "published_trust"),
+        *("approvals", "approve", "ask", "check_acting", "close", "delegate", "deny", "find", "grant", "issue"),
+        *("lease", "look", "refuse", "renew", "revoke", "revoke_lease", "spend", "task", "tasks", "wait"),
+        *(
+            "burn",
+            "present",
+            "token_grant",
+            "refuse_token",
+            "token_keys",
+            "nonce_key",
+            "status_list",
+            "published_trust",
+        ),
         *("assertion", "named"),
         *("started", "failed", "logged"),
     }
@@ -50,29 +59,24 @@ EDGE = WorkerRole(
     "edge",
     _EVERY
     | {
-        "approve",
-        "refuse",
-        "admit",
-        "use",
-        "target",
-        "credential",
-        "take_runs",
-        "begin_run",
-        "redeem_run",
-        "run_ready",
-        "end_run",
+        *("admit", "credential", "resource", "target"),
+        *("take_runs", "begin_run", "redeem_run", "run_ready", "end_run"),
     },
-    (Holder,),
+    (Holder, Workload),
+    uses=True,
 )
 WEB = WorkerRole(
     "web",
     _EVERY
     | {
-        *("open", "to_open", "ask_to_open", "approve", "refuse", "signal", "refuse_signal"),
+        *("open", "to_open", "ask_to_open", "step_up", "signal", "refuse_signal"),
+        *("delegate_approved", "revoke_opened"),
+        *("keep", "kept", "swap", "take"),
         *("certified", "proven", "pending_events", "acknowledge_events", "event_keys"),
         *("mint", "refresh_token", "issue_refresh_token", "rotate_refresh_token"),
     },
     (Holder, Human, Workload),
+    uses=False,
 )
 
 LOOKS = frozenset(
@@ -80,8 +84,16 @@ LOOKS = frozenset(
 )
 WAITS = frozenset({"wait"})
 NAMING = frozenset({"grant_id", "parent_id", "own"})  # arguments that name a grant
+# what else they are named as is nobody's business; a holder has a grant, and may be named as whatever it has rights for
+AS = {Human: frozenset({"opener", "by"}), Workload: frozenset({"opener", "actor", "workload"})}
+OURS = frozenset({"posture"})  # arguments that only the authority itself gives
 # whose answer tells a worker of a grant of its own
-TELLING = frozenset({"redeem_run", "present", "token_grant", "open", "refresh_token", "rotate_refresh_token"})
+TELLING = frozenset(
+    {
+        *("redeem_run", "present", "token_grant", "open", "delegate_approved"),
+        *("refresh_token", "rotate_refresh_token"),
+    }
+)
 
 
 def cost(method: str) -> Cost:
@@ -95,15 +107,21 @@ def check_method(role: WorkerRole, method: str) -> None:
         raise DeniedError(f"a worker of the role `{role.name}` may not call `{method}`")
 
 
-def check(role: WorkerRole, arguments: Mapping[str, object], may_name: Callable[[str], bool]) -> None:
-    """Raise unless a worker of a role may name all this: DeniedError; NotFoundError for a grant it may not name."""
+def check(role: WorkerRole, arguments: Mapping[str, object], may_name: Callable[[str, str | None], bool]) -> None:
+    """Raise unless a worker of a role may name all this: DeniedError; NotFoundError for a grant it may not name.
+
+    ``may_name`` says whether it may name a grant, and whether that is one of a task, if one is said.
+    """
     for name, value in arguments.items():
         if isinstance(value, Operator | Human | Workload | Holder):
-            if not isinstance(value, role.principals) or Right.OPERATE in value.rights:
+            wrong = name not in AS.get(type(value), {name})
+            if not isinstance(value, role.principals) or wrong or Right.OPERATE in value.rights:
                 raise DeniedError(f"a worker of the role `{role.name}` does not speak for this principal")
-            if isinstance(value, Holder) and not may_name(value.grant):
+            if isinstance(value, Holder) and not may_name(value.grant, value.task):
                 raise NotFoundError
-        elif name in NAMING and isinstance(value, str) and not may_name(value):
+        elif name in OURS and value is not None:
+            raise DeniedError(f"a worker does not say what the `{name}` of a grant is")
+        elif name in NAMING and isinstance(value, str) and not may_name(value, None):
             raise NotFoundError
 
 

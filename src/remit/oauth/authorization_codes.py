@@ -19,9 +19,8 @@ from remit import jose
 from remit.console.consent import ConsentPage
 from remit.core import approval as approvals
 from remit.core.approval import Approval
-from remit.core.principal import GrantView, Holder
+from remit.core.principal import GrantView
 from remit.core.request import Binding, GrantRequest
-from remit.core.scope import Access
 from remit.errors import (
     GrantTokenError,
     LapsedError,
@@ -46,8 +45,6 @@ CODE = "authorization_code"
 REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 CIBA = "urn:openid:params:grant-type:ciba"
-
-REDEEM = Access("remit", "redeem")  # what the audit calls a use of a code that ends what it opened
 
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # RFC 7636 §4.1
 
@@ -105,14 +102,12 @@ class ConsentFlows:
         found = await self._first_use(code, client, binding)
         audience = self._audience(client.form, found.audience)
         grant = await self._open(found.approval, binding, client)
-        opened = structs.replace(found, opened=grant.holder)
         try:  # whatever fails from here on, nobody has what was opened
-            alone = await self._codes.swap(code, found, opened)
-            token = await self._refresh.begin(grant.id, client.id, audience) if alone else None
-            if not alone or await self._codes.find(code) != opened:  # used again while the first use was being answered
+            token = await self._refresh.begin(grant.id, client.id, audience)
+            if await self._codes.find(code) != found:  # used again while the first use was being answered
                 raise UsedError("the code was used twice, so what it opened has ended")
         except RemitError as error:
-            await self._end(grant.holder, error)
+            await self._end(found.approval, error)
             raise
         return await self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
 
@@ -139,18 +134,16 @@ class ConsentFlows:
             if await self._codes.swap(code, found, used):
                 break  # else another use came between
         if used.used > 1:
-            if used.opened is not None:
-                await self._end(used.opened, UsedError())
+            await self._end(found.approval, UsedError())
             raise UsedError("the code was used before, so what it opened has ended")
         if self._verifier.clock() >= used.until:
             raise GrantTokenError("the code is not known, or its time is up")
         return used
 
-    async def _end(self, opened: Holder, error: RemitError) -> None:
+    async def _end(self, approval_id: str, error: RemitError) -> None:
         """Revoke what a code opened: it was used a second time (RFC 6749 §10.5), or its first use failed half-way."""
-        with suppress(NotFoundError):  # long over
-            await self._broker.deny(opened.grant, REDEEM, error)
-            await self._broker.revoke(opened, opened.grant)
+        with suppress(NotFoundError):  # long over, or nothing yet: then its first use ends it
+            await self._broker.revoke_opened(approval_id, error)
 
     async def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
         try:
@@ -190,9 +183,8 @@ class ConsentFlows:
             approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
             raise GrantTokenError("there is no such request") from None
-        found = approvals.request_of(approval)
-        jkt = found.binding.jkt
-        if approval.grant is None or approval.task is None or jkt is None or jkt != binding.jkt:
+        jkt = approvals.request_of(approval).binding.jkt
+        if approval.grant is None or jkt is None or jkt != binding.jkt:
             raise GrantTokenError("there is no such request for this key")
         poll, now = await self._delegations.find(approval.id), self._verifier.clock()
         if poll is None:
@@ -200,8 +192,7 @@ class ConsentFlows:
             await self._delegations.keep(poll, max(approval.expires_at - now, INTERVAL), approval.id)
         await self._slowly(self._delegations, approval.id, poll)
         approvals.ready(approval, self._verifier.clock())
-        holder = Holder(approval.task, approval.grant)
-        return await self._tokens.answer(await self._broker.delegate(holder, approval.grant, found, approval))
+        return await self._tokens.answer(await self._broker.delegate_approved(approval.id, jkt))
 
     def _audience(self, form: Form, meant: str | None) -> str | None:
         """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""

@@ -17,7 +17,6 @@ from remit.core import scope as scopes
 from remit.core.approval import Approval
 from remit.core.principal import Claims, Holder, Human, Operator, Principal, Right, Workload, check_right
 from remit.core.request import UNBOUND, Binding, GrantRequest
-from remit.core.task import Posture
 from remit.errors import (
     AttenuationError,
     GrantTokenError,
@@ -154,12 +153,8 @@ class Exchange:
         parent, audience = wire.text(form, "subject_token"), token_requests.audience(form, self._verifier)
         if isinstance(caller, Holder) and caller.grant == parent:
             await self._broker.grant(parent)  # it is told how its own grant ended, also when the task is over
-        # under a run, a child without a run of its own is as well kept as its parent
-        posture = (await self._broker.find(parent, caller)).grant.posture
-        bound = await token_requests.child_key(form, self._verifier)
-        wanted, approval = await self._requested(client, bound)
-        posture = posture if bound is UNBOUND else Posture()
-        grant = await self._broker.delegate(caller, parent, wanted, approval, posture=posture)
+        wanted, approval = await self._requested(client, await token_requests.child_key(form, self._verifier))
+        grant = await self._broker.delegate(caller, parent, wanted, approval)
         return await self._tokens.answer(grant, audience=audience)
 
     async def _by_token(self, client: OAuthClient, holder: Holder, claims: Claims) -> Response:

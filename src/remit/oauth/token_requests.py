@@ -69,6 +69,8 @@ def of_human(form: Form, binding: Binding) -> GrantRequest:
 def opening(client: OAuthClient, binding: Binding, otherwise: Mapping[str, object] | None = None) -> GrantRequest:
     """Return the request for a root grant that a client makes: in its own name, if it proved one."""
     client.check_named()
+    if client.workload is not None and client.workload.jkt not in {None, binding.jkt}:
+        raise WrongKeyError("the client's credential is bound to another key than the grant would be")
     return read(client.form, attested(binding, client.workload), otherwise)
 
 

@@ -193,6 +193,15 @@ class BrokerPort(Protocol):
     ) -> GrantView:
         """Make a child of a grant, no wider than it but for what ``approval`` allows beyond it."""
 
+    async def delegate_approved(self, approval_id: str, jkt: str) -> GrantView:
+        """Make the child that a human approved, for whoever has proven the key that it was asked for with.
+
+        NotFoundError for what was not asked for under a grant, and for another key.
+        """
+
+    async def revoke_opened(self, approval_id: str, error: RemitError) -> None:
+        """End the task that was opened by an approval, which was redeemed as it may not be, and record that."""
+
     async def attach(self, principal: Principal, grant_id: str, posture: Posture) -> GrantView:
         """Let a run with this posture hold a grant that exists, if that is no weaker than what is said of it."""
 

@@ -14,7 +14,6 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from remit import jose
-from remit.core.principal import Holder
 from remit.jose.proof import Proof
 
 CODE_LIFE = timedelta(seconds=60)
@@ -90,7 +89,7 @@ class PendingStore(Generic[T]):
 
 
 class AuthorizationCode(msgspec.Struct, frozen=True):
-    """What an authorization code stands for. ``opened`` is the grant that it was redeemed for."""
+    """What an authorization code stands for."""
 
     approval: str
     client_id: str
@@ -99,7 +98,6 @@ class AuthorizationCode(msgspec.Struct, frozen=True):
     until: datetime
     audience: str | None = None
     used: int = 0
-    opened: Holder | None = None
 
 
 class Poll(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from remit.core.grant import Subject
 from remit.core.principal import Human, Signal
 from remit.core.task import Task
 from remit.errors import ConflictError, GrantTokenError, RemitError
+from remit.jose.jwt import SKEW
 from remit.ports import PutRecord, Record, UsedToken, Write
 
 KIND = "signal"
@@ -145,7 +146,8 @@ class SessionRevocations(LoginRevocations):
 
     async def _keep(self, signal: Signal) -> None:
         now = self._broker.now()  # whatever was issued before we heard of it is in doubt
-        revocation = LoginRevocation(now, signal.sub, signal.sid, max(now, signal.at))
+        at = min(signal.at, now + 2 * SKEW)  # not for long: it may be a worker's word, and the human is to come back
+        revocation = LoginRevocation(now, signal.sub, signal.sid, max(now, at))
         async with self._one_at_a_time:
             before, unnamed = self._known.get(revocation.key), dict(self._unnamed)
             if before is not None:
