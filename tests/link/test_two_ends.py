@@ -183,6 +183,30 @@ def test_what_waits_is_told_when_the_other_end_is_gone_and_its_uses_are_entered_
     run(body())
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_a_worker_says_as_it_leaves_is_on_record_and_the_rest_is_unknown(world: World, leaves: bool) -> None:  # noqa: FBT001 - a case
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            first, _ = [await link.broker.use(root.id, SEARCHED, f"req_c.{i}", 0) for i in range(2)]
+            leaving = asyncio.create_task(link.authority.leave(20 if leaves else 0.01))
+            while "worker" not in link.gone:  # noqa: ASYNC110 - the link makes it so
+                await asyncio.sleep(0)
+            assert not link.worker._lost
+            if leaves:
+                await link.broker.outcomes([Outcome(first, "done", None, "200")])
+                link.worker.close()
+            await leaving
+            assert link.gone == ["worker", "authority"]
+        ended = [event for event in await world.events() if event.event == "resource.outcome"]
+        said = [("done", "req_c.0"), ("unknown", "req_c.1")] if leaves else [("unknown", "req_c.0,1")]
+        assert [(event.decision, event.request) for event in ended] == said
+
+    run(body())
+
+
 def test_a_flood_of_denials_is_counted_before_it_is_sent_and_told_as_if_it_was_not(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()

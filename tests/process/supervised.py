@@ -59,8 +59,8 @@ class Driven:
                     return int(status)
                 case ["raise"]:
                     raise ValueError("as it was told to")
-                case ["ready"]:
-                    supervision.ready()
+                case ["ready" | "ending" as what]:
+                    (supervision.ready if what == "ready" else supervision.ending)()
                     self._say("done", None)
                 case [str(verb), *rest]:
                     self._say("done", await self._answer(supervision, verb, rest))

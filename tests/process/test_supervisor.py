@@ -153,6 +153,17 @@ def test_told_to_stop_it_lets_the_authority_end(rig: Rig, number: int) -> None:
     assert [event for event in rig.happened if event[0] == "ended"] == []
 
 
+def test_nobody_is_started_again_for_an_authority_that_is_about_to_end(rig: Rig) -> None:
+    rig.ask("ready")
+    rig.start("edge")
+    rig.ask("ending")
+    os.kill(rig.pids["edge"], signal.SIGKILL)
+    rig.wait("ended", "edge")
+    assert rig.state()["edge"] == [None, 1, []]
+    rig.say("raise")
+    assert rig.process.wait(SECONDS) == 70
+
+
 def test_told_twice_it_kills_an_authority_that_does_not_end() -> None:
     with Rig(stubborn=True) as rig:
         rig.process.send_signal(signal.SIGTERM)

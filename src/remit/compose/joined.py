@@ -22,6 +22,7 @@ from remit.process.orders import Ended, Supervision, Worker
 TARGETS = "targets"
 ROLES = {role.name: role for role in (roles.EDGE, roles.WEB)}
 PATIENCE = 15.0  # seconds that a worker has until it serves
+LEAVING = 2.0  # seconds that all have to say how what they served ended
 
 _LOG = logging.getLogger("remit")
 
@@ -80,6 +81,11 @@ class Workers:
                 await asyncio.shield(self._reports[name].serves)
         except TimeoutError:
             raise UnavailableError(f"the {name} does not start", help="the log says why") from None
+
+    async def close(self) -> None:
+        """Have all workers end what they serve, and record how that went: none is started again."""
+        self.supervision.ending()
+        await asyncio.gather(*(end.leave(LEAVING) for end in tuple(self._ends.values())))
 
     def started(self, worker: Worker) -> None:
         serves = asyncio.get_running_loop().create_future()

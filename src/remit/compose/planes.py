@@ -149,6 +149,7 @@ async def _decide(context: RoleContext, serving: Serving) -> None:
         await until_stopped(role.busy, stop, serving.idle)
         hup.cancel()
         telling.cancel()
+        await joined.close()
 
 
 def _spoken_to(settings: Settings, *, tcp: bool) -> bool:

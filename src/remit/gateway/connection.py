@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from remit.core.scope import Access
-from remit.errors import InvalidRequestError, MethodError, RemitError, RevokedError, TooLargeError, UpstreamError
+from remit.errors import InvalidRequestError, MethodError, RemitError, TooLargeError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, GatewayListener
 from remit.gateway.exchange import HttpExchange
@@ -48,10 +48,10 @@ class ClientConnections:
         for client in [client for client in self.all if client.deadline < now]:
             client.expire()
 
-    def end(self, grants: frozenset[str] | None = None) -> None:
+    def end(self, error: RemitError, grants: frozenset[str] | None = None) -> None:
         """Close the connections of channels that have ended, or all."""
         for client in [one for one in self.all if grants is None or one.listener.front.bound_grant in grants]:
-            client.end(RevokedError())
+            client.end(error)
 
 
 class ClientConnection(Downstream):

@@ -371,8 +371,8 @@ class DataPlane:
             if moving.grant in grants:
                 moving.shut()
 
-    def cut(self, grants: Collection[str | None] | None = None) -> None:
+    def cut(self, error: RemitError, grants: Collection[str | None] | None = None) -> None:
         """Cut what moves under grants that have ended, or under all."""
         for moving in [moving for moving in self.in_flight if grants is None or moving.grant in grants]:
             self.in_flight.discard(moving)
-            moving.cut(RevokedError())
+            moving.cut(error)

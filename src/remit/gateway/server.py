@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from remit import catalog
+from remit.errors import RevokedError, UnavailableError
 from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
@@ -125,9 +126,9 @@ class Gateway:
             self._sweeper.cancel()
         for server in tuple(self._servers):
             server.close()
-        self.connections.end()
-        plane = self.plane
-        plane.cut()
+        plane, error = self.plane, UnavailableError("the broker ended while this was under way", retry_after=1)
+        self.connections.end(error)
+        plane.cut(error)
         plane.pools.close()
         if plane.tasks:
             await asyncio.wait(tuple(plane.tasks), timeout=5)
@@ -151,8 +152,8 @@ class Gateway:
 
     def noticed(self, notice: Notice) -> None:
         """Cut everything that moves under grants that have ended, and forget what was compiled of what has changed."""
-        self.plane.cut(notice.grants)
-        self.connections.end(notice.grants)
+        self.plane.cut(RevokedError(), notice.grants)
+        self.connections.end(RevokedError(), notice.grants)
         self.plane.pools.end(notice.grants)
         self.plane.pools.forget(notice.resources)
         self.plane.routes.forget(notice.grants, notice.resources)

@@ -16,6 +16,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from remit.core.lease import Lease
@@ -29,6 +30,7 @@ from remit.link.messages import (
     Answer,
     Batch,
     Call,
+    Leave,
     Method,
     Noticed,
     Permits,
@@ -93,6 +95,7 @@ class AuthorityEnd:
         # it tells of what ends from this call on
         self._feed = broker.listen(lambda: stuck(self), lambda ended: not self._held.isdisjoint(ended))
         self.lost = self._batching = False
+        self._over = asyncio.Event()
         self._credit = {
             Cost.LOOK: Credit(messages.MAX_LOOKS, messages.MAX_LOOKS_OF_TASK),
             Cost.VERB: Credit(messages.MAX_CALLS, messages.MAX_CALLS_OF_TASK),
@@ -120,7 +123,17 @@ class AuthorityEnd:
             waiting.cancel()
         if not self._batching:
             self._start(self._unknown())
+        self._over.set()
         self._ended(self)
+
+    async def leave(self, seconds: float) -> None:
+        """Have the worker end what it serves, and record how that went; what it does not say in time is unknown."""
+        self._say(Leave())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
+        self.close()
+        if self._stories:
+            await asyncio.wait(self._stories, timeout=seconds)
 
     def gone(self) -> None:
         """Take note that the worker's process has ended: until then an end is not known to be one for it."""

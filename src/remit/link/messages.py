@@ -129,8 +129,12 @@ class Noticed(msgspec.Struct, frozen=True, tag=4, array_like=True):
     notice: Notice
 
 
+class Leave(msgspec.Struct, frozen=True, tag=5, array_like=True, gc=False):
+    """The authority is about to end: the worker is to end what it serves, say how that went, and end the link."""
+
+
 FromWorker = Call | Batch | Acted
-FromAuthority = Answer | Refusal | Permits | Noticed
+FromAuthority = Answer | Refusal | Permits | Noticed | Leave
 
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 _call_or_cancel: msgspec.msgpack.Decoder[Call | Cancel] = msgspec.msgpack.Decoder(Call | Cancel)

@@ -74,6 +74,7 @@ class WorkerEnd:
     """Sends what a worker asks for, within its credit, and takes the answers."""
 
     def __init__(self, ended: Callable[[], None], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """``ended`` is called once: when the link is gone, or the authority asks us to leave, which ``close`` does."""
         self.authority: Any = RemotePort(self.call, use=self.use, outcomes=self.outcomes, deny=self.deny)
         self._loop = asyncio.get_running_loop()
         self._ended_callback, self._now = ended, now
@@ -89,7 +90,7 @@ class WorkerEnd:
         self._outcomes: list[EndedUse] = []
         self._recorded: list[asyncio.Future[None]] = []  # who waits for these outcomes
         self._batch: tuple[list[tuple[str, _Asked]], list[asyncio.Future[None]]] | None = None  # under way
-        self._scheduled = self._lost = False
+        self._scheduled = self._lost = self._told = False
         self._tasks: dict[str, str] = {}  # grant -> task, of those that the authority has told of
         self._denials = Flood()
         self._ends: EndsReader | None = None
@@ -114,7 +115,12 @@ class WorkerEnd:
         for answer in (*waiting, *recorded, *(sent.answer for sent in self._waiting.values())):
             _fail(answer, UnavailableError(_GONE, retry_after=1))
         self._waiting.clear()
-        self._ended_callback()
+        self._tell_ended()
+
+    def _tell_ended(self) -> None:
+        if not self._told:
+            self._told = True
+            self._ended_callback()
 
     # -- what is asked ------------------------------------------------------------------------------------------
 
@@ -214,6 +220,8 @@ class WorkerEnd:
             self._permitted(message)
             if self._outcomes or self._uses:
                 self._soon()
+        elif isinstance(message, messages.Leave):
+            self._tell_ended()
         elif isinstance(message, Answer | Refusal):
             sent = self._waiting.pop(message.number, None)
             if sent is None:

@@ -42,6 +42,10 @@ class Ready(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The authority serves: from now on it is started again when it crashes."""
 
 
+class Ending(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The authority is about to end: nobody is started any more."""
+
+
 class ProcessState(msgspec.Struct, frozen=True):
     """A process, for status and the doctor."""
 
@@ -92,7 +96,7 @@ class Reload(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """SIGHUP came."""
 
 
-Order = Start | Kill | Tell | Ready
+Order = Start | Kill | Tell | Ready | Ending
 Report = Started | Ended | Done | Stop | Reload
 encode = msgspec.msgpack.Encoder().encode
 read_order = msgspec.msgpack.Decoder(Order).decode
@@ -130,6 +134,10 @@ class Supervision:
     def ready(self) -> None:
         """Say that the authority serves."""
         self._sock.send(encode(Ready()))
+
+    def ending(self) -> None:
+        """Say that the authority is about to end: it has as long for that as if it had been told to."""
+        self._sock.send(encode(Ending()))
 
     async def start(self, role: str) -> Worker:
         """Start one more worker of a role; return it once ``started`` was called with it. UnavailableError."""

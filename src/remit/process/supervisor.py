@@ -155,7 +155,7 @@ class Supervisor:
     def _turn(self) -> None:
         now = time.monotonic()
         for process in self._processes():
-            if process.child is None and process.due <= now:
+            if process.child is None and process.due <= now and self._deadline is None:
                 self._start(process)
         if self._deadline is not None and self._deadline <= now:
             self._deadline = math.inf
@@ -178,7 +178,7 @@ class Supervisor:
             poll.register(self._orders, select.POLLIN)
         for process in self._processes():
             if process.child is None:
-                dues.append(process.due)
+                dues += [process.due] if self._deadline is None else []  # else it is not started any more
             else:
                 poll.register(process.child.pidfd, select.POLLIN)
         first = min(dues, default=math.inf)
@@ -262,6 +262,8 @@ class Supervisor:
             case orders.Ready() if not self._ready:
                 self._ready = True
                 self._when_ready()
+            case orders.Ending() if self._deadline is None:
+                self._deadline = time.monotonic() + PATIENCE
 
     def _begin(self, order: int, name: str) -> None:
         """Let a worker of a role begin in the next turn."""
