@@ -71,6 +71,7 @@ class Target:
     error: Exception | None = None
     revocation: Revocation = Revocation.BY_NAME
     during_issue: Callable[[], Awaitable[object]] | None = None
+    during_revoke: Callable[[str], Awaitable[object]] | None = None
     closed: int = 0
 
     def check(self, verb: str) -> None:
@@ -97,6 +98,8 @@ class PlainEngine:
 
     async def revoke(self, plan: Plan, _receipt: Mapping[str, str] | None) -> None:
         self.target.check("revoke")
+        if self.target.during_revoke is not None:
+            await self.target.during_revoke(plan.name)
         self.target.accounts.pop(plan.name, None)
 
 

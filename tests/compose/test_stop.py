@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 
 import psutil
 import pytest
 
 from remit.cli.entry import run
-from remit.compose import wiring
+from remit.compose import stop, wiring
 from remit.compose.stop import Stopped, down, stop_all
 from remit.compose.wiring import Application
 from remit.config.settings import load
@@ -137,3 +143,107 @@ def test_down_ends_a_broker_and_says_when_there_is_none(
     assert up.wait(1) == 0
     assert run(["down"]) == 0
     assert "no broker" in capsys.readouterr().out
+
+
+@dataclass
+class SlowBroker:
+    """What a control socket says of a broker with a task that waits for its target, and one that does not.
+
+    ``ends`` is whether the first has ended when it is asked for once more; ``asked`` are the tasks that were to end.
+    """
+
+    ends: bool
+    asked: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, path: str) -> dict[str, object]:
+        if not path.endswith("/close"):
+            closed = {"task_a": bool(self.asked) and self.ends, "task_b": bool(self.asked)}
+            return {"tasks": [{"task": task, "closed": done} for task, done in closed.items()]}
+        self.asked.append(task := path.split("/")[3])
+        if task == "task_a":
+            self.over.wait()
+        return {"state": "closed", "revoked": 1, "outstanding": [], "residue": 0, "recorded": True}
+
+
+class Spoken(BaseHTTPRequestHandler):
+    """One connection to it."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        broker: SlowBroker = self.server.broker  # type: ignore[attr-defined]  # see ``slow``
+        body = json.dumps(broker.answer(self.path)).encode()
+        with suppress(OSError):  # nobody waits any more
+            self.wfile.write(b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n" + body)
+
+    do_POST = do_GET  # noqa: N815 - the name that the library looks for
+
+
+@pytest.fixture
+def slow(environ: dict[str, str]) -> Iterator[Callable[[SlowBroker], None]]:
+    """Serve a control socket in threads until the test is over."""
+    with ExitStack() as stack:
+
+        def serve(broker: SlowBroker) -> None:
+            control = load(environ).places.control
+            control.parent.mkdir(mode=0o700, parents=True)
+            server = stack.enter_context(ThreadingUnixStreamServer(str(control), Spoken))
+            server.broker = broker  # type: ignore[attr-defined]  # its handlers find it there
+            threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+            stack.callback(server.shutdown)
+            stack.callback(broker.over.set)
+
+        yield serve
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_task_that_waits_for_its_target_holds_up_the_end_of_no_other(
+    environ: dict[str, str],
+    slow: Callable[[SlowBroker], None],
+    ends: bool,  # noqa: FBT001 - a test's parameter
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stop, "EACH", 0.3)
+    broker, said = SlowBroker(ends), list[str]()
+    slow(broker)
+    done = stop_all(environ, said.append)
+    assert sorted(broker.asked) == ["task_a", "task_b"]
+    assert said[0] == "task_b: closed"
+    if ends:  # it is no sign of a broker that hangs
+        assert [(each["task"], each["state"]) for each in done.tasks] == [("task_b", "closed"), ("task_a", "unknown")]
+        assert (done.outstanding, done.killed) == (True, None)
+    else:
+        assert said[1] == "the broker does not do it: it does not answer within 0.3 seconds"
+
+
+def test_without_a_broker_a_target_that_hangs_holds_up_the_end_of_no_other_task(
+    environ: dict[str, str], target: Target
+) -> None:
+    async def both(app: Application) -> list[str]:
+        await app.broker.start()
+        await app.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw-0123456789"))
+        await app.broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789abcdef"))
+        roots = [await World().opened(app.broker) for _ in range(2)]
+        await app.broker.issue(OPERATOR, roots[0].id, details(DETAIL)[0])
+        await app.broker.issue(OPERATOR, roots[1].id, details(DETAIL)[0])
+        return [app.broker._tasks.task_of(root.id).id for root in roots]
+
+    async def run() -> None:
+        app = wiring.build(load(environ))
+        hung, other = await both(app)
+        first = next(iter(target.accounts))
+        said, over = asyncio.Event(), asyncio.Event()
+
+        async def hangs(name: str) -> None:
+            if name == first:
+                await over.wait()
+
+        target.during_revoke = hangs
+        ending = asyncio.create_task(stop.ended(app, lambda line: said.set() if line == f"{other}: closed" else None))
+        async with asyncio.timeout(5):
+            await said.wait()
+        over.set()
+        assert {each["task"]: each["state"] for each in await ending} == {hung: "closed", other: "closed"}
+        await app.broker.stop()
+
+    asyncio.run(run())

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from remit.compose import wiring
 from remit.compose.wiring import Application
 from remit.config.settings import Places, Settings, load
-from remit.core.task import Closure
+from remit.core.lease import Closure
+from remit.core.task import TaskHeader
 from remit.errors import RemitError, UnavailableError
 from remit.process import owner
-from remit.sdk import Client, Place, verbs
+from remit.sdk import AsyncClient, Client, Place, verbs
+from remit.sdk.verbs import Report
 from remit.stores import private
 from remit.web.wire import instant
 
 FIRST = 2.0  # seconds that a broker has to answer
-EACH = 6.0  # seconds that it has for each task: it answers in five
+EACH = 6.0  # seconds that it has for each task: it answers in five, unless a target hangs
+AT_ONCE = 64  # tasks that it is asked to end at a time: its socket takes twice as many connections
 ENDING = 20.0  # seconds that it has to end by itself
 NOBODY = "no broker serves this state"
 
 Json = dict[str, Any]
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def stop_all(environ: Mapping[str, str], say: Say) -> Stopped:
     where = settings.places
     if where.control.exists():
         try:
-            return Stopped(_asked(where, say))
+            return Stopped(asyncio.run(_asked(where, say)))
         except RemitError as error:
             say(f"the broker does not do it: {error.detail}")
     database = where.state / "remit.db"
@@ -72,39 +74,47 @@ def down(environ: Mapping[str, str]) -> int | None:
     return owner.end(where.state / "remit.db", signal.SIGTERM, private.holder(where.state / "lock"), ENDING)
 
 
-def _asked(where: Places, say: Say) -> list[Json]:
-    """Have the broker end every task; UnavailableError once it keeps us waiting."""
-    told: queue.SimpleQueue[Json | list[Json] | RemitError] = queue.SimpleQueue()
+async def _asked(where: Places, say: Say) -> list[Json]:
+    """Have the broker end every task, side by side, as one may wait long for a target that does not answer.
 
-    def ask() -> None:
-        try:
-            with Client(Place(where.control)) as client:
-                told.put(client.run(verbs.tasks()))
-                for task_id in iter(names.get, ""):
-                    told.put({"task": task_id, **asdict(client.run(verbs.close(task_id)))})
-        except RemitError as error:
-            told.put(error)
+    UnavailableError once the broker keeps us waiting. What a task waits for at its targets is not that: it has ended,
+    and the broker goes on trying.
+    """
+    async with AsyncClient(Place(where.control)) as client:
 
-    def heard(seconds: float) -> Any:
-        try:
-            answer = told.get(timeout=seconds)
-        except queue.Empty:
-            raise UnavailableError(f"it does not answer within {seconds:g} seconds") from None
-        if isinstance(answer, RemitError):
-            raise answer
-        return answer
+        async def closed(task: Json) -> Json | None:
+            async with room:
+                report = await _heard(client.run(verbs.close(task["task"])), EACH)
+            answer = None if report is None else {"task": task["task"], **asdict(report)}
+            if answer is not None and (not task["closed"] or answer["state"] != Closure.CLOSED):
+                say(_said(answer))
+                told.append(answer)
+            return answer
 
-    names: queue.SimpleQueue[str] = queue.SimpleQueue()
-    Thread(target=ask, daemon=True).start()
-    ended = list[Json]()
-    for task in heard(FIRST):
-        names.put(task["task"])  # a closed one may have left something at a target
-        answer = heard(EACH)
-        if not task["closed"] or answer["state"] != Closure.CLOSED:
-            ended.append(answer)
-            say(_said(answer))
-    names.put("")
-    return ended
+        told, room = list[Json](), asyncio.Semaphore(AT_ONCE)
+        tasks = await _listed(client)  # a closed one may have left something at a target
+        answers = await asyncio.gather(*map(closed, tasks))
+        late = {task["task"] for task, answer in zip(tasks, answers, strict=True) if answer is None}
+        if not late <= {task["task"] for task in (await _listed(client) if late else []) if task["closed"]}:
+            raise UnavailableError(f"it does not answer within {EACH:g} seconds")
+    for task_id in sorted(late):
+        told.append({"task": task_id, **asdict(Report(Closure.UNKNOWN, 0, [], 0))})
+        say(_said(told[-1]))
+    return told
+
+
+async def _listed(client: AsyncClient) -> list[Json]:
+    found = await _heard(client.run(verbs.tasks()), FIRST)
+    if found is None:
+        raise UnavailableError(f"it does not answer within {FIRST:g} seconds")
+    return found
+
+
+async def _heard(asked: Awaitable[T], seconds: float) -> T | None:
+    """Return an answer; None: there was none in time."""
+    with suppress(TimeoutError):
+        return await asyncio.wait_for(asked, seconds)
+    return None
 
 
 def _said(task: Json) -> str:
@@ -122,13 +132,18 @@ async def _ended(settings: Settings, say: Say) -> list[Json]:
 
 
 async def ended(app: Application, say: Say) -> list[Json]:
-    """End every task in a state that was loaded, and visit the targets of all that is left."""
-    headers = await app.broker.tasks(app.operator)
-    await asyncio.gather(*(app.broker.retry_leases(header.id) for header in headers))
-    reports = await asyncio.gather(*(app.broker.close(app.operator, header.id) for header in headers))
-    pairs = zip(headers, reports, strict=True)
-    told = [(head, report) for head, report in pairs if not head.closed or report.state is not Closure.CLOSED]
-    tasks = [{"task": head.id, **report.wire(instant)} for head, report in told]
-    for task in tasks:
+    """End every task in a state that was loaded, and visit the targets of all that is left. None waits for another."""
+
+    async def end(head: TaskHeader) -> Json | None:
+        report = await app.broker.close(app.operator, head.id)
+        if report.state is not Closure.CLOSED:  # what was put off after a failure is visited as well
+            await app.broker.retry_leases(head.id)
+            report = await app.broker.close(app.operator, head.id)
+        if head.closed and report.state is Closure.CLOSED:
+            return None
+        task = {"task": head.id, **report.wire(instant)}
         say(_said(task))
-    return tasks
+        return task
+
+    ended = await asyncio.gather(*map(end, await app.broker.tasks(app.operator)))
+    return [task for task in ended if task is not None]
