@@ -11,7 +11,7 @@ from remit.core.audit import Event
 from remit.core.policy import Decision, Question
 from remit.core.request import GrantRequest
 from remit.core.scope import Access
-from remit.core.task import Grant, Task
+from remit.core.task import Change, Grant, Task
 from remit.errors import GrantEndedError, UnavailableError
 from remit.ports import Write
 from tests.broker.world import SEARCH, details, holder
@@ -40,7 +40,7 @@ class Rule:
 
 @dataclass
 class Brittle(MemoryStore):
-    """A memory store whose commits and reads can be held back, and whose commits can be told to fail."""
+    """A memory store whose commits and reads can be held back, and whose changes of tasks can be told to fail."""
 
     gate: asyncio.Event | None = None
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
@@ -60,7 +60,7 @@ class Brittle(MemoryStore):
         return await super().load(task_id)
 
     async def commit(self, writes: Sequence[Write], events: Sequence[Event]) -> None:
-        if writes and self.fail:
+        if self.fail and any(isinstance(write, Change) for write in writes):
             failure = self.fail.pop(0)
             if self.gate is not None:
                 self.waiting.set()

@@ -52,9 +52,10 @@ class Deployment:
 
         async def main() -> None:
             app = wiring.build(self.settings(policies=policies))
-            await app.broker.start()
             try:
+                await app.broker.load()
                 await app.policies.started(app.operator)
+                await app.broker.settle()
                 await body(app)
             finally:
                 await app.broker.stop()

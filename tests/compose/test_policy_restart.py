@@ -15,7 +15,7 @@ from remit.compose.wiring import Application
 from remit.core.audit import Event
 from remit.core.task import Grant
 from remit.errors import IntegrityError, PolicyError, UnavailableError
-from remit.keys.file import FileSealer
+from remit.keys.file import FileSealer, load_kek
 from remit.policies.sets import CedarPolicies
 from tests.compose.policies import (
     BAD,
@@ -177,21 +177,23 @@ def test_the_last_good_policies_are_those_of_the_last_reload(deployment: Deploym
 
 def test_what_is_kept_is_for_its_owner_alone_and_bad_contents_are_refused(tmp_path: Path) -> None:
     kept = LastGoodPolicies(tmp_path / "policies.json", SEALER)
-    assert kept.read() is None
+    assert kept.read(None) is None
     good, _ = policy.load(policy_directory(tmp_path, OPEN))
     assert good is not None
-    kept.write(good)
+    kept.prepare(good)
+    kept.keep()
     assert (tmp_path / "policies.json").stat().st_mode & 0o777 == 0o600
-    again = kept.read()
+    again = kept.read(good.version)
     assert again is not None
     assert again.version == good.version
     sealed = (tmp_path / "policies.json").read_bytes()
-    written = [json.dumps(good.texts).encode(), sealed[:-1], sealed + b"x", b"", SEALER.seal(b"{", b"policies")]
-    written += [SEALER.seal(b"{}", b"secret"), FileSealer(b"z" * 32).seal(json.dumps(good.texts).encode(), b"policies")]
+    texts, purpose = json.dumps(good.texts).encode(), f"policies {good.version}".encode()
+    written = [texts, sealed[:-1], sealed + b"x", b"", SEALER.seal(b"{", purpose), SEALER.seal(texts, b"policies")]
+    written += [SEALER.seal(b"{}", b"secret"), FileSealer(b"z" * 32).seal(texts, purpose)]
     for content in written:
         (tmp_path / "policies.json").write_bytes(content)
-        with pytest.raises(IntegrityError, match="the last good policies cannot be read"):
-            kept.read()
+        with pytest.raises(IntegrityError, match="are not those that held last"):
+            kept.read(good.version)
 
 
 @pytest.mark.attack("STO-07")
@@ -203,7 +205,7 @@ def test_a_last_good_set_that_somebody_wrote_decides_nothing(deployment: Deploym
     deployment.up(body)
     (deployment.state / "policies.json").write_text(json.dumps({"main.cedar": OPEN}))
     deployment.write(BAD)
-    with pytest.raises(IntegrityError, match="the last good policies cannot be read"):
+    with pytest.raises(IntegrityError, match="are not those that held last"):
         deployment.up(body)
     deployment.write(NO_MAIL)
     deployment.up(body)  # with a good directory they are kept anew
@@ -215,10 +217,80 @@ def test_policies_that_cannot_be_kept_do_not_hold_either(tmp_path: Path) -> None
     good, _ = policy.load(policy_directory(tmp_path, OPEN))
     assert good is not None
     with pytest.raises(UnavailableError):
-        LastGoodPolicies(tmp_path / "none" / "policies.json", SEALER).write(good)
+        LastGoodPolicies(tmp_path / "none" / "policies.json", SEALER).prepare(good)
 
 
 def test_a_set_survives_being_written_as_json(tmp_path: Path) -> None:
     good, _ = policy.load(policy_directory(tmp_path, OPEN))
     assert isinstance(good, CedarPolicies)
     assert json.loads(json.dumps(good.texts)) == good.texts
+
+
+@pytest.mark.attack("STO-07")
+def test_an_older_set_that_somebody_put_back_decides_nothing(deployment: Deployment) -> None:
+    kept = deployment.state / "policies.json"
+
+    async def body(app: Application) -> None:
+        assert "no-mail" in {item["id"] for item in listed(app.policies.shown()["policies"])}
+
+    async def before(app: Application) -> None:
+        assert app.policies.current is not None
+
+    deployment.write(OPEN)
+    deployment.up(before)
+    older = kept.read_bytes()
+    deployment.write(NO_MAIL)
+    deployment.up(body)
+    newer = kept.read_bytes()
+    deployment.write(BAD)
+    kept.write_bytes(older)
+    with pytest.raises(IntegrityError, match="are not those that held last"):
+        deployment.up(body)
+    kept.write_bytes(newer)
+    deployment.up(body)
+
+
+def test_a_crash_between_the_record_and_the_file_goes_back_to_what_is_on_record(deployment: Deployment) -> None:
+    kept = deployment.state / "policies.json"
+
+    async def body(app: Application) -> None:
+        assert "no-mail" in {item["id"] for item in listed(app.policies.shown()["policies"])}
+
+    async def before(app: Application) -> None:
+        assert app.policies.current is not None
+
+    deployment.write(OPEN)
+    deployment.up(before)
+    older = kept.read_bytes()
+    deployment.write(NO_MAIL)
+    deployment.up(body)
+    kept.replace(kept.with_suffix(".new"))
+    kept.write_bytes(older)
+    deployment.write(BAD)
+    deployment.up(body)
+    deployment.up(body)
+
+
+def test_a_set_that_an_earlier_remit_kept_counts_until_one_is_on_record(deployment: Deployment) -> None:
+    kept = deployment.state / "policies.json"
+
+    async def body(app: Application) -> None:
+        assert "no-mail" in {item["id"] for item in listed(app.policies.shown()["policies"])}
+
+    async def nothing(app: Application) -> None:
+        assert app.policies.current is None
+
+    deployment.write(BAD)
+    deployment.up(nothing)
+    earlier = FileSealer(load_kek(deployment.state / "kek", create=False)).seal(
+        json.dumps({"main.cedar": NO_MAIL}).encode(), b"policies"
+    )
+    kept.write_bytes(earlier)
+    kept.chmod(0o600)
+    deployment.up(body)
+    deployment.write(NO_MAIL)
+    deployment.up(body)
+    kept.write_bytes(earlier)
+    deployment.write(BAD)
+    with pytest.raises(IntegrityError, match="are not those that held last"):
+        deployment.up(body)

@@ -270,8 +270,15 @@ MUTANTS = [
     Mutant(
         "the last good policies are those of the start",
         "compose/policy.py",
-        "                    self._keep(fresh)  # not earlier",
-        "                    pass  # not earlier",
+        "                self._kept.prepare(fresh)",
+        "                pass",
+        COMPOSED,
+    ),
+    Mutant(
+        "an older set that was put back decides",
+        "compose/policy.py",
+        '    return PURPOSE if version is None else PURPOSE + b" " + version.encode()',
+        "    return PURPOSE",
         COMPOSED,
     ),
     Mutant(

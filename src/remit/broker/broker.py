@@ -110,6 +110,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         """
         await self._tasks.floor()
         await self._registry.load()
+        await self.policy.load()
         await self._approvals.load()
         await self._revocations.load()
         await self._load_families()

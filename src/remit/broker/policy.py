@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker, gather_limited
@@ -23,6 +24,7 @@ from remit.core.principal import Principal, Right
 from remit.core.scope import Scope
 from remit.core.task import Grant, Task, TaskHeader
 from remit.errors import ConflictError, NotFoundError, PolicyError, UnavailableError
+from remit.ports import PutRecord, Record
 
 # Callers elsewhere read these, too: what only the operator can do is said to be the operator's.
 UNKNOWN = "whoever runs this broker sees what there is by `remit resource list`"
@@ -31,6 +33,7 @@ WRITTEN = (
     "whoever runs this broker sees what decided by `remit policy explain --entry SEQ`, with SEQ of `remit audit tail`"
 )
 
+KIND = "policy"  # the record of the version that holds: what a start goes back to is no older one
 BREATH = 8  # details decided on after which the loop may do something else
 ENDED = 50  # grants that end in one commit
 MARKED = 16  # tasks at once: their marks share a commit, and requests through the gateway wait for no longer one
@@ -55,6 +58,13 @@ class PolicyEnforcement:
         self._one = asyncio.Lock()  # one round of deciding anew at a time
         self._turn, self._asked = asyncio.Lock(), 0  # taken to yield to the loop, and decisions since the last yield
         self._due: str | None = None  # why a round is under way, or has to be done again
+        self.held: str | None = None  # the version that was put on record last
+        self._noting, self._rev = asyncio.Lock(), 0
+
+    async def load(self) -> None:
+        """Read which version was put on record last."""
+        for record in await self._tasks.store.records(KIND):
+            self.held, self._rev = record.body.decode(), record.rev
 
     def question(self, head: TaskHeader, grant: Grant, verb: str | None = None, scope: Scope | None = None) -> Question:
         """Ask about a grant, made or yet to be; with ``verb`` and ``scope``, about a lease under it."""
@@ -143,7 +153,14 @@ class PolicyEnforcement:
         """Record which policy decides from now on; ``trouble``: what is wrong with the one that was to replace it."""
         decision, more = ("failed", {"code": PolicyError.code, "cause": trouble}) if trouble else ("done", {})
         event = self._tasks.event("policy.reload", decision, None, subject=operator.name, policy=version, **more)
-        await self._tasks.store.commit((), (event,))
+        if trouble:
+            await self._tasks.store.commit((), (event,))
+            return
+        async with self._noting:
+            await self.load()  # one that was in doubt may have been durable
+            record = Record(KIND, "held", self._rev + 1, version.encode(), datetime.max.replace(tzinfo=UTC))
+            await self._tasks.store.commit((PutRecord(record),), (event,))
+            self.held = version
 
     async def sweep(self) -> None:
         await self._revoker.sweep()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,33 +41,56 @@ def load(directory: Path) -> tuple[CedarPolicies | None, tuple[Problem, ...]]:
 class LastGoodPolicies:
     """The last good set, in a file of the state: a restart does not fall behind it when what is configured is bad.
 
-    The file is sealed and of mode 0600: nobody else changes what decides.
+    The file is of mode 0600, and sealed for its version: which one holds stands in the store, in the commit that put it
+    on record, so that no older set opens. A fresh set lies beside it before that.
     """
 
     def __init__(self, path: Path, sealer: Sealer) -> None:
-        self._path, self._sealer = path, sealer
+        self._path, self._sealer, self._fresh = path, sealer, path.with_suffix(".new")
 
-    def read(self) -> CedarPolicies | None:
-        """Return the set that was kept, if there is one that is still good."""
-        try:
-            sealed = read_regular(self._path, MAX_KEPT)
-            texts = msgspec.json.decode(self._sealer.open(sealed, PURPOSE), type=dict[str, str])
-        except FileNotFoundError:
-            return None
-        except (OSError, IntegrityError, msgspec.MsgspecError) as error:
-            raise IntegrityError("the last good policies cannot be read", help=f"remove `{self._path}`") from error
-        return sets.read(texts)[0]
+    def read(self, held: str | None) -> CedarPolicies | None:
+        """Return the set of this version, if it is still good; None: as an earlier remit kept it, for no version."""
+        texts = self._opened(self._path, held)
+        if texts is None and held is not None:
+            texts = self._opened(self._fresh, held)
+            if texts is not None:  # a crash came between the record and the file
+                self.keep()
+        if texts is None and self._path.exists():
+            raise IntegrityError(
+                f"the policies in `{self._path}` are not those that held last, which the audit names",
+                help=f"set those right that are configured, or remove `{self._path}`: then nothing is allowed",
+            )
+        return None if texts is None else sets.read(texts)[0]
 
-    def write(self, policies: CedarPolicies) -> None:
-        """Replace it, or raise UnavailableError: an older set must not come back in place of this one."""
-        fresh = self._path.with_suffix(".new")
+    def _opened(self, path: Path, held: str | None) -> dict[str, str] | None:
+        with suppress(OSError, IntegrityError, msgspec.MsgspecError):
+            sealed = read_regular(path, MAX_KEPT)
+            return msgspec.json.decode(self._sealer.open(sealed, _purpose(held)), type=dict[str, str])
+        return None
+
+    def prepare(self, policies: CedarPolicies) -> None:
+        """Write a set that is to hold beside the one that does, or raise UnavailableError."""
         try:
-            fresh.unlink(missing_ok=True)  # left by a crash
-            write_new(fresh, self._sealer.seal(msgspec.json.encode(policies.texts), PURPOSE))
-            fresh.replace(self._path)
+            self._fresh.unlink(missing_ok=True)  # left by a crash
+            write_new(self._fresh, self._sealer.seal(msgspec.json.encode(policies.texts), _purpose(policies.version)))
+        except OSError as error:
+            raise _unkept() from error
+
+    def keep(self) -> None:
+        """Put what was prepared in the place of the set before, or raise UnavailableError: then it is found there."""
+        try:
+            self._fresh.replace(self._path)
             sync_directory(self._path.parent)
         except OSError as error:
-            raise UnavailableError("the policies cannot be kept", help="is the disk full?") from error
+            raise _unkept() from error
+
+
+def _purpose(version: str | None) -> bytes:
+    return PURPOSE if version is None else PURPOSE + b" " + version.encode()
+
+
+def _unkept() -> UnavailableError:
+    return UnavailableError("the policies cannot be kept", help="is the disk full?")
 
 
 class PolicyDirectory:
@@ -82,27 +106,8 @@ class PolicyDirectory:
         self.current: CedarPolicies | None = None
         self.broker: Broker | None = None  # whose grants a reload decides on again
         self._one = asyncio.Lock()  # one reload at a time
-        self._new = False  # whether other policies hold than before the start
         if directory is not None:
             self.current, self.problems = load(directory)
-            self._settle()
-
-    def _settle(self) -> None:
-        last = None
-        try:
-            last = self._kept.read() if self._kept is not None else None
-        except IntegrityError as error:
-            if self.current is None:  # a start does not rest on what is not as we wrote it
-                raise
-            _LOG.warning("%s; they are kept anew", error.detail)
-        if self.current is None:
-            self.current = last
-        elif last is None or last.version != self.current.version:
-            self._new = True
-            self._keep(self.current)
-        held = f"policies {self.current.version} stay" if self.current else "nothing is allowed"
-        for problem in self.problems:
-            _LOG.error("%s until this is right: %s", held, problem)
 
     @property
     def decide(self) -> Policy:
@@ -133,13 +138,37 @@ class PolicyDirectory:
         return explained(self.current, question, self.decide(question))
 
     async def started(self, operator: Principal) -> None:
-        """Put on record that other policies hold than before the start, or that those that were configured are bad."""
+        """Go back to the last good set where what is configured is bad; before anything is decided anew.
+
+        Put on record that other policies hold than before the start, or that those that were configured are bad.
+        IntegrityError where the set to go back to is not the one that held last.
+        """
         if self.broker is None or self.directory is None:
             return
+        enforced, last = self.broker.policy, self._last(self.broker.policy.held)
+        if self.current is None:
+            self.current = last
+            enforced.deciding = self.decide
+        held = f"policies {self.current.version} stay" if self.current else "nothing is allowed"
+        for problem in self.problems:
+            _LOG.error("%s until this is right: %s", held, problem)
         if self.problems:
-            await self.broker.policy.note(operator, self._version(), str(self.problems[0]))
-        elif self._new:
-            await self.broker.policy.note(operator, self._version())
+            await enforced.note(operator, self._version(), str(self.problems[0]))
+        elif self.current is not None and (last is None or enforced.held != self.current.version):
+            if self._kept is not None:
+                self._kept.prepare(self.current)
+            await enforced.note(operator, self.current.version)
+            if self._kept is not None:
+                self._kept.keep()
+
+    def _last(self, held: str | None) -> CedarPolicies | None:
+        try:
+            return self._kept.read(held) if self._kept is not None else None
+        except IntegrityError as error:
+            if self.current is None:  # a start does not rest on what is not as we wrote it
+                raise
+            _LOG.warning("%s; they are kept anew", error.detail)
+            return None
 
     async def reload(self, operator: Principal) -> Mapping[str, object]:
         """Load the policies anew; a set with anything wrong changes nothing, and what holds is told with what is wrong.
@@ -156,18 +185,17 @@ class PolicyDirectory:
                     _LOG.error("the policies stay as they were: %s", problem)
                 await self.broker.policy.note(operator, self._version(), str(self.problems[0]))
                 return {"reloaded": False, "ended": 0, **self.shown()}
+            if self._kept is not None:
+                self._kept.prepare(fresh)
             try:
                 ended = await self.broker.policy.reload(operator, fresh, fresh.version)
             finally:
                 if self.broker.policy.deciding is fresh:
                     self.current = fresh
-                    self._keep(fresh)  # not earlier: a start that finds other policies than these puts them on record
+                    if self._kept is not None:
+                        self._kept.keep()
             covered = not ended or await self.broker.checkpoints.covered()
             return {"reloaded": True, "ended": ended, "state": "closed" if covered else "partial", **self.shown()}
-
-    def _keep(self, policies: CedarPolicies) -> None:
-        if self._kept is not None:
-            self._kept.write(policies)
 
 
 def explained(policies: CedarPolicies | None, question: Question, decision: Decision) -> dict[str, object]:
