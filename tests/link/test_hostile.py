@@ -38,7 +38,7 @@ from remit.link.messages import (
     Refusal,
     from_authority,
 )
-from remit.link.values import Failure, writer
+from remit.link.values import Failure, codec
 from remit.link.worker import connect
 from remit.ports.broker import Notice, UseRequest
 from tests.broker.world import OPERATOR, SEARCH, World, holder, run
@@ -193,7 +193,7 @@ def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> Non
         broker = await world.ready()
         root, other = await world.opened(broker, OFTEN), await world.opened(broker, OFTEN)
         async with raw(world, broker, root.id) as worker:
-            operator, foreign = map(writer(Principal), (OPERATOR, holder(broker, other)))
+            operator, foreign = map(codec(Principal).write, (OPERATOR, holder(broker, other)))
             forged = [
                 Call(1, "uses", []),
                 Call(2, "__init__", []),

@@ -19,7 +19,7 @@ from remit.errors import IntegrityError, NotFoundError, PolicyError, RemitError,
 from remit.jose.proof import Proof
 from remit.link.loopback import answered, loopback
 from remit.link.messages import PROTOCOLS, Call, Refusal, from_authority, method
-from remit.link.values import encode, failure, raised, read, writer
+from remit.link.values import codec, encode, failure, raised, read
 from remit.ports.broker import BrokerPort, Notice, Opener, Outcome
 from remit.ports.pending import Pending, PendingKind, PendingStore, Poll
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, run
@@ -157,8 +157,8 @@ def test_what_is_no_call_of_the_protocol_is_refused(world: World, data: bytes) -
 
 def test_a_value_of_a_union_comes_back_as_what_it_was() -> None:
     for value in (OPERATOR, Holder("task_1", "grt_1")):
-        assert read(Principal, msgspec.msgpack.decode(encode(writer(Principal)(value)))) == value
-    assert read(Detail, writer(Detail)(details(SEARCH)[0])) == details(SEARCH)[0]
+        assert read(Principal, msgspec.msgpack.decode(encode(codec(Principal).write(value)))) == value
+    assert read(Detail, codec(Detail).write(details(SEARCH)[0])) == details(SEARCH)[0]
     with pytest.raises(IntegrityError):
         read(Opener, ["Subject", ["x", "y"]])
     assert Approval.__name__ in {kind.__name__ for kind in Opener.__args__}

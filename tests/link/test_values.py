@@ -21,7 +21,7 @@ from remit.core.secret import Secret
 from remit.errors import IntegrityError, RemitError
 from remit.link.frames import FrameReader, frame
 from remit.link.messages import PROTOCOLS, from_authority, from_worker, method
-from remit.link.values import encode, failure, raised, read, writer
+from remit.link.values import codec, encode, failure, raised, read
 from tests.broker.world import SEARCH, TABLE, details
 
 TEXT = st.text(max_size=20)
@@ -54,7 +54,7 @@ REQUESTS = st.builds(
 
 
 def _there_and_back(kind: object, value: object) -> object:
-    return read(kind, msgspec.msgpack.decode(encode(writer(kind)(value))))
+    return read(kind, msgspec.msgpack.decode(encode(codec(kind).write(value))))
 
 
 @given(PRINCIPALS)

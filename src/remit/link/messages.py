@@ -16,7 +16,7 @@ from functools import cache
 import msgspec
 
 from remit.errors import IntegrityError, InvalidRequestError
-from remit.link.values import Failure, encode, read, reader, writer
+from remit.link.values import Failure, codec, encode, read
 from remit.ports.broker import BrokerPort, Notice, UseRequest
 from remit.ports.events import EventPort
 from remit.ports.identity import Workloads
@@ -222,9 +222,8 @@ class Method:
         self.name, self.returns = name, hints["return"]
         self.parameters = {each.name: hints[each.name] for each in parameters}
         self._defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
-        self._writers = [writer(kind) for kind in self.parameters.values()]
-        self.answer = writer(self.returns)
-        self.answered = reader(self.returns)
+        self._writers = [codec(kind).write for kind in self.parameters.values()]
+        self.answer = codec(self.returns).write
 
     def bound(self, args: Sequence[object], named: Mapping[str, object]) -> dict[str, object]:
         """Return all arguments of a call by name."""

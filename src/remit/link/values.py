@@ -27,6 +27,14 @@ from remit.errors import IntegrityError, PolicyError, RemitError
 
 Turn = Callable[[typing.Any], typing.Any]
 
+
+class Codec(typing.NamedTuple):
+    """What turns a value of a type into what ``encode`` takes, and back; reading raises all sorts of errors."""
+
+    write: Turn
+    read: Turn
+
+
 _ERRORS = {
     each.__name__: each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, RemitError)
 }
@@ -88,17 +96,14 @@ def _other(value: object) -> object:
 
 encode = msgspec.msgpack.Encoder(enc_hook=_other).encode
 
-_WRITE: Mapping[object, Turn] = {
-    Detail: lambda detail: scopes.dump((detail,))[0],
-    Access: lambda access: (access.resource, access.action, access.path),  # what it was judged by stays where it was
-    Secret: lambda secret: secret.parts(),
-    RemitError: failure,
-}
-_READ: Mapping[object, Turn] = {
-    Detail: lambda value: scopes.read([value])[0],
-    Access: lambda value: Access(*msgspec.convert(value, tuple[str, str, str])),
-    Secret: Secret,
-    RemitError: lambda value: raised(msgspec.convert(value, Failure)),
+_OWN: Mapping[object, Codec] = {
+    Detail: Codec(lambda detail: scopes.dump((detail,))[0], lambda value: scopes.read([value])[0]),
+    Access: Codec(  # what it was judged by stays where it was
+        lambda access: (access.resource, access.action, access.path),
+        lambda value: Access(*msgspec.convert(value, tuple[str, str, str])),
+    ),
+    Secret: Codec(lambda secret: secret.parts(), Secret),
+    RemitError: Codec(failure, lambda value: raised(msgspec.convert(value, Failure))),
 }
 # what is asked for is bounded as where it was read first: a worker may have been taken over since
 _BOUNDED: Mapping[object, Mapping[str, Turn]] = {GrantRequest: {"scope": scopes.parse}}
@@ -109,7 +114,7 @@ _PLAIN = {*_TOLD_APART, object, float, types.NoneType, datetime, timedelta}
 @cache
 def plain(kind: typing.Any) -> bool:
     """Whether msgspec writes a type, and checks what it reads of it, with nothing of it lost."""
-    if kind in _WRITE or _is_one_of(kind):
+    if kind in _OWN or _is_one_of(kind):
         return False
     if (args := typing.get_args(kind)) or typing.get_origin(kind) is tuple:
         return all(plain(each) for each in args if each is not Ellipsis)
@@ -146,97 +151,69 @@ def _same(value: typing.Any) -> typing.Any:
 
 
 @cache
-def writer(kind: typing.Any) -> Turn:
-    """Return what turns a value of a type into what ``encode`` takes."""
+def codec(kind: typing.Any) -> Codec:
+    """Return what writes and reads values of a type."""
     if plain(kind):
-        return _same
-    if (write := _WRITE.get(kind)) is not None:
-        return write
+        return Codec(_same, _same if kind is object else partial(msgspec.convert, type=kind))
+    if (own := _OWN.get(kind)) is not None:
+        return own
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in {typing.Union, types.UnionType}:
-        return _union_writer(kind)
-    if origin is not None and issubclass(origin, Mapping):
-        item = writer(args[1])
-        return lambda value: {name: item(each) for name, each in value.items()}
+        return _union(kind)
+    if origin is None:
+        return _class(kind)
+    if issubclass(origin, Mapping):
+        item = codec(args[1])
+        return Codec(*(lambda value, turn=turn: {name: turn(each) for name, each in value.items()} for turn in item))
     if origin is tuple and args[-1] is not Ellipsis:
-        items = [writer(each) for each in args]
-        return lambda value: [write(each) for write, each in zip(items, value, strict=True)]
-    if origin is not None:
-        item = writer(args[0])
-        return lambda value: [item(each) for each in value]
-    return _class_writer(kind)
+        items = [codec(each) for each in args]
+        return Codec(
+            lambda value: [each.write(one) for each, one in zip(items, value, strict=True)],
+            lambda value: tuple(each.read(one) for each, one in zip(items, value, strict=True)),
+        )
+    item = codec(args[0])
+    make: Turn = frozenset if issubclass(origin, AbstractSet) else tuple if origin is tuple else list
+    return Codec(lambda value: [item.write(each) for each in value], lambda value: make(item.read(e) for e in value))
 
 
-def _class_writer(kind: typing.Any) -> Turn:
-    fields = [(name, writer(each)) for name, each in (fields_of(kind) or {}).items()]
-    return lambda value: [write(getattr(value, name)) for name, write in fields]
+def _class(kind: typing.Any) -> Codec:
+    fields = {name: codec(each) for name, each in (fields_of(kind) or {}).items()}
+    writes = [(name, each.write) for name, each in fields.items()]
+    reads = list({**{name: each.read for name, each in fields.items()}, **_BOUNDED.get(kind, {})}.items())
+    return Codec(
+        lambda value: [write(getattr(value, name)) for name, write in writes],
+        lambda value: kind(**{name: read(one) for (name, read), one in zip(reads, value, strict=True)}),
+    )
 
 
-def _union_writer(kind: object) -> Turn:
+def _union(kind: object) -> Codec:
+    """One of several classes goes with its name, one that may be missing without."""
     kinds = _kinds(kind)
     if len(kinds) == 1:
-        one = writer(kinds[0])
-        return lambda value: None if value is None else one(value)
-    named = {each: writer(each) for each in kinds}
+        one = codec(kinds[0])
+        return Codec(*(lambda value, turn=turn: None if value is None else turn(value) for turn in one))
+    named = {each: codec(each) for each in kinds}
+    by_name = {each.__name__: named[each].read for each in kinds}
+    can_be_none = types.NoneType in typing.get_args(kind)
 
     def write(value: object) -> object:
         if value is None:
             return None
         found = next(each for each in type(value).__mro__ if each in named)
-        return [found.__name__, named[found](value)]
-
-    return write
-
-
-@cache
-def reader(kind: typing.Any) -> Turn:
-    """Return what turns what was decoded into a value of a type; it raises all sorts of errors (``read``)."""
-    if plain(kind):
-        return _same if kind is object else partial(msgspec.convert, type=kind)
-    if (read := _READ.get(kind)) is not None:
-        return read
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in {typing.Union, types.UnionType}:
-        return _union_reader(kind)
-    if origin is not None and issubclass(origin, Mapping):
-        item = reader(args[1])
-        return lambda value: {name: item(each) for name, each in value.items()}
-    if origin is tuple and args[-1] is not Ellipsis:
-        items = [reader(each) for each in args]
-        return lambda value: tuple(read(each) for read, each in zip(items, value, strict=True))
-    if origin is not None:
-        item = reader(args[0])
-        make: Turn = frozenset if issubclass(origin, AbstractSet) else tuple if origin is tuple else list
-        return lambda value: make(item(each) for each in value)
-    return _class_reader(kind)
-
-
-def _class_reader(kind: typing.Any) -> Turn:
-    bounded = _BOUNDED.get(kind, {})
-    fields = [(name, bounded.get(name) or reader(each)) for name, each in (fields_of(kind) or {}).items()]
-    return lambda value: kind(**{name: read(each) for (name, read), each in zip(fields, value, strict=True)})
-
-
-def _union_reader(kind: object) -> Turn:
-    kinds = _kinds(kind)
-    if len(kinds) == 1:
-        one = reader(kinds[0])
-        return lambda value: None if value is None else one(value)
-    named = {each.__name__: reader(each) for each in kinds}
-    can_be_none = types.NoneType in typing.get_args(kind)
+        return [found.__name__, named[found].write(value)]
 
     def read(value: typing.Any) -> object:
         if value is None and can_be_none:
             return None
         name, held = value
-        return named[name](held)
+        return by_name[name](held)
 
-    return read
+    return Codec(write, read)
 
 
 def read(kind: object, value: object) -> typing.Any:
-    """Return the value of a type that its ``writer`` made, or raise IntegrityError."""
+    """Return the value of a type that its codec has written, or raise IntegrityError."""
     try:
-        return reader(kind)(value)
+        return codec(kind).read(value)
     except (msgspec.MsgspecError, TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
         raise IntegrityError("a message of the link does not hold what its call says") from error
