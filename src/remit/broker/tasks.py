@@ -134,7 +134,8 @@ class TaskCache:
             raise RevokedError
         if grant_id not in self._live:
             raise NotFoundError
-        if live.task in self.unserved.undecided or not self.unserved.waiting.isdisjoint(live.lineage):
+        waiting = self.unserved.waiting  # none, mostly: then a deep grant is looked up as fast as any
+        if live.task in self.unserved.undecided or (waiting and not waiting.isdisjoint(live.lineage)):
             raise self.unserved.error(live.task)
         return live
 
@@ -392,8 +393,7 @@ class TaskCache:
         """Record a denial, which stands for so many; in a flood only each power of two is written, with the count."""
         if isinstance(error, PolicyError):
             more |= {"cause": (error.inside or error).detail, "policy": error.version}
-        count = self._denials.told((grant_id, error.code), self.now(), times)
-        if count is None:
+        if (count := self._denials.told((grant_id, error.code), self.now(), times)) is None:
             return
         if count > LOUD:
             more["cause"] = f"{count} times this minute"
