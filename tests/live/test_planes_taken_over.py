@@ -20,7 +20,7 @@ from remit.core.grant import LOCAL, Subject
 from remit.core.principal import Holder, Operator, Principal
 from remit.link import roles
 from remit.link.messages import PROTOCOLS, method
-from remit.link.values import encode, writer
+from remit.link.values import codec, encode
 from tests.live.fleet import SEARCH
 from tests.live.terminal import PATIENCE, ROOT, Terminal, configure
 from tests.support.postgres_server import free_port
@@ -165,7 +165,7 @@ def test_it_calls_no_method_that_is_not_its_role_s(over: TakenOver, role: roles.
 
 def sent(principal: Principal) -> object:
     """Return a principal as a call has it."""
-    return msgspec.msgpack.decode(encode(writer(Principal)(principal)))
+    return msgspec.msgpack.decode(encode(codec(Principal).write(principal)))
 
 
 @pytest.mark.parametrize("role", ["edge", "web"])
