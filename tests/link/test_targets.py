@@ -262,6 +262,18 @@ def test_a_target_that_hangs_holds_up_no_other_over_the_same_link() -> None:
     run(body())
 
 
+def test_all_leases_that_a_task_may_have_are_ended_at_once() -> None:
+    async def body() -> None:
+        undo = {"destination": "postgresql://remit@127.0.0.1:5432/bench", "role": "remit_lse"}
+        plans = [replace(planned(n), undo=undo) for n in range(2_000)]
+        names = frozenset(plan.name for plan in plans)
+        async with rig() as it:
+            assert await it.engine().revoke_many(plans) == names
+            assert await it.engine().clean(plans) == names
+
+    run(body())
+
+
 def test_a_call_that_nobody_waits_for_is_given_up_over_there() -> None:
     async def body() -> None:
         async with rig(Interrupted) as it:

@@ -149,9 +149,9 @@ def from_worker(data: bytes) -> FromWorker:
     return _bounded(_from_worker, data)
 
 
-def call_or_cancel(data: bytes) -> Call | Cancel:
-    """Read what whoever answers calls is sent, bounded in the same way, or raise IntegrityError."""
-    return _bounded(_call_or_cancel, data)
+def call_or_cancel(data: bytes, *, believed: bool) -> Call | Cancel:
+    """Read what whoever answers calls is sent, or raise IntegrityError; bounded as above unless it is ``believed``."""
+    return (_read if believed else _bounded)(_call_or_cancel, data)
 
 
 def _bounded(decoder: msgspec.msgpack.Decoder[Message], data: bytes) -> Message:
@@ -232,15 +232,18 @@ class Method:
             raise TypeError(self.name)
         return {name: given[name] for name in self.parameters}
 
-    def call(self, number: int, arguments: Mapping[str, object]) -> bytes:
-        """Return a call as it is sent; InvalidRequestError for what cannot be."""
+    def call(self, number: int, arguments: Mapping[str, object], *, believed: bool = False) -> bytes:
+        """Return a call as it is sent; InvalidRequestError for what cannot be, or has more items than is taken.
+
+        Who is ``believed``, the authority, may send as many as go into a call: a thousand leases that end are many.
+        """
         try:
             values = [write(value) for write, value in zip(self._writers, arguments.values(), strict=True)]
             sent = encode(Call(number, self.name, values))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidRequestError("a value is not one that can be sent") from error
-        small = len(sent) <= SMALL or (len(sent) <= MAX_CALL and few(values) and _few_begin(sent))
-        if not small:
+        items = believed or len(sent) <= SMALL or (few(values) and _few_begin(sent))
+        if len(sent) > MAX_CALL or not items:
             raise InvalidRequestError("the request is too large")
         return sent
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
@@ -55,14 +54,14 @@ _LOG = logging.getLogger("remit.link")
 class _AskingEnd:
     """Sends calls, and takes their answers."""
 
-    def __init__(self, ended: Callable[[], None]) -> None:
+    def __init__(self, ended: Callable[[], None], *, believed: bool) -> None:
         self.socket = FramedSocket(_PEER, MAX_DOCUMENT, self._take, self._over)
-        self._ended, self._numbers = ended, itertools.count(1)
+        self._ended, self._believed, self._numbers = ended, believed, itertools.count(1)
         self._unanswered: dict[int, asyncio.Future[object]] = {}
 
     async def call(self, asked: Method, arguments: Mapping[str, object]) -> object:
         number = next(self._numbers)
-        sent = asked.call(number, arguments)
+        sent = asked.call(number, arguments, believed=self._believed)
         if self.socket.lost:
             raise UnavailableError(_GONE, retry_after=1)
         answer = self._unanswered[number] = asyncio.get_running_loop().create_future()
@@ -93,21 +92,25 @@ class _AskingEnd:
 
 
 class _AnsweringEnd:
-    """Takes calls of the methods of ``protocols``, ``most`` at a time, and has ``port`` answer them."""
+    """Takes calls of the methods of ``protocols``, and has ``port`` answer them.
 
-    def __init__(self, port: object, protocols: tuple[type, ...], most: int, ended: Callable[[], None]) -> None:
+    Of who is not ``believed`` it takes MAX_CALLS at a time, with no more items than a worker's have.
+    """
+
+    def __init__(self, port: object, protocols: tuple[type, ...], ended: Callable[[], None], *, believed: bool) -> None:
         self.socket = FramedSocket(_PEER, MAX_CALL, self._take, self._over)
-        self._port, self._most, self._ended = port, most, ended
+        self._port, self._believed, self._ended = port, believed, ended
         self._methods = {name for protocol in protocols for name in vars(protocol) if name[0] != "_"}
         self._stories: dict[int, asyncio.Task[None]] = {}
 
     def _take(self, data: bytes) -> None:
-        message = call_or_cancel(data)
+        message = call_or_cancel(data, believed=self._believed)
         if isinstance(message, Cancel):
             if message.number in self._stories:
                 self._stories[message.number].cancel()
             return
-        if len(self._stories) >= self._most or message.number in self._stories or message.method not in self._methods:
+        many = not self._believed and len(self._stories) >= MAX_CALLS
+        if many or message.number in self._stories or message.method not in self._methods:
             raise IntegrityError("it may not call that now")
         story = self._stories[message.number] = asyncio.get_running_loop().create_task(self._answer(message))
         story.add_done_callback(lambda _: self._stories.pop(message.number, None))
@@ -163,8 +166,8 @@ class TargetsLink:
             heard.socket.close()
             ended()
 
-        asking = _AskingEnd(over)
-        heard = _AnsweringEnd(reports, (ReportPort,), MAX_CALLS, asking.socket.close)
+        asking = _AskingEnd(over, believed=True)
+        heard = _AnsweringEnd(reports, (ReportPort,), asking.socket.close, believed=False)
         await asking.socket.open(sockets.calls)
         self._asking = asking
         await heard.socket.open(sockets.ends)
@@ -204,8 +207,8 @@ class TargetsWorker:
 async def answer(sockets: LinkSockets, targets: TargetsPort) -> TargetsWorker:
     """Answer the authority from now on."""
     over = asyncio.Event()
-    protocols, most = (EnginePort, DocumentPort), sys.maxsize  # the authority is believed
-    answering, asking = _AnsweringEnd(targets, protocols, most, over.set), _AskingEnd(over.set)
+    answering = _AnsweringEnd(targets, (EnginePort, DocumentPort), over.set, believed=True)
+    asking = _AskingEnd(over.set, believed=False)
     await answering.socket.open(sockets.calls)
     await asking.socket.open(sockets.ends)
     return TargetsWorker(answering, asking, over)
