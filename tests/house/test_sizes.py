@@ -74,9 +74,9 @@ def test_the_lists_of_exceptions_name_only_what_is_still_too_long() -> None:
 
 
 def _middle() -> list[Path]:
-    """Return the files of the middle; the protocol by which edges ask it, and what they are told, are no part of it."""
+    """Return the files of the middle; how workers ask it, and what they are told, is no part of it."""
     told = {"broker/notices.py", "ports/broker.py"}
-    told |= {"broker/pending.py", "ports/pending.py"}  # what edges keep
+    told |= {"broker/pending.py", "ports/pending.py"}  # what is kept for workers
     told |= {"broker/begun.py"}  # how work is waited for
     told |= {
         "ports/runs.py",

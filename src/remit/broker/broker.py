@@ -61,7 +61,7 @@ PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
 
 
 class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
-    """The six verbs, and what edges ask besides: what each method does stands in ``ports/broker.py``."""
+    """The six verbs, and what workers ask besides: what each method does stands in ``ports/broker.py``."""
 
     def __init__(
         self,

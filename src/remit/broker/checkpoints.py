@@ -74,11 +74,11 @@ class Checkpoints:
         return True
 
     async def reported(self, report: Report) -> Report:
-        """Return the report of an end once edges have acted on it; `closed` only when the end is covered.
+        """Return the report of an end once workers have acted on it; `closed` only when the end is covered.
 
         One that is not on record is covered by none, and is not waited for.
         """
-        if not await self._tasks.notices.acted_on():  # an edge may still be at work under it
+        if not await self._tasks.notices.acted_on():  # one may still be at work under it
             report = replace(report, state=Closure.UNKNOWN)
         if self._witness is None or (report.recorded and await self.covered()):
             return report

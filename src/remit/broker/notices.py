@@ -1,4 +1,4 @@
-"""What edges are told of at once: ends and changes, each edge in the order in which they came to be."""
+"""What workers are told of at once: ends and changes, each worker in the order in which they came to be."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from remit.ports.broker import Notice
 
-WAIT = 0.25  # seconds: longer than that no end waits for an edge to act on it
+WAIT = 0.25  # seconds: longer than that no end waits for a worker to act on it
 TURNS = 3  # of the loop, in which what has arrived is read, where it was this loop that was late
-GONE = 2.0  # seconds: as long an end waits for an edge to be gone that has not acted
+GONE = 2.0  # seconds: as long an end waits for a worker to be gone that has not acted
 
 
 Holds = Callable[[frozenset[str]], bool]  # whether something may move under grants
 
 
 class Feed:
-    """What one edge was not told yet; ``idle`` is set when it has acted on all that it was told."""
+    """What one worker was not told yet; ``idle`` is set when it has acted on all that it was told."""
 
     def __init__(self, feeds: list[Feed], stuck: Callable[[], None] | None, holds: Holds) -> None:
         self.grants: set[str] = set()
@@ -55,7 +55,7 @@ class Feed:
 
 
 class Notices:
-    """Streams notices to any number of edges."""
+    """Streams notices to any number of workers."""
 
     def __init__(self) -> None:
         self._feeds: list[Feed] = []
@@ -70,13 +70,13 @@ class Notices:
             feed.told(waits=bool(resources) or feed.holds(grants))
 
     def publish(self, **published: object) -> None:
-        """Tell of what is published anew, by its name in a notice; edges need but the newest."""
+        """Tell of what is published anew, by its name in a notice; workers need but the newest."""
         for feed in self._feeds:
             feed.published |= published
             feed.told()
 
     def feed(self, stuck: Callable[[], None] | None = None, holds: Holds = lambda _: True) -> Feed:
-        """Begin to tell an edge; an end waits for it only if it ``holds`` something under the grants.
+        """Begin to tell a worker; an end waits for it only if it ``holds`` something under the grants.
 
         ``stuck`` is called when it has not acted in time, and is to see that it is gone.
         """
@@ -86,7 +86,7 @@ class Notices:
         return _stream(self.feed())
 
     async def acted_on(self) -> bool:
-        """Wait until every edge has acted on what it was told, but no longer than a quarter of a second.
+        """Wait until every worker has acted on what it was told, but no longer than a quarter of a second.
 
         Who has not by then is said to be ``stuck``, and waited for until it is gone; False: it is not known to be.
         """
@@ -105,7 +105,7 @@ async def _late(feeds: Iterable[Feed], seconds: float) -> list[Feed]:
         return []
     waiting = [asyncio.ensure_future(feed.idle.wait()) for feed in busy]
     _, left = await asyncio.wait(waiting, timeout=seconds)
-    for task in left:  # an edge that hangs must not gather one for every end
+    for task in left:  # a worker that hangs must not gather one for every end
         task.cancel()
     for _ in range(TURNS) if left else ():
         await asyncio.sleep(0)

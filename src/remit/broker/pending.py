@@ -1,4 +1,4 @@
-"""What edges keep (``ports.pending``), in memory: after a restart clients ask anew, and proofs need a new nonce."""
+"""``ports.pending`` in memory: after a restart clients ask anew, and proofs need a new nonce."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class GrantTokens(TokenPort):
         self._take()
 
     def keys_changed(self) -> None:
-        """Take over after a rotation, and tell edges: what only an unpublished key signed is worth nothing now."""
+        """Take over after a rotation, and tell workers: what only an unpublished key signed is worth nothing now."""
         self._take()
         self._broker.feeds.publish(token_keys=self._keys.public_jwks())
 

@@ -1,1 +1,1 @@
-"""The composition root: builds adapters from the configuration and starts edges; nothing else does."""
+"""The composition root: builds adapters from the configuration and starts processes; nothing else does."""

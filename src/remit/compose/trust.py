@@ -10,7 +10,7 @@ from remit.ports.trust import Trust, TrustPort
 
 
 class TrustPublisher(TrustPort):
-    """Tells edges of every change."""
+    """Tells workers of every change."""
 
     def __init__(self, broker: Broker, own: FileAuthority, others: TrustBundles | None) -> None:
         self._broker, self._own, self._others = broker, own, others

@@ -42,7 +42,7 @@ from remit.web.routes import Identity
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Everything behind the edges."""
+    """Everything behind the surfaces."""
 
     settings: Settings
     broker: Broker

@@ -1,6 +1,6 @@
 """A link without a process in between: every call, answer and notice is encoded, and read back at the other end.
 
-The suite runs the edges over it, so that nothing crosses that could not be encoded.
+The suite runs the surfaces over it, so that nothing crosses that could not be encoded.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def answered(broker: object, data: bytes) -> bytes:
 
 
 def loopback(broker: Port) -> Port:
-    """Return a broker, or what is kept for edges, as it is behind a link."""
+    """Return a broker, or what is kept for workers, as it is behind a link."""
 
     async def call(asked: Method, arguments: Mapping[str, object]) -> object:
         answer = from_authority(await answered(broker, asked.call(1, arguments)))

@@ -1,4 +1,4 @@
-"""The seams: what broker and edges need from stores, engines, keys and listeners. All raise RemitErrors alone."""
+"""The seams: what broker and surfaces need from stores, engines, keys and listeners. All raise RemitErrors alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What edges ask of the broker, and what it answers: values that can be encoded, so that a process can lie between.
+"""What workers ask of the broker, and what it answers: values that can be encoded, so that a process can lie between.
 
 Nothing here is a callable, a live task or a synchronous look-up. In one process no look-up suspends.
 """
@@ -159,7 +159,7 @@ class AuditState(Struct, frozen=True):
 
 
 class BrokerPort(Protocol):
-    """The broker as edges know it. Every method raises a RemitError or has done what it says.
+    """The broker as workers know it. Every method raises a RemitError or has done what it says.
 
     What a principal may not know of is NotFoundError, as if it did not exist.
     """

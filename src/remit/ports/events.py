@@ -1,4 +1,4 @@
-"""The events that receivers are told of (SSF): whoever has the log and the keys signs them, edges hand them over."""
+"""The events that receivers are told of (SSF): whoever has the log and the keys signs them, workers hand them over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose word edges believe, and what the broker's own trust domain signs. All raise RemitErrors alone; doubt denies."""
+"""Whose word is believed, and what the broker's own trust domain signs. All raise RemitErrors alone; doubt denies."""
 
 from __future__ import annotations
 

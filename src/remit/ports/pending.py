@@ -1,7 +1,7 @@
-"""What edges keep until its time is up: codes, polls, pushed requests, consent sessions, and the proofs that were used.
+"""What is kept for workers for a time: codes, polls, pushed requests, consent sessions, and proofs that were used.
 
-It is held behind a protocol of values, so that a process can lie between (``remit.link``). An edge sends the SHA-256 of
-a name and the bytes that it wrote; they are bounded in number and size for each principal (``room``).
+It is held behind a protocol of values, so that a process can lie between (``remit.link``). A worker sends the SHA-256
+of a name and the bytes that it wrote; they are bounded in number and size for each principal (``room``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PendingKind(StrEnum):
 
 
 class Pending(Protocol):
-    """What is kept for edges, each value for its time alone. A name is known by its SHA-256 (base64url)."""
+    """What is kept for workers, each value for its time alone. A name is known by its SHA-256 (base64url)."""
 
     async def keep(
         self, kind: PendingKind, digest: str, value: bytes, life: timedelta, room: str = "", most: int | None = None
@@ -62,7 +62,7 @@ class Pending(Protocol):
 
 
 class PendingStore(Generic[T]):
-    """The values of one kind as their edge knows them: by a name of 256 random bits, which stays in the edge."""
+    """The values of one kind as their worker knows them: by a name of 256 random bits, which stays there."""
 
     def __init__(self, pending: Pending, kind: PendingKind, values: type[T]) -> None:
         self._pending, self._kind = pending, kind

@@ -1,6 +1,6 @@
-"""The tokens of grants as edges know them: whoever holds the keys mints them, and says whose they are.
+"""The tokens of grants as workers know them: whoever holds the keys mints them, and says whose they are.
 
-No edge signs, and none names the holder of a grant on its own word: it sends the token along, and is told.
+No worker signs, and none names the holder of a grant on its own word: it sends the token along, and is told.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TokenPort(Protocol):
         """Return the public JWKs that verify tokens; when they change, a notice has the new ones."""
 
     async def nonce_key(self) -> bytes:
-        """Return the key that all edges make nonces with."""
+        """Return the key that all workers make nonces with."""
 
     async def status_list(self) -> str:
         """Return the token status list as it is now, signed."""

@@ -1,4 +1,4 @@
-"""What is published of trust domains (SPIFFE), as edges know it: values, pushed anew when they change."""
+"""What is published of trust domains (SPIFFE), as workers know it: values, pushed anew when they change."""
 
 from __future__ import annotations
 
