@@ -20,7 +20,7 @@ from remit.errors import GrantEndedError, ReplayError, TargetError, TokenError, 
 from remit.jose import status
 from remit.jose import token as tokens
 from remit.jose.keys import public_key
-from remit.jose.proof import Proof
+from remit.jose.proof import Nonces, Proof
 from remit.jose.token import TokenSpec
 from remit.ports.broker import Notice
 from remit.ports.tokens import TokenPort
@@ -261,6 +261,16 @@ def test_a_token_of_a_grant_that_is_bound_to_a_certificate_ends_with_it_at_the_l
 
 def test_edges_make_nonces_by_the_key_that_the_broker_was_given() -> None:
     async def body(mint: Mint) -> None:
-        assert await mint.there.nonce_key() == b"n" * 32
+        assert await mint.there.nonces() == Nonces(b"n" * 32)
+
+    scene(body)
+
+
+def test_edges_are_told_of_a_key_for_nonces_that_turns_and_take_those_of_the_one_before() -> None:
+    async def body(mint: Mint) -> None:
+        told = edge_of(mint.broker).notices()
+        mint.tokens.turn_nonces(b"o" * 32)
+        mint.tokens.turn_nonces(b"p" * 32)
+        assert (await anext(told)).nonces == Nonces(b"p" * 32, b"o" * 32) == await mint.there.nonces()
 
     scene(body)

@@ -18,8 +18,10 @@ from remit.config.settings import Settings, read
 from remit.core import audit
 from remit.errors import TokenError, UnavailableError
 from remit.jose import token
+from remit.jose.proof import Nonces
 from remit.keys.authority import TURN_AFTER, FileAuthority
 from remit.keys.file import FileSealer
+from remit.ports.broker import Notice
 from tests.compose.test_serving import EXCHANGE, configured, opened, serving
 from tests.oauth.plane import Agent, claims_of
 from tests.support.one_process import Edges
@@ -331,3 +333,22 @@ def test_a_ring_that_cannot_be_pruned_holds_up_no_other() -> None:
     with pytest.raises(UnavailableError):
         asyncio.run(rings.prune())
     assert counted.pruned == 1
+
+
+def test_proofs_made_before_the_key_of_nonces_turned_count_until_it_turns_again(tmp_path: Path) -> None:
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        del client
+        verifier = edges.authority.verifier
+        nonce = verifier.nonce()
+        await edges.authority.turn_nonces()
+        assert verifier.nonce() != nonce
+        assert verifier.nonces.good(nonce, verifier.now())
+        for role in (edges.edge, edges.web):
+            verifier.nonces = Nonces(b"of before")
+            role.noticed(Notice(nonces=await edges.authority.tokens.nonces()))
+            assert verifier.nonces.good(nonce, verifier.now())
+        await edges.authority.turn_nonces()
+        assert not verifier.nonces.good(nonce, verifier.now())
+        assert edges.authority.turn_nonces in [what for _, what in edges.authority.rounds]
+
+    serving(configured(tmp_path), body)

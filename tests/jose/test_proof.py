@@ -135,6 +135,15 @@ def test_a_nonce_that_is_not_ours_asks_for_one(nonce: str) -> None:
         proofs.read([made(nonce=nonce)], EXPECTED)
 
 
+def test_a_key_that_turned_makes_other_nonces_and_takes_those_of_the_one_before_it_alone() -> None:
+    once, twice = NONCES.turned(b"l" * 32), NONCES.turned(b"l" * 32).turned(b"m" * 32)
+    before, now = NONCES.at(SECONDS), once.at(SECONDS)
+    assert before != now
+    assert [nonces.good(before, SECONDS) for nonces in (NONCES, once, twice)] == [True, True, False]
+    assert [nonces.good(now, SECONDS) for nonces in (NONCES, once, twice)] == [False, True, True]
+    assert not once.good(before, SECONDS + 120)
+
+
 def test_a_nonce_is_good_for_its_minute_and_the_next() -> None:
     nonce = NONCES.at(SECONDS)
     assert [NONCES.good(nonce, SECONDS + at) for at in (-60, 0, 59, 60, 119, 120)] == [

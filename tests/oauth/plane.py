@@ -25,7 +25,6 @@ from remit.broker.pending import PendingMemory
 from remit.broker.tokens import GrantTokens
 from remit.compose.app import build
 from remit.core.principal import Claims, Holder, Right
-from remit.jose.proof import Nonces
 from remit.jose.token import check_audience
 from remit.keys.signers import FileSigner
 from remit.web.authentication import SocketAuth, TokenAuth
@@ -258,7 +257,7 @@ async def plane(
         Keys(keys.public_jwks()),
         issuer,
         lambda: world.now,
-        Nonces(await tokens.nonce_key()),
+        await tokens.nonces(),
         edge_of(pending),
         gateway,
     )

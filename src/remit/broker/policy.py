@@ -153,14 +153,11 @@ class PolicyEnforcement:
         """Record which policy decides from now on; ``trouble``: what is wrong with the one that was to replace it."""
         decision, more = ("failed", {"code": PolicyError.code, "cause": trouble}) if trouble else ("done", {})
         event = self._tasks.event("policy.reload", decision, None, subject=operator.name, policy=version, **more)
-        if trouble:
-            await self._tasks.store.commit((), (event,))
-            return
         async with self._noting:
             await self.load()  # one that was in doubt may have been durable
             record = Record(KIND, "held", self._rev + 1, version.encode(), datetime.max.replace(tzinfo=UTC))
-            await self._tasks.store.commit((PutRecord(record),), (event,))
-            self.held = version
+            await self._tasks.store.commit(() if trouble else (PutRecord(record),), (event,))
+            self.held = self.held if trouble else version
 
     async def sweep(self) -> None:
         await self._revoker.sweep()

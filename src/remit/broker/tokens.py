@@ -17,7 +17,7 @@ from remit.errors import ExpiredError, NotFoundError, RemitError, TargetError, T
 from remit.jose import status
 from remit.jose import token as tokens
 from remit.jose.keys import PublicKey, public_key
-from remit.jose.proof import Proof
+from remit.jose.proof import Nonces, Proof
 from remit.jose.token import STATUS, TokenSpec
 from remit.ports import Clock, NewId, SigningKeys
 from remit.ports.pending import Pending
@@ -53,7 +53,7 @@ class GrantTokens(TokenPort):
         Proofs are burnt in ``pending``.
         """
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
-        self._clock, self._new_id, self._nonce_key = clock, new_id, nonce_key
+        self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
         self._audiences = {None, issuer, gateway}
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
@@ -121,8 +121,14 @@ class GrantTokens(TokenPort):
     async def token_keys(self) -> Sequence[Mapping[str, str]]:
         return self._keys.public_jwks()
 
-    async def nonce_key(self) -> bytes:
-        return self._nonce_key
+    async def nonces(self) -> Nonces:
+        return self._nonces
+
+    def turn_nonces(self, fresh: bytes) -> Nonces:
+        """Have nonces made with a fresh key from now on, and tell edges."""
+        self._nonces = self._nonces.turned(fresh)
+        self._broker.feeds.publish(nonces=self._nonces)
+        return self._nonces
 
     async def status_list(self) -> str:
         """A list is made at most once a second, and anew when a grant ends."""

@@ -37,6 +37,7 @@ from remit.web.verifier import Keys, Verifier
 
 SWEEP = 0.5  # seconds between sweeps
 TRUST = 1.0  # seconds between two looks whether a trust bundle is due
+NONCES = 600.0  # seconds for which nonces of proofs are made with one key
 WITNESS = 2.0  # seconds between two looks at the second place
 
 ProcessesOf = Callable[[], Awaitable[ProcessesState]]  # asks the supervisor
@@ -85,7 +86,12 @@ class AuthorityRole:
         )
         witness = [] if app.witness is None else [(WITNESS, app.broker.checkpoints.look)]
         trust = (TRUST, self.published.refresh)
-        self.rounds = [(PRUNE, self.rings.prune), (SWEEP, self.runs.sweep), trust, *witness]
+        turning = (NONCES, self.turn_nonces)
+        self.rounds = [(PRUNE, self.rings.prune), (SWEEP, self.runs.sweep), turning, trust, *witness]
+
+    async def turn_nonces(self) -> None:
+        """Have all who verify proofs make nonces with a new key; those of the one before count until the next turn."""
+        self.verifier.nonces = self.tokens.turn_nonces(secrets.token_bytes(32))
 
     def busy(self) -> bool:
         """Whether a task is open, or one that ended not yet on record, or a lease not yet gone, or a run is there."""

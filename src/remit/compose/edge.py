@@ -31,7 +31,7 @@ class EdgeRole:
 
     def __init__(self, deps: AppDeps, runs: RunPort, clock: Clock) -> None:
         self._app, self._runs, verifier = control.build(replace(deps, begin_run=runs.begin_run)), runs, deps.verifier
-        self._keys, self._trust = verifier.keys, deps.trust
+        self._verifier, self._trust = verifier, deps.trust
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.gateway = Gateway(
             deps.broker,
@@ -70,7 +70,7 @@ class EdgeRole:
 
     def noticed(self, notice: Notice) -> None:
         """Pass on to what serves runs what ended and what changed, and take over keys."""
-        self._keys.noticed(notice)
+        self._verifier.noticed(notice)
         if self._trust is not None:
             self._trust.noticed(notice)
         self.gateway.noticed(notice)

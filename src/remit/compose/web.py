@@ -46,7 +46,7 @@ class WebRole:
 
     def noticed(self, notice: Notice) -> None:
         """Take over keys."""
-        self._deps.verifier.keys.noticed(notice)
+        self._deps.verifier.noticed(notice)
         if self._deps.trust is not None and notice.trust is not None:
             self._deps.trust.noticed(notice)
             self._refresh()

@@ -19,7 +19,6 @@ from remit.compose.web import WebRole
 from remit.config.settings import Settings
 from remit.errors import RemitError, UnavailableError
 from remit.identity.fetch import HttpFetch
-from remit.jose.proof import Nonces
 from remit.link.frames import LinkSockets
 from remit.link.worker import connect
 from remit.ports import Clock
@@ -84,7 +83,7 @@ class _Joined:
     async def deps(self, settings: Settings, identity: Identity, streams: Sequence[Route] = ()) -> AppDeps:
         """Return what the control plane is served from, here."""
         remote, gateway = self.authority, None if settings.gateway is None else settings.gateway.url
-        keys, nonces = Keys(await remote.token_keys()), Nonces(await remote.nonce_key())
+        keys, nonces = Keys(await remote.token_keys()), await remote.nonces()
         verifier = Verifier(remote, remote, keys, settings.issuer, self.clock, nonces, remote, gateway)
         trust = Trust(await remote.published_trust())
         return AppDeps(remote, kinds.known(settings), verifier, identity, trust, streams=streams)

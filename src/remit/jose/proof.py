@@ -41,9 +41,16 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Nonces:
-    """Nonces made from the time and a key. A new key, as after a restart, voids all proofs made before."""
+    """Nonces made from the time and a key. A new key, as after a restart, voids all proofs made before.
+
+    One that ``turned`` takes those of the key before it, too, so that proofs under way count.
+    """
 
     key: bytes
+    last: bytes | None = None
+
+    def turned(self, fresh: bytes) -> Nonces:
+        return Nonces(fresh, self.key)
 
     def at(self, now: int) -> str:
         """Return the nonce to use now."""
@@ -53,7 +60,8 @@ class Nonces:
         """Whether a nonce is this period's or the last one's."""
         slot = now // NONCE_LIFE
         given = nonce.encode("utf-8", "replace")
-        return any(hmac.compare_digest(given, _nonce(self.key, at).encode()) for at in (slot, slot - 1))
+        keys = (self.key,) if self.last is None else (self.key, self.last)
+        return any(hmac.compare_digest(given, _nonce(key, at).encode()) for key in keys for at in (slot, slot - 1))
 
 
 @lru_cache(maxsize=8)

@@ -47,7 +47,7 @@ _EVERY = frozenset(
             "token_grant",
             "refuse_token",
             "token_keys",
-            "nonce_key",
+            "nonces",
             "status_list",
             "published_trust",
         ),
@@ -80,7 +80,7 @@ WEB = WorkerRole(
 )
 
 LOOKS = frozenset(
-    {"admit", "grant", "check_acting", "deny", "target", "resource", "mint", "present", "token_keys", "nonce_key"}
+    {"admit", "grant", "check_acting", "deny", "target", "resource", "mint", "present", "token_keys", "nonces"}
 )
 WAITS = frozenset({"wait"})
 NAMING = frozenset({"grant_id", "parent_id", "own"})  # arguments that name a grant

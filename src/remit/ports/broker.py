@@ -25,6 +25,7 @@ from remit.core.secret import Secret
 from remit.core.task import TaskHeader
 from remit.core.tree import Range
 from remit.errors import RemitError
+from remit.jose.proof import Nonces
 from remit.ports import Finding, Resource
 from remit.ports.identity import PublishedTrust
 
@@ -141,13 +142,14 @@ class Notice(Struct, frozen=True):
     """What changed while requests were under way: grants that ended, resources that are not as they were.
 
     ``token_keys`` are the public JWKs that alone verify tokens from now on, ``trust`` is what is published of trust
-    domains; None: as before.
+    domains, ``nonces`` are made with a key that has turned; None: as before.
     """
 
     grants: frozenset[str] = frozenset()
     resources: frozenset[str] = frozenset()
     token_keys: Sequence[Mapping[str, str]] | None = None
     trust: PublishedTrust | None = None
+    nonces: Nonces | None = None
 
 
 class AuditState(Struct, frozen=True):

@@ -13,7 +13,7 @@ from msgspec import Struct
 from remit.core.principal import GrantView, Holder
 from remit.core.scope import Access
 from remit.errors import RemitError
-from remit.jose.proof import Proof
+from remit.jose.proof import Nonces, Proof
 from remit.jose.token import TokenSpec
 
 PROVE = Access("remit", "prove")  # what the audit calls an attempt to use a token
@@ -50,8 +50,8 @@ class TokenPort(Protocol):
     async def token_keys(self) -> Sequence[Mapping[str, str]]:
         """Return the public JWKs that verify tokens; when they change, a notice has the new ones."""
 
-    async def nonce_key(self) -> bytes:
-        """Return the key that all workers make nonces with."""
+    async def nonces(self) -> Nonces:
+        """Return what all workers make nonces with; when its key turns, a notice has the new one."""
 
     async def status_list(self) -> str:
         """Return the token status list as it is now, signed."""

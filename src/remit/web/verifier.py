@@ -91,6 +91,11 @@ class Verifier:
     pending: Pending
     gateway: str | None = None  # its URL
 
+    def noticed(self, notice: Notice) -> None:
+        """Take over keys."""
+        self.keys.noticed(notice)
+        self.nonces = notice.nonces or self.nonces
+
     def nonce(self) -> str:
         """Return the nonce for the next proof."""
         return self.nonces.at(self.now())
