@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import string
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -159,6 +161,17 @@ def test_a_path_in_another_form_is_refused(path: object) -> None:
 )
 def test_a_path_in_canonical_form_is_kept(path: str) -> None:
     assert check_path("paths", path) == path
+
+
+def test_an_octet_is_encoded_exactly_where_it_has_no_other_spelling() -> None:
+    unreserved = f"{string.ascii_letters}{string.digits}-._~".encode()
+    other = {*unreserved, *b"/\\%", *range(0x20), 0x7F}
+    taken = set[int]()
+    for octet in range(256):
+        with suppress(UnknownDetailError):
+            check_path("paths", f"/a%{octet:02X}b/c")
+            taken.add(octet)
+    assert taken == set(range(256)) - other
 
 
 # -- many at once ---------------------------------------------------------------------------------------------------
