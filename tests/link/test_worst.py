@@ -1,73 +1,110 @@
-"""What the dearest messages of a worker cost the authority's loop at one go, as CPU of the thread, best of three.
+"""What the dearest messages of a worker cost the authority's loop at one go, as CPU of the thread: 5 ms at most.
 
-The design allows 5 ms, and the dearest needs 4 on a calm machine. What is asserted is three times that: other work
-makes the caches of a test machine cold.
+The calls are made from the tables of methods and types (``tests/support/worst.py``), and sent to a broker in a loop
+that is measured. What is over the bound is measured again, five times in all: the least counts, as what disturbs only
+adds, and it counts by the pace of the machine (``tests/support/measured.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+import typing
+from collections.abc import Coroutine, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from remit.core import scope
-from remit.core.request import GrantRequest
-from remit.errors import RemitError
-from remit.link.messages import MAX_CALL, MAX_ENDED, MAX_USES, Batch, Call, EndedUse, from_worker, method
+from remit.core.scope import TYPES
+from remit.link import roles
+from remit.link.messages import (
+    MAX_CALL,
+    MAX_ENDED,
+    MAX_USES,
+    Acted,
+    Batch,
+    Call,
+    EndedUse,
+    FromWorker,
+    from_worker,
+    method,
+)
+from remit.link.roles import WorkerRole
 from remit.link.values import encode
 from remit.ports.broker import Use, UseRequest
-from tests.broker.world import SEARCH, World, child, details, holder, run
+from tests.broker.world import SEARCH, World, child, holder, run
+from tests.link.worst_calls import SCOPED, Scene, scene
+from tests.support.measured import best, measured, pace
+from tests.support.worst import pairs
 
-BOUND = 0.015  # seconds
+BOUND = 0.005  # seconds
 DEEP = {**SEARCH, "uses": 1_000_000}
-N = MAX_CALL - 200
-PATHS = {"type": "http", "resource": "search", "actions": ["GET"], "paths": [f"/{i:x}" for i in range(200)]}
 
 
-def _turn(act: Callable[[], object]) -> float:
-    before = time.thread_time()
-    with suppress(RemitError):
-        act()
-    return time.thread_time() - before
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """Return a directory that no disk is behind, where there is one: what is measured is CPU."""
+    there = Path("/dev/shm")  # noqa: S108 - mode 0700, and of a name of its own
+    with tempfile.TemporaryDirectory(dir=there if there.is_dir() else None) as made:
+        yield Path(made) / "state"
 
 
-def _read(data: bytes) -> None:
-    call = from_worker(data)
-    if isinstance(call, Call):
-        method(call.method).arguments(call.arguments)
+def _dear(it: Scene, names: list[str], *, whole: bool, about: str) -> Iterator[tuple[float, str]]:
+    """Yield the calls that cost more than they may."""
+    for name in names:
+        for shape, call, number in it.calls_of(name, whole=whole):
+            cost = best(partial(it.cost, call, number), BOUND)
+            it.dearest = max(it.dearest, (cost, f"{name} ({about}; {shape})"))
+            if cost > BOUND:
+                yield cost, f"{name}: {shape}; {about}; {it.loop.where[:200]}"
 
 
-def _delegate(value: object) -> bytes:
-    return encode(Call(1, "delegate", [None, "grt_1", value, None, None, None]))
+@pytest.mark.slow
+@pytest.mark.attack("DOS-09")
+@pytest.mark.parametrize("role", [roles.EDGE, roles.WEB], ids=lambda role: role.name)
+def test_no_call_of_a_worker_holds_the_authority_s_loop_for_long(memory: Path, role: WorkerRole) -> None:
+    with measured("authority") as (loop,), scene(memory, loop, role) as it:
+        found, whole, methods = list[tuple[float, str]](), True, sorted(role.methods)
+        for about, pair in [each for kind in sorted(TYPES) for each in pairs(kind)]:
+            it.bound(pair)
+            it.fresh()
+            names = methods if whole else [name for name in methods if SCOPED & {*method(name).parameters.values()}]
+            found += _dear(it, names, whole=whole, about=about)
+            whole = False
+        sys.stdout.write(f"\nthe dearest call: {it.dearest[0] * 1000:.1f} ms, {it.dearest[1]}\n")
+        assert not found, max(found)
+        assert it.reached.names >= role.methods, (
+            f"{role.methods - it.reached.names}: a method has no call that is let in: see `Scene.given`"
+        )
+
+
+def test_every_kind_of_message_has_a_worst_one() -> None:
+    assert set(typing.get_args(FromWorker)) == {Call, Batch, Acted}  # of calls above, of batches below
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: _delegate([[]] * N),
-        lambda: _delegate([{}] * N),
-        lambda: _delegate([1] * N),
-        lambda: _delegate({f"{i:x}": 1 for i in range(N // 8)}),
-        lambda: encode(Call(1, "signal", [[{}] * N])),
-        lambda: method("open").call(1, {"o": None, "r": GrantRequest(details(*[PATHS] * 5)), "p": None}),
-        lambda: method("open").call(1, {"o": None, "r": GrantRequest(scope.read([PATHS] * 11)), "p": None}),
-        lambda: encode(Batch([], [EndedUse("r", "done", None, None)] * (N // 10))),
-        lambda: encode(
-            Batch(
-                [UseRequest("grt_" + "x" * 22, "search", "GET", f"req_{i}", 0) for i in range(MAX_USES)],
-                [EndedUse(f"req_{'x' * 22}.{i}", "done", None, "200") for i in range(MAX_ENDED)],
-            )
+        lambda: Batch([], [EndedUse("r", "done", None, None)] * ((MAX_CALL - 200) // 10)),
+        lambda: Batch(
+            [UseRequest("grt_" + "x" * 22, "search", "GET", f"req_{i}", 0) for i in range(MAX_USES)],
+            [EndedUse(f"req_{'x' * 22}.{i}", "done", None, "200") for i in range(MAX_ENDED)],
         ),
     ],
 )
-def test_no_message_takes_long_to_read(make: Callable[[], bytes]) -> None:
-    World().broker()  # kinds are known
-    data = make()
+def test_no_batch_takes_long_to_read(make: typing.Callable[[], Batch]) -> None:
+    data = encode(make())
     assert len(data) <= MAX_CALL
-    assert min(_turn(lambda: _read(data)) for _ in range(3)) < BOUND
+
+    def cost() -> float:
+        before = time.thread_time()
+        from_worker(data)
+        return time.thread_time() - before
+
+    assert best(cost, BOUND) <= BOUND
 
 
 async def _longest_step(story: Coroutine[object, None, object]) -> float:
@@ -103,6 +140,6 @@ def test_a_full_batch_of_uses_deep_down_in_four_tasks_gives_way_in_between(world
 
         world.store.commit = nothing  # type: ignore[assignment,method-assign]  # a thread does that
         asked = [UseRequest(leaves[i % 4], "search", "GET", f"req_a.{i}", 0) for i in range(MAX_USES)]
-        assert min([await _longest_step(broker.uses(asked)) for _ in range(3)]) < BOUND
+        assert min([await _longest_step(broker.uses(asked)) for _ in range(5)]) / pace() <= BOUND
 
     run(body())

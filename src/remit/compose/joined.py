@@ -44,7 +44,7 @@ class _Reports:
             self.serves.set_exception(error)
 
     async def logged(self, lines: Sequence[LogLine]) -> None:
-        logs.write(self.worker, lines)
+        await logs.write(self.worker, lines)
 
 
 class Workers:

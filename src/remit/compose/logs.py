@@ -40,12 +40,13 @@ def reported(reports: ReportPort) -> Iterator[None]:
         logging.getLogger("remit").removeHandler(handler)
 
 
-def write(worker: str, lines: Sequence[LogLine]) -> None:
-    """Write what a worker logged."""
+async def write(worker: str, lines: Sequence[LogLine]) -> None:
+    """Write what a worker logged, a line a turn of the loop: one that does not show costs most of a millisecond."""
     for line in lines:
         name = line.logger if line.logger.partition(".")[0] == "remit" else "remit"
         text = escaped(line.text[:MAX_LINE]).replace("\n", "\n  ")
         logging.getLogger(name).log(min(line.level, logging.CRITICAL), "%s: %s", worker, text)
+        await asyncio.sleep(0)
 
 
 def _log_by(handler: logging.Handler) -> None:

@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from remit.core import request as requests
@@ -105,6 +106,7 @@ def request_of(approval: Approval) -> GrantRequest:
     return read(approval.request)
 
 
+@lru_cache(maxsize=32)  # whoever looks at one reads it more than once, and a long one takes milliseconds
 def read(text: str) -> GrantRequest:
     """Return the request of a text that ``text_of`` wrote, within whatever limits held then."""
     said = shown(text)
