@@ -290,7 +290,7 @@ def scene(directory: Path, loop: MeasuredLoop, role: WorkerRole) -> Iterator[Sce
 
     ours, theirs = pair()
     world, broker, end, runs = loop.do(begin(theirs))
-    ours.calls.settimeout(3)
+    ours.calls.settimeout(120)
     acting = Thread(target=_act, args=(ours.ends,))
     acting.start()
     reached = Reached(end._answering)

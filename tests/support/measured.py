@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 CALM = 0.00048  # seconds that ``_work`` needs on a calm machine with CPython 3.11, which 5 ms and 50 ms are said of
-PATIENCE = 60.0
+PATIENCE = 120.0  # seconds: machines can be busy
 _WORDS = re.compile(r"[a-z]+\d")
 _RUN = Handle._run
 
