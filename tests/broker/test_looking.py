@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from remit.core.principal import Holder, Human
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.task import Subject
-from remit.errors import DeniedError, NotFoundError, RevokedError
+from remit.errors import DeniedError, InvalidRequestError, NotFoundError, RevokedError
 from tests.broker.asking import ANN, MFA, House, wide
 from tests.broker.world import OPERATOR, SEARCH, START, TABLE, World, details, holder, run
 
@@ -168,6 +169,19 @@ def test_what_was_asked_under_a_grant_lapses_with_it_and_its_page_outlives_its_t
             with pytest.raises(NotFoundError):
                 await broker._approvals.view(item, principal)
         assert await broker.approvals(OPERATOR) == []
+
+    run(body())
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0, 61.0])
+def test_nobody_waits_for_a_time_that_is_none(seconds: float) -> None:
+    async def body() -> None:
+        house = House()
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.ask(broker, root, wide())
+        with pytest.raises(InvalidRequestError):
+            await broker.wait(holder(broker, root), item.id, seconds)
 
     run(body())
 

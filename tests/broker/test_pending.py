@@ -10,7 +10,7 @@ import pytest
 
 from remit.broker import pending
 from remit.broker.pending import OVERHEAD, PendingMemory
-from remit.errors import LimitError, ProofError
+from remit.errors import InvalidRequestError, LimitError, ProofError
 from remit.jose.proof import MAX_AGE, SKEW, Proof
 from remit.ports.pending import AuthorizationCode, PendingKind, PendingStore, Poll
 
@@ -187,6 +187,34 @@ def test_what_was_decoded_is_what_was_encoded_so_that_it_can_be_changed() -> Non
     asyncio.run(main())
 
 
+def test_all_rooms_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "MAX_ALL", 3 * OVERHEAD)
+    kept = Kept()
+    names = [kept.keep("a", MINUTE, room=room) for room in "xy"]
+    with pytest.raises(LimitError):
+        kept.keep("a", MINUTE, room="z")
+    with pytest.raises(LimitError):
+        kept.swap(names[0], "a", "b" * OVERHEAD)
+    kept.take(names[0])
+    kept.keep("a", MINUTE, room="z")
+
+
+@pytest.mark.parametrize(
+    ("life", "room", "digest"),
+    [
+        (timedelta.max, "", "d"),
+        (timedelta(days=2), "", "d"),
+        (-MINUTE, "", "d"),
+        (MINUTE, "r" * 3_000, "d"),
+        (MINUTE, "", "d" * 65),
+    ],
+)
+def test_what_no_edge_keeps_is_refused(life: timedelta, room: str, digest: str) -> None:
+    memory = PendingMemory(Clock())
+    with pytest.raises(InvalidRequestError):
+        asyncio.run(memory.keep(PendingKind.POLL, digest, b"v", life, room))
+
+
 # -- proofs -----------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +285,17 @@ def test_strangers_fill_a_memory_of_their_own_and_it_empties_again() -> None:
     later = NOW + MAX_AGE + SKEW + 1
     proofs.burn(proof(iat=later), stranger=True, now=later)
     proofs.burn(proof("b", later), now=later)
+
+
+@pytest.mark.attack("DOS-04")
+@pytest.mark.parametrize(
+    "never", [proof(iat=2**62), proof(iat=NOW + SKEW + 1), proof("j" * 300), proof(jkt="k" * 300)], ids=range(4)
+)
+def test_a_proof_that_nobody_can_have_verified_takes_no_room(never: Proof) -> None:
+    proofs = Proofs(most=1)
+    with pytest.raises(ProofError, match="none that could"):
+        proofs.burn(never)
+    proofs.burn(proof())
 
 
 @pytest.mark.parametrize("stranger", [True, False])

@@ -75,6 +75,18 @@ def test_a_flood_of_denials_is_counted_not_written(world: World) -> None:
     run(body())
 
 
+def test_a_denial_stands_for_one_at_least_whoever_says_less(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        before = await broker._store.size()
+        for times in (0, -1, -(2**63)) * 100:
+            await broker.deny(root.id, SEARCHED, ScopeError(), "r", times=times)
+        assert await broker._store.size() - before < LOUD + 10
+
+    run(body())
+
+
 def test_outcomes_that_were_noted_share_one_commit(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()

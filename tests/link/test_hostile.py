@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from remit.broker.tokens import GrantTokens
+from remit.core.grant import Posture
 from remit.core.principal import Principal
+from remit.core.request import GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.errors import LimitError, RevokedError, UnavailableError
+from remit.link import roles
 from remit.link.authority import AuthorityEnd
 from remit.link.ends import EndsReader
 from remit.link.frames import FrameReader, LinkSockets, pair
@@ -38,10 +42,11 @@ from remit.link.messages import (
     Refusal,
     from_authority,
 )
+from remit.link.roles import WorkerRole
 from remit.link.values import Failure, codec
 from remit.link.worker import connect
 from remit.ports.broker import Notice, UseRequest
-from tests.broker.world import OPERATOR, SEARCH, World, holder, run
+from tests.broker.world import OPERATOR, SEARCH, World, child, holder, run
 from tests.link.two_ends import Heard, linked, served
 from tests.support.link import sent
 
@@ -86,10 +91,18 @@ class Raw:
 
 
 @asynccontextmanager
-async def raw(world: World, broker: object, *grants: str, dies: bool = True) -> AsyncIterator[Raw]:
-    """Speak bytes to the broker, as an edge that may name these grants."""
+async def raw(
+    world: World,
+    broker: object,
+    *grants: str,
+    role: WorkerRole = roles.EDGE,
+    tokens: GrantTokens | None = None,
+    more: Sequence[object] = (),
+    dies: bool = True,
+) -> AsyncIterator[Raw]:
+    """Speak bytes to the broker, as an edge that may name these grants, or as another role."""
     ours, theirs = pair()
-    end, gone, stuck = await served(world, broker, theirs, dies=dies)
+    end, gone, stuck = await served(world, broker, theirs, role, tokens, *more, dies=dies)
     for sock in ours:
         sock.setblocking(False)
     worker = Raw(ours, end, gone, stuck, FrameReader(MAX_ANSWER))
@@ -188,12 +201,39 @@ def test_a_request_s_id_is_used_once_and_an_outcome_is_of_a_use_that_was_permitt
     run(body())
 
 
+def test_a_key_that_was_put_anew_is_told_for_the_next_use_and_not_before(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN)
+        async with raw(world, broker, root.id) as worker:
+            said = []
+            for number in range(2):
+                await worker.send(Batch(_uses(root.id, 1, number), []))
+                (answer,) = await worker.hear(1)
+                assert isinstance(answer, Permits)
+                (permitted,) = answer.uses
+                assert isinstance(permitted, Permitted)
+                await broker.put_secret(OPERATOR, "search", Secret(f"api-key-{number}-23456789ab"))
+                for version in (permitted.version, permitted.version + 1, 2**63 - 1, -1):
+                    await worker.send(Call(1, "credential", ["search", version]))
+                    (answer,) = await worker.hear(1)
+                    assert isinstance(answer, Refusal)
+                    said.append(answer.failure.kind)
+            # what was changed meanwhile is said to be that, as it always was
+            assert said == ["ConflictError", "NotFoundError", "NotFoundError", "ConflictError"] * 2
+
+    run(body())
+
+
 def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root, other = await world.opened(broker, OFTEN), await world.opened(broker, OFTEN)
         async with raw(world, broker, root.id) as worker:
-            operator, foreign = map(codec(Principal).write, (OPERATOR, holder(broker, other)))
+            here, there = holder(broker, root), holder(broker, other)
+            who = OPERATOR, there, here, replace(here, task=there.task)
+            operator, foreign, own, lying = map(codec(Principal).write, who)
+            request, posture = codec(GrantRequest).write(child(OFTEN)), codec(Posture).write(Posture("microvm"))
             forged = [
                 Call(1, "uses", []),
                 Call(2, "__init__", []),
@@ -204,13 +244,19 @@ def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> Non
                 Call(7, "grant", [{"": 1}]),
                 Call(8, "entries", [0, 9]),
                 Call(9, "stop", []),
+                Call(10, "use", [root.id, ["search", "GET", "/v1/x"], "req_1", 0]),  # of which nobody would be told
+                Call(11, "outcomes", [[]]),
+                Call(12, "kept", ["device", "d"]),
+                Call(13, "delegate", [own, root.id, request, None, None, posture]),
+                Call(14, "tasks", [lying]),
             ]
             await worker.send(*forged)
             answers = await worker.hear(len(forged))
             said = [each.failure.kind for each in answers if isinstance(each, Refusal)]
             hidden, denied, broken = "NotFoundError", "DeniedError", "IntegrityError"
-            assert said == [broken, broken, denied, denied, hidden, hidden, broken, denied, broken]
-            await worker.send(Call(10, "grant", [root.id]))
+            assert said[:9] == [broken, broken, denied, denied, hidden, hidden, broken, denied, broken]
+            assert said[9:] == [denied, denied, denied, denied, hidden]
+            await worker.send(Call(15, "grant", [root.id]))
             assert isinstance((await worker.hear(1))[0], Answer)
 
     run(body())

@@ -11,6 +11,7 @@ from remit.broker import Broker
 from remit.broker.pending import PendingMemory
 from remit.broker.tokens import GrantTokens
 from remit.core.secret import Secret
+from remit.errors import NotFoundError
 from remit.link import roles
 from remit.link.authority import AuthorityEnd, serve
 from remit.link.frames import LinkSockets, pair
@@ -47,7 +48,7 @@ class Tickets:
     broker: Broker
 
     async def begin_run(self, caller: object, launch: object, within: str | None = None) -> None:
-        raise AssertionError((caller, launch, within))
+        raise NotFoundError(f"{caller} asks for {launch} within {within}")
 
     async def redeem_run(self, ticket: Secret) -> RedeemedRun:
         view = await self.broker.grant(ticket.reveal())

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import msgspec
 import pytest
 
 from remit.core.grant import LOCAL, Subject
-from remit.core.principal import Holder, Operator, Principal
+from remit.core.principal import Holder, Operator, Principal, Workload
+from remit.core.request import Binding, Bounds, GrantRequest
+from remit.core.scope import parse
 from remit.link import roles
 from remit.link.messages import PROTOCOLS, method
-from remit.link.values import codec, encode
+from remit.link.values import codec
+from remit.ports.broker import Opener
 from tests.live.fleet import SEARCH
 from tests.live.terminal import PATIENCE, ROOT, Terminal, configure
 from tests.support.postgres_server import free_port
@@ -163,16 +167,21 @@ def test_it_calls_no_method_that_is_not_its_role_s(over: TakenOver, role: roles.
     assert over.run(role.name, code) == {name: ["refusal", "DeniedError"] for name in forbidden}
 
 
-def sent(principal: Principal) -> object:
-    """Return a principal as a call has it."""
-    return msgspec.msgpack.decode(encode(codec(Principal).write(principal)))
+def sent(value: object, kind: Any = Principal) -> object:
+    """Return a value as a call has it, a principal unless another ``kind`` is said."""
+    return msgspec.json.decode(msgspec.json.encode(codec(kind).write(value)))
 
 
 @pytest.mark.parametrize("role", ["edge", "web"])
 def test_it_speaks_for_nobody_whom_it_was_not_shown(over: TakenOver, role: str) -> None:
     run = over.opened()
     operator, holder = sent(Operator(Subject("unix://h#0", LOCAL))), sent(Holder(run["task"], run["grant"]))
+    workload = Workload("spiffe://prod.test/pay", "jwt-svid", datetime(2100, 1, 1, tzinfo=UTC))
+    asked = GrantRequest(parse([SEARCH]), Bounds(timedelta(minutes=1)), purpose="look")
+    of_workload = replace(asked, binding=Binding("k" * 43, identity=workload.id))
     calls = {
+        "a task of a workload": ("open", sent(workload, Opener), sent(of_workload, GrantRequest), None),
+        "a credential of one": ("spend", sent(workload, Workload)),
         "tasks": ("tasks", operator),
         "end a task": ("close", operator, run["task"]),
         "a foreign task": ("tasks", holder),
@@ -187,6 +196,7 @@ def test_it_speaks_for_nobody_whom_it_was_not_shown(over: TakenOver, role: str) 
     assert [found["a foreign task"], found["end it"], found["a foreign grant"]] == [hidden] * 3
     assert found["a secret"] == (hidden if role == "edge" else denied)
     assert found["its token"][0] == "refusal"
+    assert [found["a task of a workload"], found["a credential of one"]] == [denied, denied]
     if role == "edge":
         assert over.run(role, f"found = raw.use({run['grant']!r}, 'req_foreign')") == "NotFoundError"
     assert over.control.get(f"/v1/tasks/{run['task']}").json()["closed"] is False

@@ -91,6 +91,17 @@ def test_what_was_refused_is_in_the_log_with_why(issuer: Issuer) -> None:
     run(scenario())
 
 
+def test_a_signal_of_the_far_future_keeps_its_human_out_for_minutes_alone(issuer: Issuer) -> None:
+    async def scenario() -> None:
+        broker = await issuer.world.ready()
+        wanted = GrantRequest(details(SEARCH), Bounds(timedelta(minutes=5)), purpose="go on")
+        await broker.signal([replace(said(), at=START + timedelta(days=9_999))])
+        issuer.world.later(121)
+        assert (await broker.open(issuer.human(at=issuer.world.now), wanted)).subject.sub == ALICE
+
+    run(scenario())
+
+
 # -- what is not opened any more -------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ class PendingMemory:
         self, kind: PendingKind, digest: str, value: bytes, life: timedelta, room: str = "", most: int | None = None
     ) -> None:
         entries, now = self._kinds[kind], self._clock()
-        if len(digest) > MAX_NAME or len(room) > MAX_ROOM or life > MAX_LIFE:
+        if len(digest) > MAX_NAME or len(room) > MAX_ROOM or not timedelta(0) <= life <= MAX_LIFE:
             raise InvalidRequestError("nothing of this name is kept, or for so long")
         # of rooms that nobody comes to any more
         entries.drop([key for key, entry in islice(entries.items(), 2) if entry.until <= now])

@@ -90,6 +90,7 @@ def login_nonce(approval: Approval, state: str) -> str:
 
 def text_of(request: GrantRequest, parent: str | None = None) -> str:
     """Return a request as canonical JSON text: all that a human decides on, the key included."""
+    requests.check(request)
     text = json_text({**requests.written(request), "parent": parent})
     if len(text) > MAX_REQUEST:
         raise InvalidRequestError("the request is too large for a human to decide on")

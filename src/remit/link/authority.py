@@ -103,7 +103,7 @@ class AuthorityEnd:
         }
         self._named: dict[str, None] = {}  # grants that were told to this worker, the oldest first
         self._open: dict[str, Use] = {}  # uses that were permitted and have no outcome, by request
-        self._resources: set[str] = set()  # for which a use was permitted here
+        self._resources: dict[object, int] = {}  # for which a use was permitted here: the newest version of each
         self._stories: set[asyncio.Task[None]] = set()
         self._waits: set[asyncio.Task[None]] = set()
 
@@ -185,8 +185,10 @@ class AuthorityEnd:
             roles.check_method(self.role, call.method)
             arguments = asked.arguments(call.arguments)
             roles.check(self.role, arguments, self._may_name)
-            if call.method == "credential" and arguments["name"] not in self._resources:
-                raise NotFoundError
+            if call.method == "credential":  # one that was put since, for the next use that is permitted
+                version = arguments["version"]
+                if not isinstance(version, int) or version > self._resources.get(arguments["name"], -1):
+                    raise NotFoundError
         except RemitError as error:
             self._say(Refusal(call.number, failure(error)))
             return
@@ -265,7 +267,7 @@ class AuthorityEnd:
         for each in found:
             if isinstance(each, Use):
                 self._open[each.request] = each
-                self._resources.add(each.resource)
+                self._resources[each.resource] = max(each.version, self._resources.get(each.resource, 0))
                 self._held.add(each.grant)
         self._batching = False
         if self.lost:
