@@ -11,9 +11,11 @@ from remit.compose import identities
 from remit.config import settings
 from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE, Workload
-from remit.errors import InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
+from remit.errors import DeniedError, InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.documents import PublishedDocuments
 from remit.identity.workloads.bundles import ApiSource, FileSource, TrustBundles, WebSource
+from remit.link import roles
+from remit.web.tls import ServerTLS
 from tests.identity.spire import Authority, Domain, Held, Times, server
 
 BROKER = "http://127.0.0.1:8470"
@@ -176,22 +178,60 @@ def tls(directory: Path, mode: int = 0o600) -> Settings:
     return made(tls={"listen": "127.0.0.1:8443", "names": ["127.0.0.1"], **files})
 
 
+def door(settings: Settings) -> ServerTLS | None:
+    assert settings.tls is not None
+    return identities.server_tls(settings, identities.CertificateFiles(settings.tls).read, None)
+
+
+def test_web_alone_may_ask_for_the_key_of_the_certificate() -> None:
+    roles.check_method(roles.WEB, "server_certificate")
+    with pytest.raises(DeniedError):
+        roles.check_method(roles.EDGE, "server_certificate")
+
+
 def test_without_tls_there_is_no_door(tmp_path: Path) -> None:
-    assert identities.server_tls(made(), None) is None
-    assert identities.server_tls(tls(tmp_path), None) is not None
+    assert identities.server_tls(made(), lambda: (b"", b""), None) is None
+    assert door(tls(tmp_path)) is not None
+
+
+def test_files_that_take_the_place_of_others_are_what_is_read_next(tmp_path: Path) -> None:
+    tls(tmp_path)
+    found = made(
+        tls={
+            "listen": "127.0.0.1:8443",
+            "names": ["127.0.0.1"],
+            "certificate": str(tmp_path / "live" / "tls.pem"),
+            "key": str(tmp_path / "live" / "tls.key"),
+        }
+    )
+    assert found.tls is not None
+    files, seen = identities.CertificateFiles(found.tls), set[tuple[bytes, bytes]]()
+    for edition in "abc":  # as cert-manager and certbot lay them out: links, of which one is led elsewhere in one step
+        (tmp_path / edition).mkdir()
+        tls(tmp_path / edition)
+        (tmp_path / "fresh").symlink_to(edition)
+        (tmp_path / "fresh").replace(tmp_path / "live")
+        assert files.read() == asyncio.run(files.server_certificate())
+        seen.add(files.read())
+    assert len(seen) == 3
+    (tmp_path / "tls.pem").replace(tmp_path / "c" / "tls.pem")
+    assert files.read()[0] not in {certificate for certificate, _ in seen}
+    (tmp_path / "c" / "tls.pem").write_bytes(bytes(identities.MAX_PEM + 1))
+    with pytest.raises(UnavailableError):
+        files.read()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
 def test_a_key_that_others_can_read_or_write_opens_no_door(tmp_path: Path, mode: int) -> None:
     with pytest.raises(InvalidRequestError, match="others"):
-        identities.server_tls(tls(tmp_path, mode), None)
+        door(tls(tmp_path, mode))
 
 
 def test_a_key_that_is_missing_or_no_key_opens_no_door(tmp_path: Path) -> None:
     found = tls(tmp_path)
     (tmp_path / "tls.key").write_bytes(b"")
     with pytest.raises(UnavailableError):
-        identities.server_tls(found, None)
+        door(found)
     (tmp_path / "tls.key").unlink()
     with pytest.raises(InvalidRequestError):
-        identities.server_tls(found, None)
+        door(found)

@@ -28,7 +28,8 @@ class Edges:
         runs = authority.runs.edge(str(app.settings.places.handover(EDGE)))
         self.edge = EdgeRole(authority.deps, runs, app.clock)
         told = signals.rounds(app.signals, app.broker, app.clock, authority.events)
-        self.web = WebRole(authority.deps, app.settings, told)
+        files = authority.certificates
+        self.web = WebRole(authority.deps, app.settings, told, *(() if files is None else (files, files.read())))
 
     @property
     def application(self) -> Application:

@@ -42,7 +42,13 @@ class Place:
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(WEB.certificate.public_bytes(Encoding.PEM))
         self.renew()
-        self.tls = ServerTLS(self.certificate, self.key, lambda: self.anchors)
+        self.tls = ServerTLS(self.read, lambda: self.anchors)
+
+    def read(self) -> tuple[bytes, bytes]:
+        try:
+            return self.certificate.read_bytes(), self.key.read_bytes()
+        except OSError as error:
+            raise UnavailableError from error
 
     def renew(self) -> Svid:
         """Replace the server's certificate, as an ACME client or SPIRE's helper would."""
@@ -270,7 +276,7 @@ def test_a_door_needs_a_certificate_and_its_key_without_a_password(tmp_path: Pat
     for content in (b"", b"not PEM", locked, Domain("x").svid().pem):
         place.key.write_bytes(content)
         with pytest.raises(UnavailableError):
-            ServerTLS(place.certificate, place.key, lambda: None)
+            ServerTLS(place.read, lambda: None)
 
 
 def test_old_versions_of_tls_and_resumption_are_not_spoken(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import remit.compose.app as control
 from remit.broker.pending import PendingMemory
 from remit.broker.tokens import GrantTokens
 from remit.compose import status, wiring
+from remit.compose.identities import CertificateFiles
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.listeners import bind_unix
 from remit.compose.rounds import ticking
@@ -62,6 +63,7 @@ class AuthorityRole:
         )
         self.rings = key_rings(app, self.tokens, keys)
         self.published = TrustPublisher(app.broker, app.authority, app.bundles)
+        self.certificates = None if settings.tls is None else CertificateFiles(settings.tls)
         told = app.signals.receivers
         self.events = EventSigner(app.ended, issuer, app.events, told) if app.events else None
         self.deps = AppDeps(

@@ -169,10 +169,10 @@ def policies(settings: Settings) -> Iterator[CheckResult]:
 def certificate(settings: Settings) -> Iterator[CheckResult]:
     if settings.tls is None:
         return
-    identities.server_tls(settings, None)
+    identities.server_tls(settings, identities.CertificateFiles(settings.tls).read, None)
     found = probe.leaf(settings.tls)
     now, ends = datetime.now(UTC), found.not_valid_after_utc
-    until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate` in place, or restart the broker"
+    until, renew = f"{ends:%Y-%m-%d %H:%M} UTC", "renew `tls.certificate`"
     missing = probe.unnamed(found, settings.tls.names)
     if missing:
         text = f"the certificate is not for {' and '.join(f'`{name}`' for name in missing)}: clients refuse it"

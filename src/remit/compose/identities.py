@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from remit.config.sections import HumanTable, TrustDomainTable
+from remit.config.sections import HumanTable, TlsSection, TrustDomainTable
 from remit.config.settings import Settings
 from remit.config.values import Text, decode
 from remit.core.secret import Secret
-from remit.errors import InvalidRequestError
+from remit.errors import InvalidRequestError, UnavailableError
 from remit.identity.fetch import ClientDocuments, Fetch, HttpFetch
 from remit.identity.humans import IssuedHumans, IssuerLogins, Registration
 from remit.identity.issuers import Issuer
@@ -24,13 +25,16 @@ from remit.identity.workloads.bundles import (
     TrustBundles,
     WebSource,
 )
+from remit.keys.file import read_regular
 from remit.oauth.clients import Registry, check_name, check_redirect
 from remit.ports import Clock
 from remit.ports.identity import Registered
 from remit.ports.targets import DocumentPort
-from remit.ports.trust import Trust
+from remit.ports.trust import CertificatePort, Pair, Trust
 from remit.sessions.events import EventIssuer
 from remit.web.tls import ServerTLS
+
+MAX_PEM = 1 << 18  # bytes of a certificate with its chain, or of a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,17 +182,33 @@ def methods(settings: Settings) -> tuple[str, ...]:
     return ("spiffe_jwt",) if settings.tls is None else ("spiffe_jwt", "spiffe_x509")
 
 
-def server_tls(settings: Settings, trust: Trust | None) -> ServerTLS | None:
+class CertificateFiles(CertificatePort):
+    """The files of ``[tls]``. Whoever renews them may put others in their place, or lead a symbolic link elsewhere."""
+
+    def __init__(self, section: TlsSection) -> None:
+        self._certificate, self._key = section.certificate, section.key
+
+    def read(self) -> Pair:
+        try:
+            mode = self._key.stat().st_mode
+        except OSError as error:
+            raise InvalidRequestError("`tls.key` cannot be read") from error
+        if mode & 0o077:
+            raise InvalidRequestError("`tls.key` can be read or written by others", help=f"chmod 600 {self._key.name}")
+        try:
+            certificate, key = (read_regular(path.resolve(), MAX_PEM) for path in (self._certificate, self._key))
+        except OSError as error:
+            raise UnavailableError("the certificate or the key of the TLS listener cannot be read") from error
+        return certificate, key
+
+    async def server_certificate(self) -> Pair:
+        return await asyncio.to_thread(self.read)  # a disk that hangs delays no end
+
+
+def server_tls(settings: Settings, read: Callable[[], Pair], trust: Trust | None) -> ServerTLS | None:
     """Return what TLS handshakes use; None without ``[tls]``. Clients are asked for certificates if any could count."""
     if settings.tls is None:
         return None
-    key = settings.tls.key
-    try:
-        mode = key.stat().st_mode
-    except OSError as error:
-        raise InvalidRequestError("`tls.key` cannot be read") from error
-    if mode & 0o077:
-        raise InvalidRequestError("`tls.key` can be read or written by others", help=f"chmod 600 {key.name}")
 
     def anchors() -> tuple[bytes, ...] | None:
         """Return the certificates of all authorities there are: for the filter of a handshake, never for a decision."""
@@ -196,4 +216,4 @@ def server_tls(settings: Settings, trust: Trust | None) -> ServerTLS | None:
             return None
         return tuple(der for bundle in trust.now.others.values() for der in bundle.authorities)
 
-    return ServerTLS(settings.tls.certificate, key, anchors)
+    return ServerTLS(read, anchors)

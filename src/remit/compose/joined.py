@@ -124,8 +124,8 @@ class Workers:
         assert role is not None  # noqa: S101 - no other worker is started earlier
         broker = role.application.broker
         who = role.application.identity
-        known = (broker, role.pending, role.tokens, role.published, role.events, who.workloads, who.humans)
-        ports: list[object] = [port for port in known if port is not None]
+        known = (broker, role.pending, role.tokens, role.published, role.certificates, role.events)
+        ports: list[object] = [port for port in (*known, who.workloads, who.humans) if port is not None]
         if worker.role == roles.EDGE.name:
             handover = role.application.settings.places.handover(worker.name)
             self._runs[worker.name] = runs = role.runs.edge(str(handover))

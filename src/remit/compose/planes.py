@@ -87,7 +87,6 @@ def _web(settings: Settings, *, tcp: bool) -> ProcessRole:
         return found
 
     seen = [one.client_secret_file for one in settings.humans] + [one.token_file for one in settings.signals]
-    seen += [] if settings.tls is None else [settings.tls.certificate, settings.tls.key]
     confined = _confined(settings, *(path for path in seen if path is not None))
     return ProcessRole("web", partial(workers.web, settings=settings), confined, listen)
 

@@ -10,6 +10,7 @@ from remit.compose import identities
 from remit.compose.rounds import Round
 from remit.config.settings import Settings
 from remit.ports.broker import Notice
+from remit.ports.trust import CertificatePort, Pair
 from remit.web import listen
 from remit.web.authentication import TokenAuth
 from remit.web.listen import Listener
@@ -22,9 +23,18 @@ SIGNALS = 1.0  # seconds between two looks whether events are to be fetched or s
 class WebRole:
     """What serves strangers."""
 
-    def __init__(self, deps: AppDeps, settings: Settings, signals: Sequence[Round] = ()) -> None:
-        self._deps, self._settings = deps, settings
-        self._app, self._tls = control.build(deps), identities.server_tls(settings, deps.trust)
+    def __init__(
+        self,
+        deps: AppDeps,
+        settings: Settings,
+        signals: Sequence[Round] = (),
+        certificates: CertificatePort | None = None,
+        pair: Pair = (b"", b""),
+    ) -> None:
+        """``pair`` is what ``certificates`` said last; there are some where there is ``[tls]``."""
+        self._deps, self._settings, self._certificates, self._pair = deps, settings, certificates, pair
+        self._app = control.build(deps)
+        self._tls = identities.server_tls(settings, lambda: self._pair, deps.trust)
         self._listeners: list[Listener] = []
         self.rounds = [(TRUST, self.renew), *((SIGNALS, what) for what in signals)]
 
@@ -53,7 +63,11 @@ class WebRole:
 
     async def renew(self) -> None:
         """Look for a new certificate of ours; TLS handshakes use it from now on."""
-        self._refresh()
+        try:
+            if self._certificates is not None:
+                self._pair = await self._certificates.server_certificate()
+        finally:
+            self._refresh()
 
     def _refresh(self) -> None:
         if self._tls is not None and self._tls.refresh():

@@ -29,7 +29,7 @@ from remit.ports.pending import Pending
 from remit.ports.reports import ReportPort
 from remit.ports.runs import RunPort
 from remit.ports.tokens import TokenPort
-from remit.ports.trust import Trust, TrustPort
+from remit.ports.trust import CertificatePort, Trust, TrustPort
 from remit.process.supervisor import RoleContext
 from remit.sessions.transmitter import Transmitter
 from remit.web.routes import AppDeps, Identity, Route
@@ -67,7 +67,9 @@ class _Hears:
             self.role.noticed(notice)
 
 
-class Remote(BrokerPort, Pending, TokenPort, TrustPort, EventPort, RunPort, ReportPort, Workloads, Protocol):
+class Remote(
+    BrokerPort, Pending, TokenPort, TrustPort, CertificatePort, EventPort, RunPort, ReportPort, Workloads, Protocol
+):
     """The authority, as a worker knows it."""
 
 
@@ -147,7 +149,9 @@ async def _web(context: RoleContext, settings: Settings, joined: _Joined) -> Non
     receivers = heard.receivers
     streams = Transmitter(remote, settings.issuer, receivers).routes() if receivers else ()
     told = signals.rounds(heard, remote, joined.clock, remote if receivers else None)
-    role = WebRole(await joined.deps(settings, identity, streams), settings, told)
+    deps, shown = await joined.deps(settings, identity, streams), settings.tls is not None
+    certificate = (remote, await remote.server_certificate()) if shown else ()
+    role = WebRole(deps, settings, told, *certificate)
     joined.hears.by(role)
     async with AsyncExitStack() as stack:
         stack.callback(role.close)

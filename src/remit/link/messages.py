@@ -25,12 +25,12 @@ from remit.ports.reports import ReportPort
 from remit.ports.runs import RunPort
 from remit.ports.targets import DocumentPort, EnginePort
 from remit.ports.tokens import TokenPort
-from remit.ports.trust import TrustPort
+from remit.ports.trust import CertificatePort, TrustPort
 
 # whose methods can be called over a link; a method's name stands in one of them
 PROTOCOLS: tuple[type, ...] = (
     *(BrokerPort, Pending, TokenPort, TrustPort, EventPort, Workloads, RunPort, ReportPort),
-    *(EnginePort, DocumentPort),
+    *(CertificatePort, EnginePort, DocumentPort),
 )
 MAX_CALL = 9 << 14  # bytes of a message from a worker: two requests of 64 KiB, and what belongs to them
 MAX_ITEMS = 2_560  # of a call, whatever they are: a request for a grant has no more, and they are read in 4 ms

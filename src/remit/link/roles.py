@@ -72,7 +72,7 @@ WEB = WorkerRole(
         *("open", "to_open", "ask_to_open", "step_up", "signal", "refuse_signal"),
         *("delegate_approved", "revoke_opened"),
         *("keep", "kept", "swap", "take"),
-        *("certified", "proven", "pending_events", "acknowledge_events", "event_keys"),
+        *("certified", "proven", "server_certificate", "pending_events", "acknowledge_events", "event_keys"),
         *("mint", "refresh_token", "issue_refresh_token", "rotate_refresh_token"),
     },
     (Holder, Human, Workload),

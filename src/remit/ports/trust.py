@@ -15,6 +15,16 @@ class TrustPort(Protocol):
         """Return what is published now; when it changes, a notice has the new one."""
 
 
+Pair = tuple[bytes, bytes]  # a server's certificate with its chain, and its key: both PEM
+
+
+class CertificatePort(Protocol):
+    """Whoever sees the files of the TLS listener, also those that took the place of others."""
+
+    async def server_certificate(self) -> Pair:
+        """Return what is in the files now. UnavailableError, or InvalidRequestError where others may open the key."""
+
+
 class Trust:
     """What one process knows to be published; always ``now``."""
 

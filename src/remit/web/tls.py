@@ -13,10 +13,10 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from remit.errors import UnavailableError
+from remit.ports.trust import Pair
 
 HANDSHAKE = 5.0  # seconds for a handshake
 MAX_HANDSHAKES = 64  # at a time: whoever can reach the listener can begin one; the oldest makes room for the next
@@ -27,7 +27,6 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy and authe
 _LOG = logging.getLogger("remit.web")
 
 Anchors = Callable[[], tuple[bytes, ...] | None]  # DER; None: clients are not asked for a certificate
-Pair = tuple[bytes, bytes]  # the server's certificate with its chain, and its key: both PEM
 
 
 def context(pair: Pair, anchors: Sequence[bytes] | None) -> ssl.SSLContext:
@@ -68,12 +67,13 @@ def _no_password() -> str:
 
 
 class ServerTLS:
-    """What TLS handshakes use: always the newest of what is on disk and in the bundles; or UnavailableError."""
+    """What TLS handshakes use: always the newest pair and the newest of the bundles; or UnavailableError."""
 
-    def __init__(self, certificate: Path, key: Path, anchors: Anchors) -> None:
-        self._files, self._anchors = (certificate, key), anchors
-        self._seen = [_stamp(path) for path in self._files]
-        self._pair, self._believed = self._read(), self._anchors()
+    def __init__(self, read: Callable[[], Pair], anchors: Anchors) -> None:
+        """``read`` returns what serves from now on, or raises UnavailableError."""
+        self._read, self._anchors = read, anchors
+        self._pair, self._believed = read(), anchors()
+        self._seen: Pair | None = self._pair
         self._current = context(self._pair, self._believed)
         self.context = context(self._pair, self._believed)  # what a listener is started with
         self.context.sni_callback = self._swap  # called with or without a name
@@ -84,37 +84,26 @@ class ServerTLS:
         Return whether an authority is gone: connections that came in by it should end.
         """
         before, self._believed = self._believed, self._anchors()
-        changed = before != self._believed
-        seen = [_stamp(path) for path in self._files]
-        if seen != self._seen:
-            self._seen = seen
-            try:
-                found = self._read()
-                context(found, None)
-                self._pair, changed = found, True
-            except UnavailableError as error:
-                _LOG.warning("%s; the last good one serves (%s)", error.detail, error.__cause__)
-        if changed:
+        if self._renewed() or before != self._believed:
             self._current = context(self._pair, self._believed)
         return not set(before or ()) <= set(self._believed or ())
 
-    def _read(self) -> Pair:
+    def _renewed(self) -> bool:
+        """Take over a pair that is new, if it can be used."""
+        seen, self._seen = self._seen, None
         try:
-            return self._files[0].read_bytes(), self._files[1].read_bytes()
-        except OSError as error:
-            raise UnavailableError("the certificate or the key of the TLS listener cannot be read") from error
+            self._seen = found = self._read()
+            if found != seen:
+                context(found, None)
+                self._pair = found
+                return True
+        except UnavailableError as error:
+            if self._seen != seen:
+                _LOG.warning("%s; the last good one serves (%s)", error.detail, error.__cause__)
+        return False
 
     def _swap(self, peer: ssl.SSLObject, _name: str | None, _started: ssl.SSLContext) -> None:
         peer.context = self._current
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; None when it is not there."""
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return about.st_ino, about.st_mtime_ns, about.st_size
 
 
 def presented(peer: Any) -> tuple[bytes, ...]:
