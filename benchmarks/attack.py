@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import psutil
 
 from benchmarks import hostile, ours, runs
-from benchmarks.client import JSON, Client, Load, summary
+from benchmarks.client import JSON, Client, Load, machine, summary
 from benchmarks.figure import Figure, figure
 from benchmarks.runs import Asker
 from examples.demo.house import House
@@ -88,7 +88,7 @@ def _measured(*, busy: bool) -> _Rounds:
         for _ in range(1 if busy else ROUNDS):  # a round lasts long beside them
             with runs.busy() if busy else nullcontext():
                 rounds.append(_round(house, port))
-            print(f"  {_line(rounds[-1])}; {runs.load()}", file=sys.stderr)
+            print(f"  {_line(rounds[-1])}; {machine()}", file=sys.stderr)
         log = (house.folder / "state" / "log").read_text()
         killed = max(log.count(KILLED), int(ours.processes(house).get("edge") != edge))
         print(f"  edges killed: {killed}", file=sys.stderr)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,11 +38,25 @@ class Load:
         return f"p50 {self.p50:.1f} ms, {self.rate:.0f}/s, {self.cpu_us:.0f} us CPU"
 
 
-def rates(name: str, unit: str, ours: Sequence[Load], peer: str, theirs: Sequence[Load]) -> Figure:
-    """Make a figure of two sides' rates, with the CPU of an operation beside."""
+def rates(
+    name: str, unit: str, peer: str, measure: tuple[Callable[[], Load], Callable[[], Load]], rounds: int
+) -> Figure:
+    """Measure two sides in turn, ours first, and make a figure of their rates, with the CPU of an operation beside."""
+    ours, theirs = list[Load](), list[Load]()
+    for _ in range(rounds):
+        for measured, side in zip(measure, (ours, theirs), strict=True):
+            side.append(measured())
+            if side[-1].errors:
+                raise RuntimeError(f"{side[-1].errors} operations failed, {'here' if side is ours else 'at the peer'}")
+        print(f"  {ours[-1]}; peer {theirs[-1]}; {machine()}", file=sys.stderr)
     cpu = [load.cpu_us for load in ours], [load.cpu_us for load in theirs]
     done = sum(load.n for load in ours)
     return figure(name, unit, [load.rate for load in ours], peer, [load.rate for load in theirs], done, cpu)
+
+
+def machine() -> str:
+    """Return what else the machine does, for the line beside a round."""
+    return f"load {os.getloadavg()[0]:.1f}"
 
 
 def cpu_seconds(pid: int) -> float:

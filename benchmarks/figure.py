@@ -14,9 +14,10 @@ RESULTS = Path(__file__).with_name("results.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A median of rounds. ``spread`` is (largest - smallest) / median; ``ratio`` is ours over the peer's.
+    """Medians of rounds. A spread is (largest - smallest) / median of its value.
 
-    ``cpu_us`` is the CPU of an operation in all processes of a side together, where the value is a rate.
+    ``ratio`` is ours over the peer's, round by round where both were measured in each. ``cpu_us`` is the CPU of an
+    operation in all processes of a side together: it holds where others use the machine, too, and a rate does not.
     """
 
     name: str
@@ -28,9 +29,13 @@ class Figure:
     ratio: float | None
     n: int
     when: str
+    ratio_spread: float | None = None
     cpu_us: float | None = None
     peer_cpu_us: float | None = None
     cpu_ratio: float | None = None
+    cpu_spread: float | None = None  # of cpu_ratio
+    seconds: float | None = None  # that measuring it took
+    load: float | None = None  # average of the machine's last minute at its end: what else ran
 
 
 def figure(
@@ -46,25 +51,22 @@ def figure(
 
     ``cpu`` are the microseconds an operation of both sides, for a rate.
     """
-    value = statistics.median(ours)
-    other = statistics.median(theirs) if theirs else None
-    spread = (max(ours) - min(ours)) / value if value else 0.0
-    ratio = value / other if other else None
-    used, by_peer = (statistics.median(side) if side else None for side in cpu)
-    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ratios, cpu_ratios = _ratios(ours, theirs), _ratios(*cpu)
     return Figure(
         name=name,
-        value=_short(value) or 0.0,
+        value=_median(ours) or 0.0,
         unit=unit,
-        spread=_short(spread) or 0.0,
+        spread=_spread(ours) or 0.0,
         peer=peer,
-        peer_value=_short(other),
-        ratio=_short(ratio),
+        peer_value=_median(theirs),
+        ratio=_median(ratios),
         n=n,
-        when=when,
-        cpu_us=_short(used),
-        peer_cpu_us=_short(by_peer),
-        cpu_ratio=None if used is None or not by_peer else _short(used / by_peer),
+        when=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        ratio_spread=_spread(ratios) if len(ratios) > 1 else None,
+        cpu_us=_median(cpu[0]),
+        peer_cpu_us=_median(cpu[1]),
+        cpu_ratio=_median(cpu_ratios),
+        cpu_spread=_spread(cpu_ratios) if len(cpu_ratios) > 1 else None,
     )
 
 
@@ -74,5 +76,22 @@ def record(made: Figure) -> None:
         file.write(json.dumps({name: value for name, value in asdict(made).items() if value is not None}) + "\n")
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+def _ratios(ours: Sequence[float], theirs: Sequence[float]) -> Sequence[float]:
+    if not ours or not theirs or not all(theirs):
+        return ()
+    if len(ours) == len(theirs):
+        return [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return [statistics.median(ours) / statistics.median(theirs)]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return _short(statistics.median(values)) if values else None
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    middle = statistics.median(values) if values else 0.0
+    return _short((max(values) - min(values)) / middle) if middle else None
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -6,7 +6,6 @@ import asyncio
 import http.server
 import json
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +18,8 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from benchmarks import openbao, ours
-from benchmarks.client import FORM, Client, Load, Step, closed_loop, rates, with_cpu
-from benchmarks.control import CLIENTS, ROUNDS, SECONDS, nonce, spent
+from benchmarks.client import FORM, Client, Step, closed_loop, rates, with_cpu
+from benchmarks.control import CLIENTS, ROUNDS, SECONDS, Prepared, nonce, spent
 from benchmarks.figure import Figure
 from benchmarks.openbao import OpenBao
 from examples.demo.house import House
@@ -96,21 +95,16 @@ def _id_token(key: RSAKey, url: str, audience: str) -> str:
 def exchange_16() -> Figure:
     """Tasks opened a second by exchanging an ID token (RS256), each with a proof, sixteen clients."""
     key = RSAKey.generate_key(2048, private=True)
-    mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with issuer(key) as url, _with_policy(port, url) as house, openbao.process() as (peer_port, pid):
         ours.with_upstream(house, 9, ours.SECRET)
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         asyncio.run(_jwt_login(bao, key, url))
-        for _ in range(ROUNDS):
-            load = with_cpu(house.process.pid, _exchanged(port, key, url))
-            if load.errors:
-                raise RuntimeError(f"{load.errors} exchanges failed")
-            peer = with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _login(_id_token(key, url, "remit"))))
-            print(f"  {load}; peer {peer}", file=sys.stderr)
-            mine.append(load)
-            theirs.append(peer)
-    return rates("exchange_16", "exchanges/s", mine, "OpenBao 2.7 jwt login on raft with file audit", theirs)
+        sides = (
+            lambda: with_cpu(house.process.pid, spent(port, [_prepared(port, key, url) for _ in range(CLIENTS)])),
+            lambda: with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _login(_id_token(key, url, "remit")))),
+        )
+        return rates("exchange_16", "exchanges/s", "OpenBao 2.7 jwt login on raft with file audit", sides, ROUNDS)
 
 
 @contextmanager
@@ -125,20 +119,7 @@ def _policy(folder: Path) -> None:
     (directory / "bench.cedar").write_text(POLICY, "utf-8")
 
 
-async def _exchanged(port: int, key: RSAKey, url: str) -> Load:
-    """Prepare tokens and proofs, then send them: what is measured is the broker, not this client's signatures."""
-    supply = [iter(_prepared(port, key, url)) for _ in range(CLIENTS)]
-    host = {"Host": f"127.0.0.1:{port}", **FORM}
-
-    async def step(client: Client, number: int) -> bool:
-        body, proof = next(supply[number])
-        status, _ = await client.request("POST", "/oauth/token", body, {**host, "DPoP": proof})
-        return status == 200
-
-    return await spent(port, step, TOKENS)
-
-
-def _prepared(port: int, key: RSAKey, url: str) -> list[tuple[bytes, str]]:
+def _prepared(port: int, key: RSAKey, url: str) -> Prepared:
     endpoint, holder, fresh = f"http://127.0.0.1:{port}/oauth/token", DPoPKey(), nonce(port)
     fields = {
         "grant_type": verbs.EXCHANGE,
@@ -177,7 +158,6 @@ def _login(token: str) -> Step:
 
 def introspect_16() -> Figure:
     """Introspections a second on the control socket, of the token of a grant, sixteen clients."""
-    mine, theirs = list[Load](), list[Load]()
     port = free_port()
     with ours.running(api=f"127.0.0.1:{port}") as house, openbao.process() as (peer_port, pid):
         ours.with_upstream(house, 9, ours.SECRET)
@@ -186,17 +166,12 @@ def introspect_16() -> Figure:
             task = client.run(verbs.open_task("measure", [dict(ours.HTTP)], Bounds("2h"), DPoPKey()))
         made = asyncio.run(bao.call("POST", "/v1/auth/token/create", {"policies": ["default"], "ttl": "1h"}))
         auth: Mapping[str, Any] = made["auth"]  # type: ignore[assignment]  # JSON as OpenBao answers
-        for _ in range(ROUNDS):
-            load = with_cpu(
-                house.process.pid, closed_loop(house.control, CLIENTS, SECONDS, _introspection(task.token or ""))
-            )
-            peer = with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _lookup(bao, str(auth["client_token"]))))
-            if load.errors:
-                raise RuntimeError(f"{load.errors} introspections failed")
-            print(f"  {load}; peer {peer}", file=sys.stderr)
-            mine.append(load)
-            theirs.append(peer)
-    return rates("introspect_16", "introspections/s", mine, "OpenBao 2.7 token lookup on raft", theirs)
+        ask, look = _introspection(task.token or ""), _lookup(bao, str(auth["client_token"]))
+        sides = (
+            lambda: with_cpu(house.process.pid, closed_loop(house.control, CLIENTS, SECONDS, ask)),
+            lambda: with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, look)),
+        )
+        return rates("introspect_16", "introspections/s", "OpenBao 2.7 token lookup on raft", sides, ROUNDS)
 
 
 def _introspection(token: str) -> Step:

@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.client import cpu_seconds
+from benchmarks.client import Load, cpu_seconds
 from tests.support.postgres_server import free_port
 
 ROWS = [{"id": n, "name": f"part {n}", "state": "ready", "price": n * 125} for n in range(18)]
@@ -83,17 +83,6 @@ def swap(target: int, key: str) -> Iterator[Nginx]:
         yield running
 
 
-@dataclass(frozen=True, slots=True)
-class Wrk:
-    """What wrk measured. ``cpu_us`` is the CPU time of the watched process a request, in microseconds."""
-
-    rate: float
-    p50_ms: float
-    cpu_us: float
-    errors: int
-    n: int
-
-
 def load(
     url: str,
     pid: int,
@@ -102,7 +91,7 @@ def load(
     seconds: int,
     prefix: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
-) -> Wrk:
+) -> Load:
     """Load ``url`` with GETs, and look at what the process ``pid`` used meanwhile. ``prefix`` runs wrk elsewhere."""
     before = cpu_seconds(pid)
     command = [*prefix, shutil.which("wrk") or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
@@ -116,16 +105,20 @@ def load(
     return _read(out, cpu_seconds(pid) - before)
 
 
-def _read(out: str, used: float) -> Wrk:
-    n = int(_find(r"(\d+) requests in", out))
+def _read(out: str, used: float) -> Load:
+    n = int(_found(r"(\d+) requests in", out)[0])
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
-    value, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", out).groups()  # type: ignore[union-attr]  # wrk says it
-    p50 = float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
-    return Wrk(float(_find(r"Requests/sec:\s+([\d.]+)", out)), p50, used / n * 1e6, int(bad.group(1)) if bad else 0, n)
+    p50, p99 = (_ms(*_found(rf"{part}%\s+([\d.]+)(us|ms|s)", out)) for part in (50, 99))
+    rate = float(_found(r"Requests/sec:\s+([\d.]+)", out)[0])
+    return Load(rate, p50, p99, int(bad.group(1)) if bad else 0, n, used / n * 1e6)
 
 
-def _find(pattern: str, out: str) -> str:
+def _ms(value: str, unit: str) -> float:
+    return float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
+
+
+def _found(pattern: str, out: str) -> Sequence[str]:
     found = re.search(pattern, out)
     if found is None:
         raise RuntimeError(f"wrk said: {out}")
-    return found.group(1)
+    return found.groups()

@@ -7,7 +7,8 @@ import json
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import cycle
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.support.postgres_server import PostgresServer
 SECRET = "upstream-key-of-the-benchmark-0123456789"  # noqa: S105 - of no use to anybody
 TABLE = "public.bench"
 DETAIL: Mapping[str, Any] = {"type": "postgres", "resource": "bench", "actions": ["select"], "tables": [TABLE]}
+SLOW: Mapping[str, Any] = {**DETAIL, "resource": "bench4096"}  # the same, with verifiers of 4,096 iterations
 HTTP: Mapping[str, Any] = {"type": "http", "resource": "web", "actions": ["GET"], "paths": ["/v1/**"]}
 
 
@@ -50,25 +52,34 @@ def running(
 
 def processes(house: House) -> dict[str, int]:
     """Return the pids of a broker's processes by their names: authority, edge, web, targets."""
-    children = psutil.Process(house.process.pid).children(recursive=True)
-    named = ((each.name().partition(" "), each.pid) for each in children)
-    return {name: pid for (program, _, name), pid in named if program == "remit"}
+    found = dict[str, int]()
+    for each in psutil.Process(house.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # one that is starting forks others, for a moment
+            program, _, name = each.name().partition(" ")
+            found |= {name: each.pid} if program == "remit" else {}
+    return found
 
 
 async def with_database(house: House, server: PostgresServer, database: str) -> None:
-    """Add the database as a resource, its login made as the documentation says."""
-    password = secrets.token_urlsafe(24)
+    """Add the database as two resources, its login made as the documentation says.
+
+    Verifiers of ``bench`` have one iteration, which costs as much as the peer's; those of ``bench4096`` as many as they
+    have by default.
+    """
+    password, settings = secrets.token_urlsafe(24), {"tls": "loopback"}
     resource = Resource(
         name="bench",
         kind="postgres",
         destination=f"postgresql://remit@127.0.0.1:{server.port}/{database}",
         bound=scopes.parse([DETAIL]),
         secret=None,
-        settings={"tls": "loopback"},
+        settings={**settings, "scram_iterations": 1},
     )
     await houses.prepare(server, database, resource, password)
     with house.client() as client:
         client.run(verbs.put_resource("bench", houses.body(resource, password, [DETAIL])))
+        slow = replace(resource, settings=settings)
+        client.run(verbs.put_resource("bench4096", houses.body(slow, password, [SLOW])))
 
 
 def with_upstream(house: House, port: int, key: str) -> None:
@@ -110,9 +121,9 @@ def closed(house: House, tasks: list[verbs.TokenResponse]) -> None:
             client.run(verbs.close(task.task))
 
 
-def issuing(tasks: list[verbs.TokenResponse]) -> Step:
+def issuing(tasks: list[verbs.TokenResponse], detail: Mapping[str, Any] = DETAIL) -> Step:
     """Return a step that issues one credential, in the tasks by turns."""
-    bodies = [json.dumps({"grant": task.grant, "detail": DETAIL}).encode() for task in tasks]
+    bodies = [json.dumps({"grant": task.grant, "detail": detail}).encode() for task in tasks]
     turns = cycle(zip(tasks, bodies, strict=True))
     headers = {"Content-Type": "application/json"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -116,11 +115,6 @@ def ended(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def load() -> str:
-    """Return what else the machine does, for the line beside a figure."""
-    return f"load {os.getloadavg()[0]:.1f}"
 
 
 def _listens(port: int) -> bool:

@@ -7,12 +7,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import gateway, nginx, ours, runs
+from benchmarks import attack, control, credentials, gateway, identity, nginx, ours, planes, runs
+from benchmarks import figure as figures
 from benchmarks.client import closed_loop, cpu_seconds
 from benchmarks.figure import figure
 from tests.peers import require
@@ -22,6 +24,8 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 NAMES = [
     "issue_postgres_1",
     "issue_postgres_16",
+    "issue_postgres_1_4096",
+    "issue_postgres_16_4096",
     "revoke_1000",
     "revoke_under_attack",
     "request_under_attack",
@@ -32,6 +36,7 @@ NAMES = [
     "revoke_tree_10000",
     "end_acknowledged_256",
     "edge_killed",
+    "run_true",
     "gateway_tasks_10000",
     "gateway_cpu_32",
     "gateway_cpu_256",
@@ -44,10 +49,44 @@ NAMES = [
     "idle_memory",
     "idle_memory_full",
 ]
+# A short round of each figure that needs no OpenBao, which only `make bench` installs, and of the others where it is.
+SHORT: dict[ModuleType, dict[str, float]] = {
+    credentials: {"ROUNDS": 1, "SECONDS": 0.3, "THOUSAND": 20, "SOME": 5, "REVOKED": 1},
+    control: {"ROUNDS": 1, "SECONDS": 0.3, "PROOFS": 2, "CALLS": 100, "SWEEPS": 2, "MANY": 20, "FEW": 2, "IDLE": 0.1},
+    identity: {"ROUNDS": 1, "SECONDS": 0.3, "TOKENS": 2},
+    planes: {"TREES": 1, "WIDE": 3, "WIDER": 2, "CONNECTIONS": 8, "USED": 3, "ROUNDS": 1, "DEATHS": 1, "RUNS": 2}
+    | {"MANY": 20, "FEW": 2, "SECONDS": 0.5, "LOOKS": 2},
+    gateway: {"ROUNDS": 1, "SECONDS": 1},
+    attack: {"ROUNDS": 1, "ENDS": 3, "HOSTILE_RUNS": 1, "HANGING": 1},
+}
+WITH_OPENBAO = [
+    *("issue_postgres_1", "issue_postgres_16_4096", "revoke_1000", "delegate_16", "exchange_16", "introspect_16"),
+    *("idle_memory", "idle_memory_full"),
+]
+SHOWN = [
+    *("revoke_under_attack", "revoke_tree_10000", "end_acknowledged_256", "edge_killed", "run_true"),
+    *("gateway_tasks_10000", "gateway_cpu_32", "gateway_added_1", "grant_check_depth", "sweep_10000"),
+    *(WITH_OPENBAO if Path(sys.executable).with_name("bao").exists() else []),
+]
 
 
 def test_there_is_a_figure_for_each_number_to_reach() -> None:
     assert list(command.FIGURES) == NAMES
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_figure_can_be_measured(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if name in command.NEEDS_DEBIAN:
+        require("nginx")
+        require("wrk")
+    for module, constants in SHORT.items():
+        for constant, value in constants.items():
+            monkeypatch.setattr(module, constant, value)
+    monkeypatch.setattr(figures, "RESULTS", tmp_path / "results.jsonl")
+    assert command.main([name]) == 0
+    made = json.loads(figures.RESULTS.read_text(encoding="utf-8"))
+    assert made["name"] == name
+    assert made["n"] > 0
 
 
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +97,12 @@ def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_figure_is_a_median_with_its_spread_and_ratio() -> None:
     made = figure("x", "ms", [1.0, 2.0, 4.0], "peer", [8.0, 4.0, 4.0], 30)
     assert (made.value, made.spread, made.peer_value, made.ratio) == (2.0, 1.5, 4.0, 0.5)
+
+
+def test_ratios_are_of_sides_that_were_measured_in_the_same_round() -> None:
+    made = figure("x", "/s", [1.0, 10.0], "peer", [2.0, 20.0], 2, ([30.0, 300.0], [10.0, 100.0]))
+    assert (made.ratio, made.ratio_spread, made.cpu_ratio, made.cpu_spread) == (0.5, 0.0, 3.0, 0.0)
+    assert made.spread > 1  # others used the machine in one of them
 
 
 def test_an_absent_peer_leaves_its_side_empty() -> None:
@@ -115,5 +160,15 @@ def test_the_processes_of_a_broker_are_found_and_a_run_asks_through_the_gateway(
 def test_the_results_are_one_json_object_a_line() -> None:
     lines = Path(gateway.__file__).with_name("results.jsonl").read_text(encoding="utf-8").splitlines()
     wanted = {"name", "value", "unit", "spread", "peer", "n", "when"}
-    some = {"peer_value", "ratio", "cpu_us", "peer_cpu_us", "cpu_ratio"}
+    some = {
+        "peer_value",
+        "ratio",
+        "ratio_spread",
+        "cpu_us",
+        "peer_cpu_us",
+        "cpu_ratio",
+        "cpu_spread",
+        "seconds",
+        "load",
+    }
     assert all(wanted <= json.loads(line).keys() <= wanted | some for line in lines)
