@@ -159,7 +159,7 @@ def main() -> int:
     covered = tuple(Path(path) for path in SETTINGS["covered"])
     readable = (*files.system(), *files.python(), *(Path(path) for path in SETTINGS["readable"]))
     edge = Confinement(readable, covered)
-    targets = Confinement((*readable, Path("/usr")), covered, executes=True)
+    targets = Confinement((*readable, Path("/usr")), covered)
     roles = {
         "edge": ProcessRole("edge", worker, edge, listeners),
         "targets": ProcessRole("targets", worker, targets),

@@ -214,51 +214,8 @@ def test_status_says_what_confines_it(confined: tuple[str, Rig]) -> None:
     assert rig.state()["edge"][2] == [first, "seccomp"]
 
 
-PROGRAMS = {
-    "start a program": "import subprocess; found = subprocess.run(['/bin/echo', 'x'], stdout=-1).stdout.decode()",
-    "start a shell": "import os; found = os.popen('cat {seen}/plain | tr a-z A-Z').read()",
-    "start one from a loop": "import asyncio\nasync def main():\n"
-    "    process = await asyncio.create_subprocess_exec('/bin/echo', 'x', stdout=-1)\n"
-    "    return (await process.communicate())[0].decode()\nfound = asyncio.run(main())",
-    "have one end": "import subprocess\nprocess = subprocess.Popen(['/bin/sleep', '60'])\n"
-    "process.terminate()\nfound = -process.wait()",
-    "end one that takes long": "import subprocess\nprocess = subprocess.Popen(['/bin/sleep', '60'])\n"
-    "process.kill()\nfound = -process.wait()",
-}
-
-
-@pytest.mark.parametrize("what", PROGRAMS)
-def test_targets_can(confined: tuple[str, Rig], folder: Path, what: str) -> None:
-    answer = confined[1].run("targets", _code(PROGRAMS[what], confined[1], folder))
-    assert not isinstance(answer, dict), answer
-    assert answer
-
-
-THEIRS = {
-    "open the state": "found = open('{seen}/state/secret').read()",
-    "read the state by a program": "import os; found = os.popen('cat {seen}/state/secret 2>&1').read()",
-    "reach a unix socket": "import socket; found = socket.socket(socket.AF_UNIX).fileno()",
-    "signal the authority": "import os; found = os.kill({authority}, 0) or 1",
-    "signal it by a program": "import os; found = os.system('kill -0 {authority} 2>/dev/null')",
-    "trace": CANNOT["trace"],
-    "outlive the supervisor": CANNOT["outlive the supervisor"],
-    "leave its namespaces": CANNOT["leave its namespaces"],
-}
-
-
-@pytest.mark.parametrize("what", THEIRS)
-def test_targets_cannot(confined: tuple[str, Rig], folder: Path, what: str) -> None:
-    answer = confined[1].run("targets", _code(THEIRS[what], confined[1], folder))
-    if isinstance(answer, str):
-        assert any(text in answer for text in ("No such file", "denied"))
-    elif isinstance(answer, int):
-        assert answer != 0
-    else:
-        assert answer["error"] in {"EPERM", "EACCES", "ENOENT", "ENOSYS", "EAFNOSUPPORT", "ESRCH"}
-
-
-def test_what_a_program_leaves_behind_dies_with_the_worker(confined: tuple[str, Rig]) -> None:
-    rig = confined[1]
+def test_what_a_worker_without_walls_starts_dies_with_it(open_rig: Rig) -> None:
+    rig = open_rig
     leaves = "import subprocess; found = subprocess.run(['/bin/sh', '-c', 'sleep 300 & sleep 300 &']).returncode + 1"
     assert rig.run("targets", leaves) == 1
     left = [process for process in rig.family() if process.name() in {"sh", "sleep"}]

@@ -14,7 +14,7 @@ How it is used::
     (await supervision.state()).processes, .lacks  # for status and the doctor
 
 What ``main`` of the authority returns ends the supervisor, and all; what it raises or is killed by has it started anew,
-after all workers are dead. A worker sees ``Confinement(readable, covered, executes)``, for which ``files.system()`` and
+after all workers are dead. A worker sees ``Confinement(readable, covered, unix)``, for which ``files.system()`` and
 ``files.python()`` are what it needs to run. ``survey()`` says what this kernel lacks, ``descends(pid, supervisor)`` who
 is a process of ours.
 

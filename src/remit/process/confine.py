@@ -35,9 +35,9 @@ def raise_walls(confinement: Confinement | None, walls: Walls) -> None:
         return
     seen = files.view(confinement.readable, confinement.covered)
     if walls.namespaces:
-        mounts.replace_root(seen, writable=confinement.executes)
+        mounts.replace_root(seen)
     elif walls.landlock:
-        landlock.restrict(walls.landlock, files.around(seen), files.DEVICES, executes=confinement.executes)
+        landlock.restrict(walls.landlock, files.around(seen), files.DEVICES)
     drop_capabilities()
     if walls.seccomp:
         filtered = seccomp.program(os.uname().machine, rules(confinement, walls), otherwise=OTHERWISE)

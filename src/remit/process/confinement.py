@@ -10,16 +10,13 @@ from pathlib import Path
 
 from remit.process.seccomp import CallRule, allow, arg, refuse
 
-ABSTRACT_AND_SIGNALS = 6  # the first ABI of Landlock that keeps signals and abstract sockets in
-
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """What a worker may see of the file system, and whether it may start programs. It may write nothing."""
+    """What a worker may see of the file system. It may write nothing, and start no program."""
 
     readable: tuple[Path, ...]  # folders and files, each at its own path
     covered: tuple[Path, ...] = ()  # what it does not see, wherever that lies
-    executes: bool = False  # it may start programs, which see what it sees, and an empty /tmp
     unix: bool = False  # it may open unix sockets, and so connect to those that lie in what it sees
 
 
@@ -40,11 +37,6 @@ class Walls:
         return tuple(name for name in (files, "seccomp" if self.seccomp else "") if name)
 
     @property
-    def signals(self) -> bool:
-        """Return whether a worker's signals reach nobody but its own processes, whatever calls it may make."""
-        return self.namespaces or self.landlock >= ABSTRACT_AND_SIGNALS
-
-    @property
     def lacks(self) -> tuple[str, ...]:
         """Return the lines that say what this kernel lacks, and what that leaves open."""
         return tuple(self._lacks())
@@ -58,11 +50,9 @@ class Walls:
             yield "no fresh /proc can be mounted: workers have none"
         if not self.seccomp:
             yield "no system call filter: a worker that is taken over can start programs and reach unix sockets"
-        if not self.signals:
-            yield "programs that `cmd:` starts cannot be killed when they take too long"
 
 
-_CLONE_THREAD, _CLONE_PARENT = 0x10000, 0x8000
+_CLONE_THREAD = 0x10000
 _NEW = 0x20000 | 0x80 | 0x2000000 | 0x4000000 | 0x8000000 | 0x10000000 | 0x20000000 | 0x40000000  # CLONE_NEW*
 _TYPE = 0xF  # of a socket, without its flags
 _NETLINK_ROUTE = 0
@@ -100,16 +90,6 @@ _BASE = (
     refuse(errno.EAFNOSUPPORT, "socket"),
     allow("socketpair", arg(1, socket.SOCK_STREAM, mask=_TYPE)),  # one of datagrams can be connected to a path
     allow("clone", arg(0, _CLONE_THREAD, mask=_CLONE_THREAD | _NEW)),
-)
-_EXECUTES = (
-    allow("execve execveat fork vfork setsid setpgid pidfd_open chdir fchdir ioctl getxattr lgetxattr"),
-    allow("clone", arg(0, 0, mask=_NEW | _CLONE_PARENT)),
-    allow("mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat truncate"),
-    allow("chmod fchmod fchmodat fchmodat2 utimensat fsync fdatasync flock sched_setaffinity setrlimit"),
-    allow("prctl", arg(0, 38, 4)),  # PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE
-)
-_SIGNALS = (allow("kill tkill tgkill pidfd_send_signal"),)
-_LAST = (
     allow("ioctl", arg(1, *_IOCTLS)),
     refuse(errno.ENOTTY, "ioctl"),
     allow("prctl", arg(0, *_PRCTLS)),
@@ -123,10 +103,6 @@ OTHERWISE = errno.ENOSYS  # so that libraries fall back to calls that are known
 def rules(confinement: Confinement, walls: Walls) -> Sequence[CallRule]:
     """Return the system calls that a worker may make: for ``seccomp.program`` with ``OTHERWISE``.
 
-    A worker that starts programs may send signals only where they reach nobody else. Where the kernel lets descriptors
-    through a link, none can be made slow to close: whoever reads the link closes them.
+    Where the kernel lets descriptors through a link, none can be made slow to close: who reads the link closes them.
     """
-    base = (*(() if walls.links else _LINGER), *(_UNIX if confinement.unix else ()), *_BASE)
-    if not confinement.executes:
-        return (*base, *_LAST)
-    return (*base, *_EXECUTES, *(_SIGNALS if walls.signals else ()), *_LAST)
+    return (*(() if walls.links else _LINGER), *(_UNIX if confinement.unix else ()), *_BASE)

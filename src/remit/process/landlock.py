@@ -12,7 +12,7 @@ from remit.process import kernel
 
 _VERSION = 1  # LANDLOCK_CREATE_RULESET_VERSION
 _PATH_BENEATH = 1
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_WRITE_FILE, _READ_FILE, _READ_DIR = 2, 4, 8
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many rights over files an ABI knows; later ones as many as the last
 _SCOPES = 3  # abstract unix sockets, and signals
 
@@ -25,7 +25,7 @@ def abi() -> int:
         return 0
 
 
-def restrict(version: int, readable: Iterable[Path], writable: Iterable[Path], *, executes: bool) -> None:
+def restrict(version: int, readable: Iterable[Path], writable: Iterable[Path]) -> None:
     """Let this process, which must have no new privileges, read some paths and what is in them, and write devices."""
     handled = (1 << _RIGHTS[min(version, max(_RIGHTS))]) - 1
     scoped = _SCOPES if version >= 6 else 0  # noqa: PLR2004 - the ABI
@@ -34,9 +34,8 @@ def restrict(version: int, readable: Iterable[Path], writable: Iterable[Path], *
     ruleset = kernel.syscall(
         "landlock_create_ruleset", ctypes.create_string_buffer(attributes, len(attributes)), len(attributes), 0
     )
-    read = _READ_FILE | (_EXECUTE if executes else 0)
     for path in readable:
-        _allow(ruleset, path, read)
+        _allow(ruleset, path, _READ_FILE)
     for path in writable:
         _allow(ruleset, path, _READ_FILE | _WRITE_FILE)
     kernel.syscall("landlock_restrict_self", ruleset, 0)

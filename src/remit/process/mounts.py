@@ -16,17 +16,15 @@ _BIND, _REC, _PRIVATE = 4096, 16384, 1 << 18
 _DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID = 1, 2
-_SIZE = "16m"  # of what programs keep in /tmp
+_SIZE = "16m"  # of the folders and links on the way to what is seen
 _BASE, _OLD = "/tmp", "old"  # noqa: S108 - nothing is written there: the new root is mounted on it
 
 
-def replace_root(seen: View, *, writable: bool) -> bool:
-    """See nothing but a view, and an empty /tmp if ``writable``; return whether there is a /proc of our own, too."""
+def replace_root(seen: View) -> bool:
+    """See nothing but a view; return whether there is a /proc of our own, too."""
     old = _pivot()
     for name in ("proc", "tmp"):
         Path("/", name).mkdir()
-    if writable:
-        kernel.mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, f"mode=0700,size={_SIZE}")  # noqa: S108 - its own
     for link, target in seen.links:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)

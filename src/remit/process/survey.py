@@ -35,7 +35,7 @@ def _tried(what: Callable[[], int], *, apart: bool) -> int:
 
 def _namespaces() -> int:
     seen = files.view((Path("/usr"), *files.DEVICES), (Path("/usr/lib"), Path("/usr/bin/env")))
-    return _WITH_PROC if mounts.replace_root(seen, writable=True) else _YES
+    return _WITH_PROC if mounts.replace_root(seen) else _YES
 
 
 def _filter() -> int:
