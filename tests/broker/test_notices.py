@@ -71,18 +71,42 @@ def test_an_edge_that_was_told_more_meanwhile_has_not_acted_on_it_yet() -> None:
     asyncio.run(scene())
 
 
+def test_an_edge_that_acts_on_each_notice_is_not_stuck_however_many_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_notices, "WAIT", 0.2)
+
+    async def scene() -> None:
+        notices, stuck, rounds = Notices(), list[int](), list[Notice]()
+        feed = notices.feed(lambda: stuck.append(1))
+
+        async def edge() -> None:
+            while True:
+                rounds.append(await feed.next())
+                notices.tell(grants=frozenset({"grt_more"}))  # before it has acted on this one
+                await asyncio.sleep(0.001)
+
+        notices.tell(grants=ENDED)
+        acting = asyncio.create_task(edge())
+        assert await notices.acted_on()
+        assert (stuck, len(rounds)) == ([], 2)  # asking for the second says that the first was acted on
+        assert await notices.acted_on()
+        acting.cancel()
+        assert stuck == []
+
+    asyncio.run(scene())
+
+
 def test_an_end_waits_for_no_edge_that_holds_nothing_under_it_and_the_edge_is_told_all_the_same() -> None:
     async def scene() -> None:
         notices, stuck = Notices(), list[int]()
         feed = notices.feed(lambda: stuck.append(1), lambda grants: "grt_2" in grants)
         notices.tell(grants=ENDED)
-        assert feed.idle.is_set()
+        assert feed.acted.is_set()
         assert await notices.acted_on()
         assert (stuck, await feed.next()) == ([], Notice(ENDED))
         for held in ({"grants": frozenset({"grt_2"})}, {"resources": CHANGED}):
             notices.tell(**held)
-            assert not feed.idle.is_set()
-            feed.idle.set()
+            assert not feed.acted.is_set()
+            feed.acted.set()
 
     asyncio.run(scene())
 

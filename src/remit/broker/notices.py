@@ -24,16 +24,16 @@ class Feed:
         self.resources: set[str] = set()
         self.published: dict[str, Any] = {}  # what is published anew, by its name in a notice
         self.stuck, self.holds = stuck, holds
-        self.waiting, self.idle = asyncio.Event(), asyncio.Event()
-        self.idle.set()
+        self.waiting = asyncio.Event()
+        self._told, self._untold = _over(), _over()  # whether the notice that it has, and the next, were acted on
         self._feeds = feeds
         feeds.append(self)
 
     async def next(self) -> Notice:
         """Return what came since, once something has; asking says that all before was acted on."""
-        if not self.waiting.is_set():
-            self.idle.set()
+        self._told.set()
         await self.waiting.wait()
+        self._told, self._untold = self._untold, _over()
         notice = Notice(frozenset(self.grants), frozenset(self.resources), **self.published)
         self.grants.clear()
         self.resources.clear()
@@ -44,14 +44,20 @@ class Feed:
     def told(self, *, waits: bool = True) -> None:
         """Have it told; ``waits``: and waited for."""
         if waits:
-            self.idle.clear()
+            self._untold.clear()
         self.waiting.set()
+
+    @property
+    def acted(self) -> asyncio.Event:
+        """What is set once it has acted on all that there is to tell by now."""
+        return self._told if self._untold.is_set() else self._untold
 
     def close(self) -> None:
         """Tell it no more, and let nobody wait for it."""
         if self in self._feeds:
             self._feeds.remove(self)
-        self.idle.set()
+        self._told.set()
+        self._untold.set()
 
 
 class Notices:
@@ -100,16 +106,22 @@ class Notices:
 
 async def _late(feeds: Iterable[Feed], seconds: float) -> list[Feed]:
     """Return those that have not acted after so many seconds; what has come by then is read first."""
-    busy = [feed for feed in feeds if not feed.idle.is_set()]
+    busy = [(feed, acted) for feed in feeds if not (acted := feed.acted).is_set()]
     if not busy:
         return []
-    waiting = [asyncio.ensure_future(feed.idle.wait()) for feed in busy]
+    waiting = [asyncio.ensure_future(acted.wait()) for _, acted in busy]
     _, left = await asyncio.wait(waiting, timeout=seconds)
     for task in left:  # a worker that hangs must not gather one for every end
         task.cancel()
     for _ in range(TURNS) if left else ():
         await asyncio.sleep(0)
-    return [feed for feed in busy if not feed.idle.is_set()]
+    return [feed for feed, acted in busy if not acted.is_set()]
+
+
+def _over() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 async def _stream(feed: Feed) -> AsyncIterator[Notice]:
