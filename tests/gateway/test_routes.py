@@ -21,16 +21,15 @@ def test_what_is_kept_is_bounded_in_bytes_and_in_number() -> None:
     assert b"x" * (ONE + 1) not in memory
 
 
-def test_a_grant_has_no_more_remembered_than_so_many_bytes() -> None:
+def test_a_listener_has_no_more_remembered_than_so_many_bytes() -> None:
     async def scene() -> None:
         async with rig(http(args="any")) as r:
             wire = await r.wire()
             for number in range(60):
                 await wire.send(r.request(f"/api/v1/public/a?q={number}{'x' * 3_000}"))
                 assert (await wire.reply()).status == 200
-            route = r.gateway.plane.routes.of(r.grant.id, "api")
-            assert route is not None
-            known = route.known
-            assert 0 < sum(len(target) + len(block) for _, target, block in known) <= ALL
+            listener = next(iter(r.gateway.connections.all)).listener
+            for known in (listener._heads, listener._sections):
+                assert 0 < sum(map(len, known)) <= ALL
 
     play(scene)

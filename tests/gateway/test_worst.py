@@ -27,12 +27,12 @@ from remit.gateway import canon, framing
 from remit.gateway.authorize import HttpRequest, authorize, compile_rules
 from remit.gateway.downstream import Placeholders
 from remit.gateway.encodings import STEP
-from remit.gateway.exchange import PIECE
 from remit.gateway.framing import MAX_FIELDS, MAX_HEAD, MAX_TARGET
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.response import ResponseBody, ResponsePlan
 from remit.gateway.scrub import Meter, Scrubber
 from remit.gateway.target import MAX_BODY, HttpTarget
+from remit.gateway.upload import PIECE
 from remit.ports import Resource
 from tests.gateway.playbook import play
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, http

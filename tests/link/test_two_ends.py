@@ -10,7 +10,16 @@ from remit.core.audit import ungrouped
 from remit.core.principal import Holder
 from remit.core.scope import Access
 from remit.core.secret import Secret
-from remit.errors import BudgetError, DeniedError, NotFoundError, RevokedError, ScopeError, TokenError, UnavailableError
+from remit.errors import (
+    BudgetError,
+    DeniedError,
+    NotFoundError,
+    RemitError,
+    RevokedError,
+    ScopeError,
+    TokenError,
+    UnavailableError,
+)
 from remit.jose.token import TokenSpec
 from remit.link import roles
 from remit.ports.broker import Notice, Outcome, Use
@@ -75,6 +84,32 @@ def test_each_use_of_a_batch_is_refused_by_itself(world: World) -> None:
             await broker.revoke(OPERATOR, root.id)
             with pytest.raises(RevokedError):
                 await link.broker.use(root.id, SEARCHED, "req_9", 0)
+
+    run(body())
+
+
+def test_a_use_that_is_asked_for_by_callback_is_answered_as_any_other(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, {**SEARCH, "uses": 2})
+        async with linked(world, broker) as link:
+            await link.redeem(root.id)
+            told = list[Use | RemitError]()
+            assert not link.worker.ask(root.id, SEARCHED, "req_1", 0, told.append)  # whose task it is, nobody has said
+            await link.broker.grant(root.id)
+            for number in (1, 2, 3):
+                assert link.worker.ask(root.id, SEARCHED, f"req_{number}", 0, told.append)
+            assert told == []
+            with pytest.raises(BudgetError):
+                await link.broker.use(root.id, SEARCHED, "req_4", 0)
+            task, version = holder(broker, root).task, (await broker.target("search")).version
+            assert told[:2] == [Use(f"req_{n}", task, root.id, root.id, "search", 0, version) for n in (1, 2)]
+            assert isinstance(told[2], BudgetError)
+            assert link.worker.ask(root.id, SEARCHED, "req_5", 0, told.append)
+            link.worker.close()
+            assert isinstance(told[3], UnavailableError)
+            assert not link.worker.ask(root.id, SEARCHED, "req_6", 0, told.append)
+        assert len(told) == 4
 
     run(body())
 

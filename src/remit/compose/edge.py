@@ -13,6 +13,7 @@ from dataclasses import replace
 import remit.compose.app as control
 from remit.compose import wiring
 from remit.errors import UnavailableError
+from remit.gateway.recorder import Ask
 from remit.gateway.server import Channel, Gateway
 from remit.ports import Clock, Start
 from remit.ports.broker import Notice
@@ -29,7 +30,7 @@ RESERVE = 256  # descriptors that the gateway leaves: for the link, the control 
 class EdgeRole:
     """What serves agents."""
 
-    def __init__(self, deps: AppDeps, runs: RunPort, clock: Clock) -> None:
+    def __init__(self, deps: AppDeps, runs: RunPort, clock: Clock, ask: Ask | None = None) -> None:
         self._app, self._runs, verifier = control.build(replace(deps, begin_run=runs.begin_run)), runs, deps.verifier
         self._verifier, self._trust = verifier, deps.trust
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -43,6 +44,7 @@ class EdgeRole:
             verify=verifier.proven,
             nonce=verifier.nonce,
             descriptors=max(descriptors - RESERVE, descriptors // 2),
+            ask=ask,
         )
         self.sockets = _socket_servers(deps, clock)
         self.handover = HandoverServer(runs, self.serve_run, self.gateway.quota.of)

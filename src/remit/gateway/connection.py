@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from remit.core.scope import Access
-from remit.errors import InvalidRequestError, MethodError, RemitError, TooLargeError, UpstreamError
+from remit.errors import InvalidRequestError, RemitError, TooLargeError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, GatewayListener
 from remit.gateway.exchange import HttpExchange
 from remit.gateway.quota import MAX_CALLERS, MAX_CLIENTS
+from remit.gateway.upload import Upload
 
 IDLE = 75.0  # seconds between requests
 HOLD = 65_536  # bytes of later requests kept while one is under way
@@ -137,14 +138,10 @@ class ClientConnection(Downstream):
             framing.request_line(self._buffer[:line])
 
     def _begin(self, head: bytes, rest: bytes) -> None:
-        line, _, block = head.partition(b"\r\n")
-        method, target = framing.request_line(line)
-        if method in {"TRACE", "CONNECT", "TRACK"}:
-            raise MethodError
-        known = self.listener.read(block)
+        known = self.listener.read(head)
         self._buffer = b""
         self.deadline = self.plane.now + STALL
-        self._exchange = exchange = HttpExchange(self, method, target, known)
+        self._exchange = exchange = HttpExchange(self, known)
         if exchange.reading:
             self._buffer = self._body(exchange, rest) if rest else b""
         else:
@@ -153,34 +150,37 @@ class ClientConnection(Downstream):
             exchange.begin()
 
     def _body(self, exchange: HttpExchange, data: bytes) -> bytes:
+        upload = exchange.upload
+        assert upload is not None  # noqa: S101 - there is a body
         try:
-            rest = exchange.receive(data)
+            rest = upload.receive(data)
         except RemitError as error:
             exchange.cut(error)
             self._linger()
             return b""
-        if exchange.busy:
+        if upload.busy:
             self.hold()
-            self._go_on(exchange)
+            self._go_on(upload)
         return rest
 
-    def _go_on(self, exchange: HttpExchange) -> None:
+    def _go_on(self, upload: Upload) -> None:
         """Have what came of a body read on in a later turn, as soon as it is for something."""
-        if exchange.wants and not self._due:
+        if upload.wants and not self._due:
             self._due = True
             self.plane.turns.add(self.listener.quota.task, self._read_on)
 
     def _read_on(self) -> None:
         self._due = False
         exchange = self._exchange
-        if exchange is not None and exchange.busy and exchange.wants:
+        if exchange is not None and (upload := exchange.upload) is not None and upload.busy and upload.wants:
             self._buffer = self._body(exchange, b"")
 
     def release(self) -> None:
-        if self._exchange is None or not self._exchange.busy:
+        upload = None if self._exchange is None else self._exchange.upload
+        if upload is None or not upload.busy:
             super().release()
         else:
-            self._go_on(self._exchange)
+            self._go_on(upload)
 
     def finished(self, exchange: object, *, keep: bool) -> None:
         mine = self._exchange

@@ -13,12 +13,15 @@ from http import HTTPStatus
 
 from remit import jose
 from remit.core.orders import json_text
-from remit.errors import PlaceholderError, RemitError
+from remit.errors import MethodError, PlaceholderError, RemitError
+from remit.gateway import framing
+from remit.gateway.authorize import Permit
+from remit.gateway.canon import RequestTarget
 from remit.gateway.cutting import shut
-from remit.gateway.framing import Fields, request_fields
+from remit.gateway.framing import Fields
 from remit.gateway.fronts import Front
 from remit.gateway.patterns import SecretPatterns, weak
-from remit.gateway.plane import BoundedCache, DataPlane
+from remit.gateway.plane import BoundedCache, DataPlane, GrantRoute
 from remit.gateway.quota import TaskQuota
 from remit.gateway.scrub import UPLOAD, Meter, Scrubber
 from remit.gateway.target import HttpTarget
@@ -37,10 +40,25 @@ _PROXY_ERROR = dict.fromkeys((400, 413, 415, 421), "http_request_error") | {
 class ParsedHeaders:
     """A header section that was read strictly and checked; the same bytes are not read again."""
 
-    block: bytes
+    size: int  # bytes
     fields: Fields
     named: str | None  # the grant
     expects: bool  # that it is told to go on
+
+
+@dataclass(slots=True, eq=False)
+class RequestHead:
+    """A request's head that was read strictly and checked.
+
+    ``judged`` is for the listener that it came to: what it is for, and how the grant of that route may do so. A head
+    without a body that was permitted is kept; the same bytes are neither read nor judged again.
+    """
+
+    raw: bytes
+    method: str
+    target: bytes  # as it came
+    headers: ParsedHeaders
+    judged: tuple[RequestTarget, GrantRoute, Permit] | None = None
 
 
 class Placeholders:
@@ -111,7 +129,7 @@ def misplaced(where: str, target: HttpTarget) -> PlaceholderError:
 class GatewayListener:
     """One listening socket: its front, what its callers may not send on, and the quota of its task."""
 
-    __slots__ = ("_known", "clients", "front", "placeholders", "plane", "quota")
+    __slots__ = ("_heads", "_sections", "clients", "front", "placeholders", "plane", "quota")
 
     def __init__(self, plane: DataPlane, front: Front, placeholders: Mapping[str, str], quota: TaskQuota) -> None:
         self.plane = plane
@@ -119,18 +137,32 @@ class GatewayListener:
         self.placeholders = Placeholders(placeholders, proven=front.bound_grant is None)
         self.quota = quota
         self.clients: dict[Downstream, None] = {}  # the longest there first
-        self._known: BoundedCache[bytes, ParsedHeaders] = BoundedCache()
+        self._sections: BoundedCache[bytes, ParsedHeaders] = BoundedCache()
+        self._heads: BoundedCache[bytes, RequestHead] = BoundedCache()
 
-    def read(self, block: bytes) -> ParsedHeaders:
-        known = self._known.get(block)
-        if known is None:
-            fields = request_fields(block)
+    def read(self, raw: bytes) -> RequestHead:
+        """Read a head (without its empty line), or raise what is wrong with it."""
+        known = self._heads.get(raw)
+        if known is not None:
+            return known
+        line, _, block = raw.partition(b"\r\n")
+        method, target = framing.request_line(line)
+        if method in {"TRACE", "CONNECT", "TRACK"}:
+            raise MethodError
+        section = self._sections.get(block)
+        if section is None:
+            fields = framing.request_fields(block)
             self.front.check(fields)
             named = fields.get(b"remit-grant")
             expects = fields.get(b"expect") is not None
-            known = ParsedHeaders(block, fields, None if named is None else named.decode(), expects)
-            self._known.keep(block, len(block), known)
-        return known
+            section = ParsedHeaders(len(block), fields, None if named is None else named.decode(), expects)
+            self._sections.keep(block, len(block), section)
+        return RequestHead(raw, method, target, section)
+
+    def keep(self, head: RequestHead, target: RequestTarget, route: GrantRoute, permit: Permit) -> None:
+        """Keep a head with how it was permitted: that hangs on nothing else."""
+        head.judged = target, route, permit
+        self._heads.keep(head.raw, len(head.raw), head)
 
 
 class Downstream(asyncio.Protocol, ABC):

@@ -1,7 +1,8 @@
 """One request on its way: permitted, recorded, sent with its credential, answered, its outcome recorded.
 
-``_run`` goes through it in order until it is sent. What comes back is told by callbacks, and ``_over`` records how it
-ended. The bytes of bodies flow beside it, by callbacks too, with back-pressure both ways.
+``begin`` asks for its use: at once where these bytes were permitted before, else from ``_run``, when they were judged.
+What follows is told by callbacks, and ``_over`` records how it ended. The bytes of bodies flow beside it, by callbacks
+too, with back-pressure both ways.
 """
 
 from __future__ import annotations
@@ -12,20 +13,19 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 
 from remit.core.scope import Access
-from remit.errors import InvalidRequestError, PlaceholderError, RemitError, TooLargeError
+from remit.errors import InvalidRequestError, PlaceholderError, RemitError
 from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
-from remit.gateway.downstream import Downstream, ParsedHeaders, misplaced
-from remit.gateway.framing import BODILESS, Body, request_body
+from remit.gateway.downstream import Downstream, ParsedHeaders, RequestHead
+from remit.gateway.framing import BODILESS, request_body
 from remit.gateway.patterns import LeakError
 from remit.gateway.plane import DataPlane, GrantRoute
-from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, chunk, framing_lines
-from remit.gateway.scrub import Scrubber
-from remit.gateway.target import HttpTarget
+from remit.gateway.recorder import Found
+from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, framing_lines
+from remit.gateway.upload import Upload
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.ports.broker import Use
 
-PIECE = 16_384  # bytes of a body that are read and searched at a time
 _UNEXPECTED = "remit failed on this request"  # of which the client learns nothing
 _log = logging.getLogger("remit.gateway")
 
@@ -35,81 +35,99 @@ class HttpExchange:
     """One request and its response."""
 
     _downstream: Downstream
-    method: str
-    _raw: bytes  # the request's target as it came
-    _headers: ParsedHeaders
+    _head: RequestHead
+    method: str = field(init=False)
     grant: str | None = None
-    reading: bool = False  # bytes of the body are still to come
     _plane: DataPlane = field(init=False)
     _request: str = field(init=False)
-    _task: asyncio.Task[object] | None = None
+    _headers: ParsedHeaders = field(init=False)
     _target: canon.RequestTarget | None = None
-    _body: Body | None = None
+    upload: Upload | None = None
     _keep: bool = False
-    _unread: bytes = b""  # of the body, to be read in a later turn
-    _pending: list[bytes] = field(default_factory=list)  # body that came before it could be sent
-    _size: int = 0
-    _scrubber: Scrubber | None = None  # of the body on its way to the upstream
     _read_whole: bool = False  # the upstream is trusted to read all of the body
-    _expects: bool = False
-    _full: bool = False  # the upstream takes no more of the body for now
-    _up: UpstreamConnection | None = None
+    up: UpstreamConnection | None = None
     _route: GrantRoute = field(init=False)
     _permit: Permit = field(init=False)
     _use: Use = field(init=False)
-    _wake: asyncio.Future[None] | None = None
     _sent_off: bool = False  # and what becomes of it will be told
     _delivery: Delivery | None = None
     _dropped: bytes = b""
     _started: bool = False  # response bytes have gone to the client
-    _answered: bool = False  # the response is complete
+    answered: bool = False  # the response is complete
     _ended: RemitError | None = None
     _status: int = 0
 
     def __post_init__(self) -> None:
         self._plane = self._downstream.plane
+        self.method, self._headers = self._head.method, self._head.headers
         self._request = self._plane.new_request()
-        self._body = request_body(self._headers.fields)
-        self.reading = self._body is not None
-        self._keep = self._headers.fields.keep
-        self._expects = self._headers.expects
+        fields = self._headers.fields
+        self._keep = fields.keep
+        if (body := request_body(fields)) is not None:
+            self.upload = Upload(self, self._downstream, self._headers, body)
+
+    @property
+    def reading(self) -> bool:  # bytes of the body are still to come
+        return self.upload is not None and self.upload.reading
 
     def begin(self) -> None:
-        self._task = self._plane.loop.create_task(self._run())
-        self._plane.tasks.add(self._task)
+        judged, bound = self._head.judged, self._downstream.listener.front.bound_grant
+        if judged is None or judged[1].view.id != bound or not self._plane.routes.holds(judged[1]):
+            self._plane.start(self._run())
+        else:
+            self.grant, self._target = bound, judged[0]
+            self._ask(*judged[1:])
 
     async def _run(self) -> None:
         try:
-            grant, target = await self._addressed()
-            routes, name = self._plane.routes, target.resource
-            route = routes.of(grant, name) or await routes.compiled(grant, name)
-            known = (self.method, self._raw, self._headers.block)
-            permit = route.known.get(known) if self._body is None else None
-            if permit is None:
-                permit = await self._authorized(route, target)
-                if self._body is None:
-                    route.known.keep(known, len(self._raw) + len(self._headers.block), permit)
-            use = await self._plane.recorder.use(grant, permit.access, self._request, permit.index)
-            self._route, self._permit = route, permit
-            self._plane.in_flight.add(self)
+            route, permit = await self._judged()
         except RemitError as error:
             await self._denied(error)
-        except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
-            _log.exception("request %s failed", self._request)
-            self._refuse(RemitError(_UNEXPECTED))
+        except Exception as error:  # noqa: BLE001 - logged
+            self._refuse(self._told(error))
         else:
-            await self._carried(use)
-        finally:
-            self._plane.tasks.discard(self._task)
+            self._ask(route, permit)
+
+    async def _judged(self) -> tuple[GrantRoute, Permit]:
+        grant, target = await self._addressed()
+        routes, name = self._plane.routes, target.resource
+        route = routes.of(grant, name) or await routes.compiled(grant, name)
+        if (before := self._head.judged) is not None and before[1] is route:
+            return before[1:]
+        permit = await self._authorized(route, target)
+        if self.upload is None:
+            self._downstream.listener.keep(self._head, target, route, permit)
+        return route, permit
+
+    def _ask(self, route: GrantRoute, permit: Permit) -> None:
+        self._route, self._permit = route, permit
+        self._plane.recorder.ask(route.view.id, permit.access, self._request, permit.index, self._asked)
+
+    def _asked(self, found: Found) -> None:
+        """Send a use that was permitted: at once if that can be, else in a task."""
+        if isinstance(found, RemitError):
+            self._plane.start(self._denied(found))
+            return
+        self._use = found
+        self._plane.in_flight.add(self)
+        try:
+            pool = self._plane.pools.ready(found, self._route.target)
+            up = None if pool is None or pool.credential.signer is not None else pool.take()
+            if up is None:
+                self._plane.start(self._unless_failed(self._sent()))
+            else:
+                self._begin(up, self._permit)
+        except Exception as error:  # noqa: BLE001 - it ends this request alone
+            self._over(self._told(error))
 
     async def _addressed(self) -> tuple[str, canon.RequestTarget]:
         """Return whose request it is, its channel's, the one it proves or one inside either by name, and what for."""
         front, headers = self._downstream.listener.front, self._headers
         # who it was, whatever becomes of it
-        self.grant = own = front.bound_grant or await front.principal(self.method, self._raw, headers.fields)
-        if len(self._raw) + len(headers.block) // 4 > canon.SHORT:
+        self.grant = own = front.bound_grant or await front.principal(self.method, self._head.target, headers.fields)
+        if len(self._head.target) + headers.size // 4 > canon.SHORT:
             await self._plane.turns.wait((await self._plane.broker.grant(own)).task)
-        self._target = target = front.target(self._raw, headers.fields)
+        self._target = target = front.target(self._head.target, headers.fields)
         if target.grant is not None and headers.named not in {None, target.grant}:
             raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
         named = target.grant or headers.named or own
@@ -122,33 +140,33 @@ class HttpExchange:
         grant, headers = self.grant or "", self._headers
         await self._plane.broker.grant(grant)  # an ended grant is told so, whatever it covered
         placeholders = self._downstream.listener.placeholders
-        placeholders.check_head(headers.fields, self._raw, route.target)
-        request = HttpRequest(self.method, target, headers.fields, has_body=self._body is not None)
+        placeholders.check_head(headers.fields, self._head.target, route.target)
+        request = HttpRequest(self.method, target, headers.fields, has_body=self.upload is not None)
         permit = authorize(route.rules, route.target, request)
         if permit is None:
-            request = replace(request, body=await self._collected(route.target, route.view.task))
+            assert self.upload is not None  # noqa: S101 - it hangs on a body that is there
+            request = replace(request, body=await self.upload.collected(route.target, route.view.task))
             turn = self._plane.authorizing.setdefault(route.view.task, asyncio.Lock())
-            permit = await authorize_body(route.rules, route.target, request, turn, self._check_ended)
+            permit = await authorize_body(route.rules, route.target, request, turn, self.check_ended)
             assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
 
-    def _check_ended(self) -> None:
+    def check_ended(self) -> None:
         if self._ended is not None:
             raise self._ended
-
-    async def _carried(self, use: Use) -> None:
-        """Have a permitted use go out; what becomes of it is told by callbacks, in the end to ``_over``."""
-        self._use = use
-        await self._unless_failed(self._sent())
 
     async def _unless_failed(self, story: Coroutine[None, None, None]) -> None:
         try:
             await story
-        except RemitError as error:
-            self._over(error)
-        except Exception:  # noqa: BLE001 - logged, and the client learns nothing of it
-            _log.exception("request %s failed", self._request)
-            self._over(RemitError(_UNEXPECTED))
+        except Exception as error:  # noqa: BLE001 - it ends this request alone
+            self._over(self._told(error))
+
+    def _told(self, error: Exception) -> RemitError:
+        """Return what the client learns: of what is no RemitError nothing, but the log all."""
+        if isinstance(error, RemitError):
+            return error
+        _log.error("request %s failed", self._request, exc_info=error)
+        return RemitError(_UNEXPECTED)
 
     def _over(self, error: RemitError | None) -> None:
         """Record how the use ended."""
@@ -188,134 +206,55 @@ class HttpExchange:
         permit, signer = self._permit, pool.credential.signer
         if signer is None:
             return permit
-        if permit.body is None and self._body is not None:
-            permit = replace(permit, body=await self._collected(pool.credential.target, self._use.task))
+        if permit.body is None and self.upload is not None:
+            permit = replace(permit, body=await self.upload.collected(pool.credential.target, self._use.task))
         lines = await pool.credential.signed(signer, permit.start, permit.lines, permit.body or b"")
         self._plane.pools.check_current(pool)
         return replace(permit, lines=permit.lines + lines)
 
     def _begin(self, up: UpstreamConnection, permit: Permit) -> None:
-        self._up = up
+        self.up = up
         try:
-            self._check_ended()
+            self.check_ended()
             self._plane.check_live(self._use.grant)
             if up.fresh:  # connecting took time; an idle one was taken in the same turn as its pool
                 self._plane.pools.check_current(up.pool)
         except RemitError:
-            self._up = None
+            self.up = None
             up.abort()
             raise
         self._dropped = permit.dropped
         credential = up.pool.credential
         self._read_whole = credential.target.reads_bodies and self.method not in BODILESS
-        framed = framing_lines(self.method, self._headers.fields, self._body, permit.body, keep=self._read_whole)
-        head = b"".join((permit.start, credential.fixed, permit.lines, framed, *self._first(permit)))
+        upload, body = self.upload, permit.body
+        streams = upload is not None and body is None
+        framed = framing_lines(self.method, self._headers.fields, body, streams=streams, keep=self._read_whole)
+        if upload is not None and body is None:
+            body = upload.begin(up)
+        head = b"".join((permit.start, credential.fixed, permit.lines, framed, body or b""))
         self._sent_off = True
         up.begin(self, head)
 
-    def _first(self, permit: Permit) -> list[bytes]:
-        """Return the part of the body that has come, and let the rest come."""
-        if self._body is None and permit.body is None:
-            return []
-        fields = self._headers.fields
-        if permit.body is not None:
-            return [permit.body]
-        self._scrubber = self._downstream.listener.placeholders.scrubber(fields)
-        pending, self._pending = self._pending, []
-        first = self._upload(b"".join(pending), done=not self.reading)
-        if self.reading:
-            self._proceed()
-        return [first]
-
-    def _upload(self, payload: bytes, *, done: bool) -> bytes:
-        """Return what of the body goes to the upstream now; PlaceholderError for what must not."""
-        scrubber = self._scrubber
-        try:
-            safe = payload if scrubber is None else scrubber.feed(payload)
-        except LeakError:
-            assert self._up is not None  # noqa: S101 - it is on its way there
-            raise misplaced("body", self._up.pool.credential.target) from None
-        if done and scrubber is not None:
-            safe += scrubber.end()
-        return chunk(safe, done=done) if self._headers.fields.chunked else safe
-
-    @property
-    def busy(self) -> bool:  # of the body's bytes that came some are to be read in a later turn
-        return self.reading and self._body is not None and (self._body.more or bool(self._unread))
-
-    @property
-    def wants(self) -> bool:  # the body's bytes are for something
-        return self._up is not None or self._wake is not None
-
-    def receive(self, data: bytes) -> bytes:
-        """Take bytes of the request's body, some at a time; return what follows it."""
-        assert self._body is not None  # noqa: S101 - the client asks ``reading`` first
-        data = self._unread + data if self._unread else data
-        payload, rest = self._body.feed(data[:PIECE])
-        self.reading = not (done := self._body.done)
-        self._unread = b"" if done else data[PIECE:]
-        rest = rest + data[PIECE:] if done else rest
-        if self._up is not None and not self._answered:
-            self._up.send(self._upload(payload, done=done))
-        elif payload and not self._answered:
-            self._pending.append(payload)
-            self._size += len(payload)
-            self._downstream.hold()
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-        if self._up is not None and not self._full:
-            self._downstream.release()
-        return rest
-
-    def _proceed(self) -> None:
-        if self._expects and self._size == 0:
-            self._downstream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._expects = False
-        self._downstream.release()
-
-    async def _collected(self, target: HttpTarget, task: str) -> bytes:
-        """Read and search the whole body, to be authorized or signed."""
-        limit = target.max_body
-        while self.reading and max(self._size, self._headers.fields.length or 0) <= limit:
-            self._wake = self._plane.loop.create_future()
-            self._proceed()
-            await self._wake
-            self._check_ended()
-        if max(self._size, self._headers.fields.length or 0) > limit:
-            raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
-        self._wake = None
-        body = b"".join(self._pending)
-        if (scrubber := self._downstream.listener.placeholders.scrubber(self._headers.fields)) is not None:
-            for at in range(0, len(body), PIECE):  # others get their turns in between
-                try:
-                    scrubber.feed(body[at : at + PIECE])
-                except LeakError:
-                    raise misplaced("body", target) from None
-                if at + PIECE < len(body):
-                    await self._plane.turns.wait(task)
-                    self._check_ended()
-        return body
-
     def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
-        assert self._up is not None  # noqa: S101 - responses come from there
+        assert self.up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self.reading
-        body = ResponseBody(self._up.pool.credential.patterns, plan)
+        body = ResponseBody(self.up.pool.credential.patterns, plan)
         self._status = plan.status
         head = plan.heads[self._keep]
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
         self._delivery = delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
-        return delivery, self._body is None or (self._read_whole and not self.reading)
+        return delivery, self.upload is None or (self._read_whole and not self.upload.reading)
 
     def on_end(self) -> None:
         assert self._delivery is not None  # noqa: S101 - the head comes first
         self._delivery.flush()
         self._keep = self._keep and not self.reading
-        self._up = None
+        self.up = None
         self._delivery.end()
 
     def on_failure(self, error: RemitError) -> None:
-        up, self._up = self._up, None
-        idle = up is not None and not up.fresh and self._body is None
+        up, self.up = self.up, None
+        idle = up is not None and not up.fresh and self.upload is None
         if isinstance(error, StaleError) and idle and self.method in {"GET", "HEAD"}:
             self._sent_off = False
             self._plane.start(self._unless_failed(self._again(error)))
@@ -323,7 +262,8 @@ class HttpExchange:
             self._settle(error)
 
     def on_writable(self, *, writable: bool) -> None:
-        self._full = not writable
+        if self.upload is not None:
+            self.upload.full = not writable
         (self._downstream.release if writable else self._downstream.hold)()
 
     def client_writable(self, *, writable: bool) -> None:
@@ -338,24 +278,24 @@ class HttpExchange:
         self._downstream.write(data)
 
     def hold_upstream(self, *, hold: bool) -> None:
-        if self._up is not None:
-            (self._up.pause if hold else self._up.resume)()
+        if self.up is not None:
+            (self.up.pause if hold else self.up.resume)()
 
     def delivered(self) -> None:
-        self._answered = True
+        self.answered = True
         self._over(None)
         self._downstream.finished(self, keep=self._keep)
 
     def cut(self, error: RemitError) -> None:
         self._ended = error
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        if self.upload is not None:
+            self.upload.wake()
         self._settle(error)
 
     def shut(self) -> None:
         """Shut both connections, in another thread: the loop is late."""
         self._downstream.shut()
-        if (up := self._up) is not None:
+        if (up := self.up) is not None:
             up.shut()
 
     def _settle(self, error: RemitError) -> None:
@@ -366,15 +306,15 @@ class HttpExchange:
             self._failed(error)
 
     def _failed(self, error: RemitError) -> None:
-        if self._answered:
+        if self.answered:
             return
         if self._delivery is not None:
             self._delivery.stop()
-        if self._up is not None:
-            self._up.abort()
-            self._up = None
+        if self.up is not None:
+            self.up.abort()
+            self.up = None
         if self._started:
-            self._answered = True
+            self.answered = True
             self._downstream.abort()
         else:
             self._refuse(error)
@@ -389,9 +329,9 @@ class HttpExchange:
         self._refuse(await self._plane.recorder.deny(self.grant, access, error, self._request, cause))
 
     def _refuse(self, error: RemitError) -> None:
-        if self._answered:
+        if self.answered:
             return
-        self._answered = True
+        self.answered = True
         keep = self._keep and not self.reading
         self._downstream.refuse(error, self._request, head=self.method == "HEAD", keep=keep)
         self._downstream.finished(self, keep=keep)

@@ -13,15 +13,15 @@ from weakref import WeakValueDictionary
 
 from remit.catalog import Provider
 from remit.core.principal import GrantView
-from remit.core.scope import Access
-from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError, UnavailableError
-from remit.gateway.authorize import Permit, Rules, compile_rules
+from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
+from remit.gateway.authorize import Rules, compile_rules
 from remit.gateway.quota import DescriptorBudget
+from remit.gateway.recorder import Ask, Recorder
 from remit.gateway.response import TaskTurns
 from remit.gateway.target import BoundCredential, HttpTarget, fetched, static
 from remit.gateway.upstream import Lookup, Pool, look_up
 from remit.ports import Clock, NewId
-from remit.ports.broker import BrokerPort, Outcome, Use
+from remit.ports.broker import BrokerPort, Use
 from remit.ports.credential import SourceOf
 from remit.ports.kind import GatewayAccess, Kind
 
@@ -34,7 +34,6 @@ MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspend
 _ENTRY = 128  # bytes that a key counts for at least
 _ROUTES = 1_024
 KEPT = 60.0  # seconds for which the mark of an end is kept at least: a permit on its way has arrived long before
-FLUSH = 0.01  # seconds that outcomes wait for each other
 _log = logging.getLogger("remit.gateway")
 
 
@@ -65,7 +64,6 @@ class GrantRoute:
     view: GrantView
     rules: Rules
     target: HttpTarget
-    known: BoundedCache[tuple[str, bytes, bytes], Permit]  # without a body, by method, target and header section
 
 
 @dataclass(eq=False, repr=False)
@@ -89,6 +87,10 @@ class Routes:
             self._check_suspended(route.view)
         return route
 
+    def holds(self, route: GrantRoute) -> bool:
+        """Whether a route is still that of its grant and resource; while any grant is suspended, ``of`` is to look."""
+        return not self._suspended and self._routes.get((route.view.id, route.target.resource.name)) is route
+
     async def compiled(self, grant_id: str, name: str) -> GrantRoute:
         view = await self.live(grant_id)
         rules = compile_rules(view.grant.scope, name)
@@ -105,7 +107,7 @@ class Routes:
             self._targets[name] = target
         if len(self._routes) >= _ROUTES:
             self._routes.clear()
-        self._routes[grant_id, name] = route = GrantRoute(view, rules, target, BoundedCache())
+        self._routes[grant_id, name] = route = GrantRoute(view, rules, target)
         return route
 
     async def live(self, grant_id: str) -> GrantView:
@@ -157,9 +159,16 @@ class Pools:
 
     async def of(self, use: Use, target: HttpTarget) -> Pool:
         """Return the pool of a use's task with the credential of now; ConflictError if the resource was changed."""
+        return self.ready(use, target) or self._of(use, target, await self._fetched(target))
+
+    def ready(self, use: Use, target: HttpTarget) -> Pool | None:
+        """Return what ``of`` does, or None when the credential is to be asked for."""
         if use.version != target.version:  # its secret may be sealed for another destination now
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        credential = self._current(target) or await self._fetched(target)
+        credential = self._current(target)
+        return None if credential is None else self._of(use, target, credential)
+
+    def _of(self, use: Use, target: HttpTarget, credential: BoundCredential) -> Pool:
         mine = self._tasks.get(use.task)
         pool = mine.get(target.resource.name) if mine is not None else None
         if pool is not None and pool.credential is credential:
@@ -240,71 +249,6 @@ class Moving(Protocol):
     def shut(self) -> None: ...  # in another thread: its connections, and nothing else
 
 
-@dataclass(eq=False, repr=False)
-class Recorder:
-    """Uses, denials and outcomes on their way to the broker. What cannot be recorded is not let through."""
-
-    _broker: BrokerPort
-    _start: Callable[[Coroutine[None, None, object]], None]
-    _ended: list[Outcome] = field(default_factory=list)
-    _flusher: asyncio.TimerHandle | None = None
-    _written: bool = True  # as far as was seen; one line in the log says that it is not
-
-    async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
-        """Have one use permitted, or raise; UnavailableError for a failure that is not remit's own."""
-        try:
-            return await self._broker.use(grant_id, access, request, index)
-        except RemitError:
-            raise
-        except Exception as failure:
-            raise self._failed(failure) from failure
-
-    async def deny(
-        self, grant_id: str | None, access: Access, error: RemitError, request: str, cause: str | None = None
-    ) -> RemitError:
-        """Record a denial; return what the caller is told: UnavailableError when it could not be recorded."""
-        try:
-            await self._broker.deny(grant_id, access, error, request, cause)
-        except Exception as failure:  # noqa: BLE001 - whatever a store does, the caller gets an answer
-            return self._failed(failure)
-        self._written = True
-        return error
-
-    def outcome(self, use: Use, decision: str, code: str | None, action: str | None = None) -> None:
-        """Take note of how a use ended. Outcomes share a commit: each alone would hold up the next request's entry."""
-        self._ended.append(Outcome(use, decision, code, action))
-        if self._flusher is None:
-            self._flusher = asyncio.get_running_loop().call_later(FLUSH, self._flush)
-
-    def close(self) -> bool:
-        """Record now what waits, if anything does."""
-        if self._flusher is None:
-            return False
-        self._flusher.cancel()
-        self._flush()
-        return True
-
-    def _flush(self) -> None:
-        self._flusher = None
-        self._start(self._flushed())
-
-    async def _flushed(self) -> None:
-        ended, self._ended = self._ended, []
-        try:
-            await self._broker.outcomes(ended)
-        except Exception as failure:  # noqa: BLE001 - the uses are on record, and nobody waits for this
-            self._failed(failure)
-        else:
-            self._written = True
-
-    def _failed(self, failure: Exception) -> UnavailableError:
-        if self._written:
-            what, trace = (failure.code, None) if isinstance(failure, RemitError) else (type(failure).__name__, failure)
-            _log.error("nothing can be recorded, so requests are refused: %s", what, exc_info=trace)
-        self._written = False
-        return UnavailableError("nothing can be recorded now, so the request was refused", retry_after=1)
-
-
 class EndedGrants:
     """Grants that ended lately, as another thread marks them and the loop looks them up.
 
@@ -342,6 +286,7 @@ class DataPlane:
     problems: str
     nonce: Callable[[], str] | None
     now: float = 0.0
+    ask: Ask | None = None
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
     in_flight: set[Moving] = field(default_factory=set)
@@ -350,7 +295,7 @@ class DataPlane:
     authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
-        self.recorder = Recorder(self.broker, self.start)
+        self.recorder = Recorder(self.broker, self.start, self.ask)
         self.turns = TaskTurns(self.loop)
         self.new_request = map((self.new_id("req") + ".{:x}").format, itertools.count()).__next__  # unique, not secret
 

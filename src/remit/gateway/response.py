@@ -15,7 +15,7 @@ from typing import Protocol
 
 from remit.errors import RemitError, UpstreamError
 from remit.gateway.codings import LABELS
-from remit.gateway.framing import BODILESS, Body, Fields, Status
+from remit.gateway.framing import BODILESS, Fields, Status
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.scrub import TURN, Inflated, Meter, Scrubber, searched
 
@@ -32,13 +32,13 @@ _LINES = (b"text/event-stream", b"application/x-ndjson", b"application/jsonl", b
 _IDENTITY = frozenset({b"", b"identity"})
 
 
-def framing_lines(method: str, fields: Fields, streams: Body | None, anew: bytes | None, *, keep: bool) -> bytes:
+def framing_lines(method: str, fields: Fields, anew: bytes | None, *, streams: bool, keep: bool) -> bytes:
     """Return the lines that frame a request, and end its head.
 
-    ``streams`` reads its body, if it has one, and ``anew`` is one that is written anew; ``keep`` says whether the
+    ``anew`` is a body that is written anew, and ``streams`` says that it goes on as it comes; ``keep`` says whether the
     upstream is trusted to read all of a body before it takes another request.
     """
-    if streams is None:
+    if anew is None and not streams:
         return b"\r\n" if method in BODILESS else b"content-length: 0\r\n\r\n"
     close = b"" if keep else CLOSE
     if anew is None and fields.chunked:

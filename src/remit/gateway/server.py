@@ -17,6 +17,7 @@ from remit.gateway.fronts.path import PathFront, Verifier
 from remit.gateway.pipe import DatabasePipe
 from remit.gateway.plane import DataPlane, Pools, Routes
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
+from remit.gateway.recorder import Ask
 from remit.gateway.upstream import Lookup, look_up
 from remit.ports import Clock, Closing, NewId, Start
 from remit.ports.broker import BrokerPort, Notice
@@ -62,19 +63,21 @@ class Gateway:
         nonce: Callable[[], str] | None = None,
         descriptors: int = DESCRIPTORS,
         lookup: Lookup = look_up,
+        ask: Ask | None = None,
     ) -> None:
         """Wire a gateway to the running loop.
 
         ``seconds`` are by a clock that never goes back; ``source_of`` tells where a resource's credential comes from if
         it is no static secret; ``verify`` tells the grant of a caller without a channel, and ``nonce`` the one for its
-        next proof; no more than ``descriptors`` are used for what is connected, and ``lookup`` resolves names.
+        next proof; no more than ``descriptors`` are used for what is connected, and ``lookup`` resolves names;
+        ``ask`` is the broker's ``use`` by callback, where it has that.
         """
         self.quota = DescriptorBudget(descriptors)
         tls = tls or ssl.create_default_context()
         tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
         routes = Routes(broker, kinds, catalog.load(), source_of)
         pools = Pools(broker, tls, clock, self.quota, lookup)
-        self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds())
+        self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds(), ask=ask)
         self.connections = ClientConnections()
         self._seconds = seconds
         self._verify = verify
@@ -132,7 +135,7 @@ class Gateway:
         plane.pools.close()
         if plane.tasks:
             await asyncio.wait(tuple(plane.tasks), timeout=5)
-        if plane.recorder.close():
+        while plane.recorder.close():  # what was asked for yet has been answered, and ended, since
             await asyncio.wait(tuple(plane.tasks), timeout=5)
 
     def _sweep(self) -> None:

@@ -36,7 +36,6 @@ from remit.link.messages import (
     EndedUse,
     Method,
     Permits,
-    Permitted,
     Refusal,
     RemotePort,
     from_authority,
@@ -53,10 +52,10 @@ _GONE = "the part of remit that decides is gone, so nothing can be done now"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """A use that waits to be permitted."""
+    """A use that waits to be permitted; ``then`` is called with it, or with what was said instead."""
 
     use: UseRequest
-    answer: asyncio.Future[Permitted]
+    then: Callable[[Use | RemitError], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,9 +110,12 @@ class WorkerEnd:
             self._ends.stop()
         asked = [each for _, each in self._batch[0]] if self._batch else []
         recorded = [*self._recorded, *(self._batch[1] if self._batch else [])]
-        waiting: list[asyncio.Future[Any]] = [each.answer for each in (*asked, *self._uses.drained())]
-        for answer in (*waiting, *recorded, *(sent.answer for sent in self._waiting.values())):
-            _fail(answer, UnavailableError(_GONE, retry_after=1))
+        gone = UnavailableError(_GONE, retry_after=1)
+        for each in (*asked, *self._uses.drained()):
+            each.then(gone)
+        waiting: list[asyncio.Future[Any]] = [*recorded, *(sent.answer for sent in self._waiting.values())]
+        for answer in waiting:
+            _fail(answer, gone)
         self._waiting.clear()
         self._tell_ended()
 
@@ -146,12 +148,35 @@ class WorkerEnd:
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
         """See ``BrokerPort.use``."""
         task = self._tasks.get(grant_id) or (await self.authority.grant(grant_id)).task
-        use = UseRequest(grant_id, access.resource, access.action, request, index)
-        asked = _Asked(use, self._future())
-        self._uses.put(task, asked)
+        answer: asyncio.Future[Use] = self._future()
+
+        def then(found: Use | RemitError) -> None:
+            if isinstance(found, RemitError):
+                _fail(answer, found)
+            elif answer.done():  # nobody waits for it any more
+                self._outcomes.append(EndedUse(request, "unknown", None, None))
+            else:
+                answer.set_result(found)
+
+        self._put(task, UseRequest(grant_id, access.resource, access.action, request, index), then)
+        return await answer
+
+    def ask(
+        self, grant_id: str, access: Access, request: str, index: int, then: Callable[[Use | RemitError], None]
+    ) -> bool:
+        """Ask for what ``use`` returns or raises, without a task: ``then`` is called with it, in a later turn.
+
+        False: nothing is asked, as ``use`` has to find out first whose task it is, or the link has ended.
+        """
+        task = self._tasks.get(grant_id)
+        if task is None or self._lost:
+            return False
+        self._put(task, UseRequest(grant_id, access.resource, access.action, request, index), then)
+        return True
+
+    def _put(self, task: str, use: UseRequest, then: Callable[[Use | RemitError], None]) -> None:
+        self._uses.put(task, _Asked(use, then))
         self._batch_soon()
-        found = await asked.answer
-        return Use(request, found.task, found.root, grant_id, access.resource, index, found.version)
 
     async def outcomes(self, ended: Sequence[Outcome]) -> None:
         """See ``BrokerPort.outcomes``: they ride in the next batch."""
@@ -243,11 +268,11 @@ class WorkerEnd:
         for (task, each), found in zip(asked, permits.uses, strict=True):
             self._uses.done(task)
             if isinstance(found, Failure):
-                _fail(each.answer, raised(found))
-            elif each.answer.done():  # nobody waits for it any more
-                self._outcomes.append(EndedUse(each.use.request, "unknown", None, None))
+                each.then(raised(found))
             else:
-                each.answer.set_result(found)
+                use = each.use
+                permitted = (found.task, found.root, use.grant, use.resource, use.index, found.version)
+                each.then(Use(use.request, *permitted))
         for answer in recorded:
             if permits.lost is not None:
                 _fail(answer, raised(permits.lost))
