@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-DEBIAN = {"cc": "gcc libc6-dev", "nginx": "nginx-light", "wrk": "wrk", "sshd": "openssh-server", "openssl": "openssl"}
+DEBIAN = {
+    "cc": "gcc libc6-dev",
+    "java": "default-jdk-headless",
+    "nginx": "nginx-light",
+    "wrk": "wrk",
+    "sshd": "openssh-server",
+    "openssl": "openssl",
+}
 
 
 def require(name: str) -> str:
     """Return the path of a program, or skip the test (fail it when peers are required)."""
     found = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
-    if found is not None:
-        return found
-    text = f"`{name}` is not installed; on Debian: apt-get install {DEBIAN.get(name, name)}"
+    return found if found is not None else _absent(f"`{name}`", DEBIAN.get(name, name))
+
+
+def require_file(path: Path, package: str) -> Path:
+    """Return the path of a file that a Debian package brings, or skip the test as above."""
+    return path if path.exists() else _absent(f"`{path}`", package)
+
+
+def _absent(what: str, package: str) -> NoReturn:
+    text = f"{what} is not installed; on Debian: apt-get install {package}"
     if os.environ.get("REMIT_REQUIRE_PEERS") == "1":
         pytest.fail(text, pytrace=False)
     pytest.skip(text)
