@@ -130,6 +130,19 @@ def test_a_broker_is_asked_and_one_that_hangs_is_killed(
     assert (done.returncode, done.stdout) == (0, "no task is open, and nothing is left at a target\n")
 
 
+def test_a_broker_that_is_refused_takes_no_socket_from_the_one_that_serves(
+    up: subprocess.Popen[str], environ: dict[str, str]
+) -> None:
+    handover = load(environ).places.handover("edge")
+    assert handover.is_socket()
+    done = subprocess.run([REMIT, "up"], env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, "another broker serves this state" in done.stderr) == (1, True)
+    assert handover.is_socket()
+    assert down(environ) == up.pid
+    assert up.wait(20) == 0
+    assert not handover.exists()
+
+
 def test_stop_without_all_is_a_misuse_that_names_what_ends_one_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["stop"]) == 2
     assert "remit revoke TASK" in capsys.readouterr().err

@@ -52,26 +52,32 @@ def run(serving: Serving, ready: Callable[[], None]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         decide = partial(_decides, serving=serving)
-        roles = {"edge": _edge(settings, tcp=tcp), "web": _web(settings, tcp=tcp), "targets": _targets(settings)}
+        bound = dict[Path, int]()
+        roles = {"edge": _edge(settings, bound, tcp=tcp), "web": _web(settings, tcp=tcp), "targets": _targets(settings)}
         deciding = ProcessRole("authority", decide, listen=lambda _: {SAID: theirs.dup()})
         status, said = supervise(deciding, roles, ready=ready), b""
         ours.setblocking(False)
         with suppress(BlockingIOError):
             said = ours.recv(MAX_SAID)
-        for left in settings.places.runtime.glob(settings.places.handover("*").name):
-            left.unlink(missing_ok=True)
+        for left, inode in bound.items():
+            with suppress(FileNotFoundError):
+                if left.stat().st_ino == inode:  # else it is another broker's by now
+                    left.unlink()
     if said:
         raise raised(read_failure(said))
     if status:
         raise UnavailableError("the broker died", help=f"see `{settings.places.log}`")
 
 
-def _edge(settings: Settings, *, tcp: bool) -> ProcessRole:
+def _edge(settings: Settings, bound: dict[Path, int], *, tcp: bool) -> ProcessRole:
+    """Return what an edge is; the hand-over sockets that it listens on are put down in ``bound``, by their inodes."""
     address = settings.gateway if tcp else None
     gateway = None if address is None else cache(partial(bind_tcp, address, "listen.gateway"))  # of all edges
 
     def listen(name: str) -> Mapping[str, socket.socket]:
-        found = {workers.HANDOVER: bind_unix(settings.places.handover(name), socket.SOCK_SEQPACKET)}
+        path = settings.places.handover(name)
+        found = {workers.HANDOVER: bind_unix(path, socket.SOCK_SEQPACKET)}
+        bound[path] = path.stat().st_ino
         return found if gateway is None else {**found, workers.GATEWAY: gateway().dup()}
 
     return ProcessRole("edge", partial(workers.edge, settings=settings), _confined(settings), listen)
