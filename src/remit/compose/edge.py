@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,7 +31,14 @@ RESERVE = 256  # descriptors that the gateway leaves: for the link, the control 
 class EdgeRole:
     """What serves agents."""
 
-    def __init__(self, deps: AppDeps, runs: RunPort, clock: Clock, ask: Ask | None = None) -> None:
+    def __init__(
+        self,
+        deps: AppDeps,
+        runs: RunPort,
+        clock: Clock,
+        ask: Ask | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._app, self._runs, verifier = control.build(replace(deps, begin_run=runs.begin_run)), runs, deps.verifier
         self._verifier, self._trust = verifier, deps.trust
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -40,6 +48,7 @@ class EdgeRole:
             wiring.new_id,
             seconds=time.monotonic,
             clock=clock,
+            tls=tls,
             problems=f"{verifier.issuer}/problems/",
             verify=verifier.proven,
             nonce=verifier.nonce,

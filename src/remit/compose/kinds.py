@@ -26,6 +26,11 @@ def known(configured: Settings | None = None) -> Mapping[str, Kind]:
     return MappingProxyType(found)
 
 
+def warm() -> None:
+    """Import what serves the sockets of the kinds that ship with remit."""
+    from remit.kinds.spiffe import listen  # noqa: F401 - an edge needs it later
+
+
 def on_this_machine(environ: Mapping[str, str]) -> Mapping[str, Kind]:
     """Return the kinds that the configuration of this machine names, for commands."""
     try:

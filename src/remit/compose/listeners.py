@@ -11,7 +11,7 @@ from remit.config.values import Address
 from remit.errors import UnavailableError
 from remit.process import kernel
 
-BACKLOG = 128
+BACKLOG = 1_024  # who connects while a worker is started again waits there
 
 
 def bind_unix(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from pathlib import Path
 
 import uvloop
 
-from remit.compose import logs, probe, workers
+from remit import catalog
+from remit.compose import kinds, logs, probe, workers
 from remit.compose.authority import authority, reloading, until_stopped
 from remit.compose.joined import Workers
 from remit.compose.listeners import bind_tcp, bind_unix, harden
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.errors import RemitError, UnavailableError
+from remit.link import messages
 from remit.link.values import failure, raised, read_failure, write_failure
 from remit.process import files
 from remit.process.confinement import Confinement
@@ -52,6 +55,7 @@ def run(serving: Serving, ready: Callable[[], None]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         decide = partial(_decides, serving=serving)
+        _warm()
         bound = dict[Path, int]()
         roles = {"edge": _edge(settings, bound, tcp=tcp), "web": _web(settings, tcp=tcp), "targets": _targets(settings)}
         deciding = ProcessRole("authority", decide, listen=lambda _: {SAID: theirs.dup()})
@@ -69,6 +73,14 @@ def run(serving: Serving, ready: Callable[[], None]) -> None:
         raise UnavailableError("the broker died", help=f"see `{settings.places.log}`")
 
 
+def _warm() -> None:
+    """Make what every worker would make for itself: it is shared, and a worker that is started again serves sooner."""
+    catalog.load()
+    for name in messages.functions():
+        messages.method(name)
+    kinds.warm()
+
+
 def _edge(settings: Settings, bound: dict[Path, int], *, tcp: bool) -> ProcessRole:
     """Return what an edge is; the hand-over sockets that it listens on are put down in ``bound``, by their inodes."""
     address = settings.gateway if tcp else None
@@ -80,7 +92,8 @@ def _edge(settings: Settings, bound: dict[Path, int], *, tcp: bool) -> ProcessRo
         bound[path] = path.stat().st_ino
         return found if gateway is None else {**found, workers.GATEWAY: gateway().dup()}
 
-    return ProcessRole("edge", partial(workers.edge, settings=settings), _confined(settings), listen)
+    main = partial(workers.edge, settings=settings, tls=ssl.create_default_context())
+    return ProcessRole("edge", main, _confined(settings), listen)
 
 
 def _web(settings: Settings, *, tcp: bool) -> ProcessRole:

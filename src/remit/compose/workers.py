@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -118,18 +119,19 @@ def _worked(context: RoleContext, serve: Callable[[_Joined], Awaitable[None]]) -
     return 0
 
 
-def edge(context: RoleContext, settings: Settings) -> int:
-    """Be an edge."""
-    return _worked(context, partial(_edge, context, settings))
+def edge(context: RoleContext, settings: Settings, tls: ssl.SSLContext) -> int:
+    """Be an edge; ``tls`` is what upstreams are verified by."""
+    return _worked(context, partial(_edge, context, settings, tls))
 
 
-async def _edge(context: RoleContext, settings: Settings, joined: _Joined) -> None:
+async def _edge(context: RoleContext, settings: Settings, tls: ssl.SSLContext, joined: _Joined) -> None:
     identity = Identity(
         workloads=joined.workloads(settings),
         methods=identities.methods(settings),
         native=identities.native_clients(settings),
     )
-    role = EdgeRole(await joined.deps(settings, identity), joined.authority, joined.clock, joined.link.ask)
+    deps, link = await joined.deps(settings, identity), joined.link
+    role = EdgeRole(deps, joined.authority, joined.clock, link.ask, tls)
     joined.hears.by(role)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(role.close)
