@@ -147,17 +147,18 @@ def test_less_isolation_is_asked_for_by_name(launched: list[LaunchSpec]) -> None
 
 @pytest.mark.usefixtures("plane")
 def test_what_a_run_may_fill_and_begin_is_passed_on(launched: list[LaunchSpec]) -> None:
-    assert run(["run", "-g", "grt_1", "--tmpfs", "512M", "--processes", "64", "--nest", "--", "sh"]) == 7
+    assert run(["run", "-g", "grt_1", "--tmpfs", "512M", "--processes", "64", "--memory=4G", "--nest", "sh"]) == 7
     assert run(["run", "-g", "grt_1", "--", "sh"]) == 7
-    assert [(spec.room, spec.processes, spec.nest) for spec in launched] == [
-        (512 << 20, 64, True),
-        (2 << 30, 4_096, False),
+    assert [(spec.room, spec.processes, spec.memory, spec.nest) for spec in launched] == [
+        (512 << 20, 64, 4 << 30, True),
+        (2 << 30, 4_096, None, False),
     ]
 
 
 @pytest.mark.parametrize("size", ["512", "0M", "-1M", "2T", "1.5G", "m", "9999999G"])
 def test_a_size_that_is_none_is_a_misuse(size: str, launched: list[LaunchSpec]) -> None:
     assert run(["run", "-g", "grt_1", f"--tmpfs={size}", "--", "sh"]) == 2
+    assert run(["run", "-g", "grt_1", f"--memory={size}", "--", "sh"]) == 2
     assert run(["run", "-g", "grt_1", "--processes", "0", "--", "sh"]) == 2
     assert launched == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,41 @@ def test_a_run_is_told_how_many_processes_it_may_have(runs: House) -> None:
     ask = "import resource; print(resource.getrlimit(resource.RLIMIT_NPROC))"
     assert runs.python(ask, request=FLAT).stdout.strip() == "(4096, 4096)"
     assert runs.python(ask, request=FLAT, processes=64).stdout.strip() == "(64, 64)"
+
+
+GROW = """
+import mmap, resource
+print(resource.getrlimit(resource.RLIMIT_DATA)[0] >> 20)
+held = mmap.mmap(-1, 1 << 33, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0)  # as Node and Java do
+try:
+    print(len(bytes(300 << 20)) >> 20)
+except MemoryError:
+    print("no more")
+"""
+
+
+def test_a_process_of_a_run_has_so_much_memory_and_reserves_as_much_as_it_likes(runs: House) -> None:
+    assert runs.python(GROW, request=FLAT, memory=256 << 20).stdout.split("\n")[:2] == ["256", "no more"]
+    half = (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) >> 21
+    assert runs.python(GROW, request=FLAT).stdout.split() == [str(half), "300"]
+
+
+def test_a_run_lets_the_broker_go_first(runs: House) -> None:
+    ask = """
+import os
+said = [str(os.getpriority(os.PRIO_PROCESS, 0))]
+for name in ("autogroup", "oom_score_adj"):
+    if os.path.exists("/proc/self/" + name):
+        said += open("/proc/self/" + name).read().split()[-1:]
+print(*said)
+try:
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+except PermissionError:
+    print("it stays so")
+"""
+    grouped = ["10"] if Path("/proc/self/autogroup").exists() else []
+    said = runs.python(ask, request=FLAT).stdout.split("\n")
+    assert said[:2] == [" ".join(["10", *grouped, "1000"]), "it stays so"]
 
 
 def test_what_git_runs_as_its_user_cannot_be_changed_in_a_run(runs: House) -> None:

@@ -32,6 +32,7 @@ def main() -> int:
         nest=told.get("nest", False),
         room=told.get("room", ROOM),
         processes=told.get("processes", PROCESSES),
+        memory=told.get("memory"),
     )
     try:
         return launcher.main(spec)

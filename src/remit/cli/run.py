@@ -51,6 +51,9 @@ def run(
     processes: Annotated[
         int | None, option("--processes COUNT", "How many processes and threads it may have; else 4096.", min=1)
     ] = None,
+    memory: Annotated[
+        str | None, option("--memory SIZE", "What each of its processes may have: 4G; else half of this machine's.")
+    ] = None,
     nest: Annotated[
         bool, option("--nest", "Let it launch runs inside, and make namespaces: implied by --depth.")
     ] = False,
@@ -102,6 +105,7 @@ def run(
         host_net=net == "host",
         room=ROOM if tmpfs is None else _bytes(tmpfs),
         processes=processes or PROCESSES,
+        memory=None if memory is None else _bytes(memory),
         nest=nest,
         unsandboxed=unsandboxed,
         quiet=quiet,

@@ -7,7 +7,7 @@ messages are four bytes of length and JSON::
     hello {}                                        the launcher takes the pid from the kernel's credentials
         {"listeners": [...], "keep": [0, 1], "tty": [2]} with the descriptors to keep
     bound {"bound": [...]} with the sockets, and the terminal's other end last
-        {"command": [...], "environment": {...}, "processes": most | null}
+        {"command": [...], "environment": {...}, "limits": {"RLIMIT_…": most}}
     end of file (the command runs) or {"failed": errno}
 """
 
@@ -23,8 +23,11 @@ import socket
 import struct
 import sys
 import termios
+import time
 
-BACKLOG = 128
+BACKLOG = 1_024  # who connects while nobody serves the run waits there
+NICE = 10  # as nice(1) has it
+PAUSE = 0.05  # seconds; the kernel lets one process do this every tenth of a second
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -85,8 +88,11 @@ def become(channel: socket.socket, order: dict) -> None:  # type: ignore[type-ar
     """Replace this process by the command; the channel closes with it."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # what Python ignores, a command expects at its default
         signal.signal(number, signal.SIG_DFL)
-    if order["processes"] is not None:  # counted in the user namespace of the run (Linux 5.14), if it is not root's
-        resource.setrlimit(resource.RLIMIT_NPROC, (order["processes"], order["processes"]))
+    for name, most in order["limits"].items():  # processes are counted in the user namespace of the run (Linux 5.14)
+        limit = getattr(resource, name)
+        hard = resource.getrlimit(limit)[1]
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (least, least))
     command, environment = order["command"], order["environment"]
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - the exact arguments, and no shell
@@ -96,10 +102,30 @@ def become(channel: socket.socket, order: dict) -> None:  # type: ignore[type-ar
         os._exit(NOT_FOUND if missing else NOT_EXECUTABLE)
 
 
+def stand_back() -> None:
+    """Let the broker go first, at cores and memory: it serves this run, too.
+
+    Where the kernel divides its cores by sessions (autogroup), the new one of this run stands back as a whole.
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    for name, value in (("autogroup", NICE), ("oom_score_adj", 1_000)):
+        for _ in range(10):
+            try:
+                with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib is slow to import
+                    file.write(str(value))
+            except BlockingIOError:
+                time.sleep(PAUSE)
+                continue
+            except OSError:  # there is no such thing here
+                pass
+            break
+
+
 def main() -> None:
     """Hand over, then become the command."""
     with contextlib.suppress(PermissionError):  # it leads one already
         os.setsid()  # of its own: the group that a signal from the launcher goes to
+    stand_back()
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)

@@ -129,8 +129,7 @@ class _Run:
                 self.terminal.open()
             for number in (*FORWARDED, signal.SIGWINCH):
                 stack.callback(signal.signal, number, signal.signal(number, self._signalled))
-            bound = None if self.spec.unsandboxed else self.spec.processes
-            self.inner.go(self.spec.command, complete(environment, variables, self.spec.env), bound)
+            self.inner.go(self.spec.command, complete(environment, variables, self.spec.env), self.spec.limits)
             failed = self.inner.failure()
             code = self._wait()
         if failed is not None:

@@ -65,9 +65,11 @@ class Inner:
             os.set_inheritable(descriptor, False)
         return list(found)
 
-    def go(self, command: Sequence[str], environment: Mapping[str, str], processes: int | None = None) -> None:
-        """Have the command run; ``processes``: how many the run may have at a time."""
-        self._send({"command": list(command), "environment": dict(environment), "processes": processes})
+    def go(
+        self, command: Sequence[str], environment: Mapping[str, str], limits: Mapping[str, int] | None = None
+    ) -> None:
+        """Have the command run; ``limits`` are resource limits, by the kernel's names."""
+        self._send({"command": list(command), "environment": dict(environment), "limits": dict(limits or {})})
 
     def failure(self) -> int | None:
         """Wait until the command runs; return the errno when it could not be executed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,15 @@ class LaunchSpec:
     apart: tuple[Path, ...] = ()  # files of remit's own elsewhere, which no folder of a run may contain
     room: int = ROOM  # bytes in each empty folder
     processes: int = PROCESSES
+    memory: int | None = None  # bytes that each process may have; None: half of this machine's
     nest: bool = False  # runs may be launched inside
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """The resource limits of the command, by the kernel's names."""
+        memory = self.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return {} if self.unsandboxed else {"RLIMIT_NPROC": self.processes, "RLIMIT_DATA": memory}
 
     @property
     def isolation(self) -> str:
