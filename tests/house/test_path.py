@@ -42,7 +42,7 @@ BUDGET = {
     "oauth": 1_450,
     "sessions": 900,
     "config": 700,
-    "compose": 3_100,
+    "compose": 3_140,
     "cli": 2_350,
     "sdk": 2_100,
     "testing": 1_000,

@@ -32,12 +32,7 @@ class EdgeRole:
     """What serves agents."""
 
     def __init__(
-        self,
-        deps: AppDeps,
-        runs: RunPort,
-        clock: Clock,
-        ask: Ask | None = None,
-        tls: ssl.SSLContext | None = None,
+        self, deps: AppDeps, runs: RunPort, clock: Clock, ask: Ask | None = None, tls: ssl.SSLContext | None = None
     ) -> None:
         self._app, self._runs, verifier = control.build(replace(deps, begin_run=runs.begin_run)), runs, deps.verifier
         self._verifier, self._trust = verifier, deps.trust

@@ -130,8 +130,7 @@ async def _edge(context: RoleContext, settings: Settings, tls: ssl.SSLContext, j
         methods=identities.methods(settings),
         native=identities.native_clients(settings),
     )
-    deps, link = await joined.deps(settings, identity), joined.link
-    role = EdgeRole(deps, joined.authority, joined.clock, link.ask, tls)
+    role = EdgeRole(await joined.deps(settings, identity), joined.authority, joined.clock, joined.link.ask, tls)
     joined.hears.by(role)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(role.close)
