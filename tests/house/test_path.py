@@ -34,7 +34,7 @@ BUDGET = {
     "identity": 1_300,
     "policies": 900,
     "gateway": 4_200,
-    "run": 2_600,
+    "run": 2_750,
     "web": 1_350,
     "control": 650,
     "console": 600,

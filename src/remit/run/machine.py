@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.process import files
-from remit.run import calls, inside, sandbox
+from remit.run import calls, inside, mounted, sandbox
 from remit.run.handover import MAX_DESCRIPTORS, Message
 from remit.run.spec import LaunchSpec, base_environment
 
@@ -162,7 +162,7 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
         with theirs, contextlib.ExitStack() as passed:
             passed.callback(os.close, says)
             stack.callback(os.close, said)
-            process = _spawn(spec, theirs.fileno(), says, passed, Path(name))
+            process, options = _spawn(spec, theirs.fileno(), says, passed, Path(name))
         stack.callback(process.wait)
         stack.callback(process.kill)
         inner = Inner(ours, process)
@@ -175,16 +175,20 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
                 f"the sandbox cannot be made: {reason or 'it ended at once'}",
                 help="look at that path, and at what --bind names" if paths else within,
             )
+        moved = mounted.strange(mounted.mounts(inner.pid), mounted.mounts(os.getpid()), options) if options else ()
+        for place in moved:
+            raise UnavailableError(f"`{place}` was moved while the sandbox was made", help="try again")
         yield inner
 
 
 def _spawn(
     spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack, blank: Path
-) -> subprocess.Popen[bytes]:
+) -> tuple[subprocess.Popen[bytes], Sequence[str]]:
+    """Start the first process; return it, and what bubblewrap was told."""
     interpreter = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()  # of no virtual environment
     first = (str(interpreter), "-I", "-S", inside.__file__, str(channel))
     if spec.unsandboxed:
-        return _popen(first, (channel,), says, spec.cwd)
+        return _popen(first, (channel,), says, spec.cwd), ()
     if len(spec.masked) > MAX_MASKED:
         raise InvalidRequestError(
             f"{len(spec.masked)} files in the working directory look like credentials, and {MAX_MASKED} can be covered",
@@ -204,7 +208,7 @@ def _spawn(
     listed = passed.enter_context(_memory(os.fsencode("\0".join(options)) + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
     kept = (channel, listed, passwd, group, hosts, *(() if filtered is None else (filtered,)))
-    return _popen(command, kept, says, Path("/"))
+    return _popen(command, kept, says, Path("/")), options
 
 
 def view(spec: LaunchSpec) -> sandbox.SandboxView:
@@ -260,11 +264,21 @@ def _kept(binds: Sequence[sandbox.Bind]) -> set[Path]:
             if repository.is_file():  # of a work tree: it says where the rest is
                 found.add(repository)
             for folder in (repository, *repository.glob("modules/*")):
-                with contextlib.suppress(OSError):
-                    (folder / "hooks").mkdir(exist_ok=True)
+                _make_hooks(folder)
                 found |= {folder / "hooks", folder / "config"}
     there = {path.resolve() for path in found if path.exists()}
     return {path for path in there - named if _inside(path, writable)}
+
+
+def _make_hooks(repository: Path) -> None:
+    """Make the folder of a repository's hooks where no link leads: an agent may have left one."""
+    with contextlib.suppress(OSError):
+        folder = os.open(repository, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if os.readlink(f"/proc/self/fd/{folder}") == str(repository):  # noqa: PTH115 - of a descriptor
+                os.mkdir("hooks", dir_fd=folder)
+        finally:
+            os.close(folder)
 
 
 def _popen(command: Sequence[str], keep: tuple[int, ...], says: int, cwd: Path) -> subprocess.Popen[bytes]:

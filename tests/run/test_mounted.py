@@ -1,0 +1,98 @@
+"""A run that works in a folder moves what the sandbox of the next one is about to bind."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from remit.errors import UnavailableError
+from remit.process.files import inside
+from remit.run import machine, mounted
+from remit.run.mounted import Mount
+from tests.run.test_machine import spec
+
+
+def swapped(folder: Path, to: str) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(to)
+
+
+def repository(project: Path) -> None:
+    swapped(project / "new/.git", "../../home")
+
+
+def folder_around(project: Path) -> None:
+    swapped(project / "new", "../home")
+
+
+def project_itself(project: Path) -> None:
+    swapped(project, "home")
+
+
+@pytest.mark.parametrize("move", [repository, folder_around, project_itself])
+def test_what_is_moved_before_it_is_bound_is_in_no_run(
+    tmp_path: Path, move: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = spec(tmp_path)
+    (told.cwd / "new/.git").mkdir(parents=True)
+    (tmp_path / "runtime").mkdir()
+    for name in ("hooks", ".git/hooks"):  # else bubblewrap misses them, and refuses by itself
+        (tmp_path / "home" / name).mkdir(parents=True)
+    (tmp_path / "home/new/.git/hooks").mkdir(parents=True)
+    begin = machine._popen
+
+    def moving(command: object, *rest: object) -> subprocess.Popen[bytes]:
+        move(told.cwd)
+        return begin(command, *rest)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(machine, "_popen", moving)
+    with pytest.raises(UnavailableError, match="moved"), machine.started(told):
+        pass
+
+
+def test_a_run_in_which_nothing_moves_starts(tmp_path: Path) -> None:
+    told = spec(tmp_path)
+    (told.cwd / "sp ace\\134/.git").mkdir(parents=True)
+    (tmp_path / "runtime").mkdir()
+    with machine.started(told) as inner:
+        made = {mount.place for mount in mounted.mounts(inner.pid)}
+    assert told.cwd / "sp ace\\134/.git/hooks" in made
+
+
+def test_a_folder_of_hooks_is_made_where_no_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "home/modules/one").mkdir(parents=True)
+    told = spec(tmp_path)
+    (told.cwd / "linked").mkdir()
+    (told.cwd / "linked/.git").symlink_to(tmp_path / "home")
+    (told.cwd / "own/.git/modules").mkdir(parents=True)
+    (told.cwd / "own/.git/modules/far").symlink_to(tmp_path / "home")
+    seen = machine.view(told)
+    assert told.cwd / "own/.git/hooks" in seen.kept
+    assert not list((tmp_path / "home").rglob("hooks"))
+    assert not any(inside(Path(path), (tmp_path / "home",)) for path in seen.kept)
+
+
+ROOT = Mount("8:1", Path("/"), Path("/"), writable=True)
+OPTIONS = ("--bind", "/work", "/work", "--ro-bind", "/usr", "/usr", "--ro-bind", "/run/blank", "/work/.env")
+
+
+@pytest.mark.parametrize(
+    ("mount", "is_strange"),
+    [
+        (Mount("8:1", Path("/work"), Path("/work"), writable=True), False),
+        (Mount("8:1", Path("/usr"), Path("/usr"), writable=False), False),
+        (Mount("8:1", Path("/usr"), Path("/usr"), writable=True), True),
+        (Mount("8:1", Path("/home"), Path("/work"), writable=True), True),
+        (Mount("8:1", Path("/home"), Path("/home"), writable=False), True),
+        (Mount("8:1", Path("/run/blank"), Path("/work/.env"), writable=False), False),
+        (Mount("8:1", Path("/run/blank"), Path("/work/.env"), writable=True), True),
+        (Mount("8:1", Path("/work/a"), Path("/work/a"), writable=True), False),
+        (Mount("8:1", Path("/work/a"), Path("/work/b"), writable=True), True),
+        (Mount("0:9", Path("/"), Path("/home"), writable=True), False),  # made for the run
+    ],
+)
+def test_each_mount_of_this_machine_is_one_that_was_asked_for(mount: Mount, *, is_strange: bool) -> None:
+    assert list(mounted.strange([mount], [ROOT], OPTIONS)) == ([mount.place] if is_strange else [])
