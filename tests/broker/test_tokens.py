@@ -14,7 +14,7 @@ from remit import jose
 from remit.broker import Broker
 from remit.broker import tokens as broker_tokens
 from remit.broker.pending import PendingMemory
-from remit.broker.tokens import GrantTokens
+from remit.compose.bound_grants import BoundGrants
 from remit.core.task import Grant
 from remit.errors import GrantEndedError, ReplayError, TargetError, TokenError, WrongKeyError
 from remit.jose import status
@@ -42,14 +42,14 @@ class Mint:
     broker: Broker
     root: Grant
     ring: Ring = field(default_factory=Ring)
-    tokens: GrantTokens = field(init=False)
+    tokens: BoundGrants = field(init=False)
 
     def __post_init__(self) -> None:
         """Start anew, as after a restart: with the same keys, and no memory."""
         pending = PendingMemory(lambda: self.world.now)
         clock = lambda: self.world.now  # noqa: E731 - short
-        self.tokens = GrantTokens(
-            self.broker, self.ring, pending, ISSUER, clock, lambda prefix: f"{prefix}_1", b"n" * 32, GATEWAY
+        self.tokens = BoundGrants(
+            self.broker, self.ring, pending, ISSUER, clock, lambda prefix: f"{prefix}_1", b"n" * 32, gateway=GATEWAY
         )
 
     @property
@@ -58,7 +58,7 @@ class Mint:
         return edge_of(self.tokens)
 
     async def minted(self, **more: Any) -> str:
-        return (await self.there.mint(self.root.id, TokenSpec(**more))).text
+        return (await self.there.mint(self.root.id, TokenSpec(**more))).token or ""
 
     def proof(self, jti: str = "proof-001", jkt: str = KEY) -> Proof:
         return Proof(jkt, jti, int(self.world.now.timestamp()))
@@ -83,7 +83,7 @@ def test_a_token_says_what_the_broker_knows_of_the_grant() -> None:
     async def body(mint: Mint) -> None:
         told = await mint.there.mint(mint.root.id, TokenSpec(GATEWAY, "p" * 43))
         keys = {jwk["kid"]: public_key(jwk) for jwk in await mint.there.token_keys()}
-        claims = tokens.read(told.text, keys, ISSUER, mint.world.now)
+        claims = tokens.read(told.token or "", keys, ISSUER, mint.world.now)
         assert (claims.grant, claims.jkt, claims.audience, claims.par_hash) == (mint.root.id, KEY, GATEWAY, "p" * 43)
         assert claims.expires_at - claims.issued_at == told.expires_in == 600
         assert claims.all["authorization_details"]

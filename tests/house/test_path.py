@@ -20,9 +20,9 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 3_650,
+    "broker": 3_670,
     "core": 2_950,
-    "ports": 1_500,
+    "ports": 1_515,
     "jose": 900,
     "catalog": 310,
     "errors.py": 240,
@@ -42,7 +42,7 @@ BUDGET = {
     "oauth": 1_450,
     "sessions": 900,
     "config": 700,
-    "compose": 3_140,
+    "compose": 3_200,
     "cli": 2_350,
     "sdk": 2_100,
     "testing": 1_000,

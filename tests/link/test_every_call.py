@@ -20,10 +20,10 @@ import msgspec
 import pytest
 
 from remit.broker import Broker
-from remit.broker.tokens import GrantTokens
+from remit.compose.bound_grants import BoundGrants
 from remit.core.approval import Approval
 from remit.core.grant import Grant, Posture, Subject
-from remit.core.principal import Claims, Holder, Human, Operator, Right, Signal, Workload
+from remit.core.principal import Claims, Holder, Human, IdToken, Operator, Right, Signal, Workload
 from remit.core.request import Binding, Bounds, GrantRequest
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
@@ -57,7 +57,7 @@ class Scene:
 
     world: World
     broker: Broker
-    tokens: GrantTokens
+    tokens: BoundGrants
     worker: Raw
     mine: Grant
     theirs: Grant
@@ -109,6 +109,7 @@ class Scene:
         return {
             Operator: (Operator(ANN),),
             Human: (human, replace(human, rights=frozenset(Right)), replace(human, token="")),
+            IdToken: (IdToken("a.b.c"), IdToken(LONG)),
             Workload: (workload, replace(workload, digest="d", until=FAR)),
             Holder: (
                 *(theirs, ended, replace(mine, claims=claims), Holder(theirs.task, mine.grant)),
@@ -181,7 +182,7 @@ async def scene(role: WorkerRole) -> AsyncIterator[Scene]:
     wider = GrantRequest(details({**SEARCH, "uses": 9}), Bounds(timedelta(seconds=60)), label=MARK)
     asked = (await broker.ask(holder(broker, theirs), theirs.id, wider)).approval
     own = (await broker.ask(holder(broker, mine), mine.id, replace(wider, label=""))).approval
-    text = (await tokens.mint(mine.id, TokenSpec())).text
+    text = (await tokens.mint(mine.id, TokenSpec())).token or ""
     async with raw(world, broker, role=role, tokens=tokens, more=(Platform(),)) as worker:
         await worker.send(Call(0, "present", [text, None]))
         assert isinstance((await worker.hear(1))[0], Answer)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remit.broker.tokens import GrantTokens
+from remit.compose.bound_grants import BoundGrants
 from remit.core.grant import Posture
 from remit.core.principal import Principal
 from remit.core.request import GrantRequest
@@ -96,7 +96,7 @@ async def raw(
     broker: object,
     *grants: str,
     role: WorkerRole = roles.EDGE,
-    tokens: GrantTokens | None = None,
+    tokens: BoundGrants | None = None,
     more: Sequence[object] = (),
     dies: bool = True,
 ) -> AsyncIterator[Raw]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from remit.core.audit import ungrouped
-from remit.core.principal import Holder
+from remit.core.policy import in_bounds
+from remit.core.principal import Holder, IdToken
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.errors import (
     BudgetError,
     DeniedError,
+    GrantTokenError,
     NotFoundError,
     RemitError,
     RevokedError,
@@ -25,6 +28,7 @@ from remit.link import roles
 from remit.ports.broker import Notice, Outcome, Use
 from tests.broker.world import OPERATOR, SEARCH, World, child, holder, run
 from tests.link.two_ends import linked, minting
+from tests.web.fake_identity import ALICE, FakeIdentity
 
 SEARCHED = Access("search", "GET", "/v1/search")
 OFTEN = {**SEARCH, "uses": 1_000}
@@ -147,7 +151,7 @@ def test_a_worker_names_the_holder_of_a_token_that_it_was_shown(world: World) ->
         broker = await world.ready()
         root, other = [await world.opened(broker, SEARCH, depth=2, fan_out=2, jkt=jkt * 43) for jkt in "ab"]
         tokens = minting(world, broker)
-        text = (await tokens.mint(root.id, TokenSpec())).text
+        text = (await tokens.mint(root.id, TokenSpec())).token or ""
         async with linked(world, broker, roles.WEB, tokens) as web:
             with pytest.raises(NotFoundError):
                 await web.broker.mint(root.id, TokenSpec())
@@ -166,6 +170,33 @@ def test_a_worker_names_the_holder_of_a_token_that_it_was_shown(world: World) ->
             assert await edge.broker.present(text) == shown
             with pytest.raises(DeniedError):
                 await edge.broker.mint(root.id, TokenSpec())
+
+    run(body())
+
+
+def test_web_may_name_what_it_opened_for_a_human_whom_the_authority_verified_and_an_edge_opens_nothing(
+    world: World,
+) -> None:
+    async def body() -> None:
+        world.decide = in_bounds
+        broker = await world.ready()
+        tokens, wanted = (
+            minting(world, broker, FakeIdentity(world)),
+            child(SEARCH, jkt="k" * 43, ttl=timedelta(hours=1), purpose="try"),
+        )
+        alice = IdToken("id-token-of-alice")
+        async with linked(world, broker, roles.WEB, tokens) as web:
+            with pytest.raises(GrantTokenError):
+                await web.broker.open_with_token(IdToken("a-lie"), wanted, TokenSpec())
+            with pytest.raises(DeniedError):
+                await web.broker.open_with_token(OPERATOR, wanted, TokenSpec())
+            made = await web.broker.open_with_token(alice, wanted, TokenSpec())
+            assert (await web.broker.grant(made.grant)).subject.sub == ALICE
+        async with linked(world, broker, roles.EDGE, tokens) as edge:
+            with pytest.raises(DeniedError):
+                await edge.broker.open_with_token(IdToken("id-token-of-alice-too"), wanted, TokenSpec())
+            with pytest.raises(DeniedError):
+                await edge.broker.delegate_with_token(Holder(made.task, made.grant), made.grant, wanted, TokenSpec())
 
     run(body())
 

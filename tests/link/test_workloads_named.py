@@ -75,7 +75,7 @@ async def taken(role: WorkerRole) -> AsyncIterator[Taken]:
     broker = await world.ready()
     root = await house.root(broker, depth=2, fan_out=20, jkt=KEY)
     tokens = minting(world, broker)
-    text = (await tokens.mint(root.id, TokenSpec())).text
+    text = (await tokens.mint(root.id, TokenSpec())).token or ""
     async with linked(world, broker, role, tokens, Platform()) as link:
         await link.broker.present(text)
         yield Taken(link, broker, root, world)

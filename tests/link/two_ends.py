@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from remit.broker import Broker
 from remit.broker.pending import PendingMemory
-from remit.broker.tokens import GrantTokens
+from remit.compose.bound_grants import BoundGrants
 from remit.core.secret import Secret
 from remit.errors import NotFoundError
 from remit.link import roles
@@ -18,6 +18,7 @@ from remit.link.frames import LinkSockets, pair
 from remit.link.roles import WorkerRole
 from remit.link.worker import WorkerEnd, connect
 from remit.ports.broker import Notice
+from remit.ports.identity import Humans
 from remit.ports.runs import RedeemedRun
 from tests.broker.world import World
 from tests.support.signing import Ring
@@ -77,7 +78,7 @@ class TwoEnds:
 
 @asynccontextmanager
 async def linked(
-    world: World, broker: Any, role: WorkerRole = roles.EDGE, tokens: GrantTokens | None = None, *more: object
+    world: World, broker: Any, role: WorkerRole = roles.EDGE, tokens: BoundGrants | None = None, *more: object
 ) -> AsyncIterator[TwoEnds]:
     """Join a worker to the broker, and to ``more`` that answers it."""
     ours, theirs = pair()
@@ -91,10 +92,11 @@ async def linked(
         end.close()
 
 
-def minting(world: World, broker: Any) -> GrantTokens:
-    """Return what mints tokens of a broker's grants."""
+def minting(world: World, broker: Any, humans: Humans | None = None) -> BoundGrants:
+    """Return what mints tokens of a broker's grants; ``humans`` verifies ID tokens."""
     pending, issuer = PendingMemory(lambda: world.now), "https://remit.test"
-    return GrantTokens(broker, Ring(), pending, issuer, lambda: world.now, lambda prefix: f"{prefix}_1", b"n" * 32)
+    name = lambda prefix: f"{prefix}_1"  # noqa: E731 - short
+    return BoundGrants(broker, Ring(), pending, issuer, lambda: world.now, name, b"n" * 32, humans=humans)
 
 
 async def served(
@@ -102,7 +104,7 @@ async def served(
     broker: Any,
     theirs: LinkSockets,
     role: WorkerRole = roles.EDGE,
-    tokens: GrantTokens | None = None,
+    tokens: BoundGrants | None = None,
     *more: object,
     dies: bool = True,
 ) -> tuple[AuthorityEnd, list[str], list[AuthorityEnd]]:

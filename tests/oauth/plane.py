@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from remit.broker import Broker
 from remit.broker.pending import PendingMemory
-from remit.broker.tokens import GrantTokens
 from remit.compose.app import build
+from remit.compose.bound_grants import BoundGrants
 from remit.core.principal import Claims, Holder, Right
 from remit.jose.token import check_audience
 from remit.keys.signers import FileSigner
@@ -104,7 +104,7 @@ class Plane:
     directory: Path
     listeners: list[Listener]
     clients: list[httpx.AsyncClient]
-    tokens: GrantTokens
+    tokens: BoundGrants
     keys: Ring
 
     @property
@@ -248,8 +248,17 @@ async def plane(
     sock, ids = _tcp(), itertools.count()
     host = f"127.0.0.1:{sock.getsockname()[1]}"
     there, issuer, pending, keys = edge_of(broker), f"http://{host}", PendingMemory(lambda: world.now), Ring()
-    tokens = GrantTokens(
-        broker, keys, pending, issuer, lambda: world.now, lambda prefix: f"{prefix}_{next(ids)}", b"k" * 32, gateway
+    known = identity or Identity()
+    tokens = BoundGrants(
+        broker,
+        keys,
+        pending,
+        issuer,
+        lambda: world.now,
+        lambda prefix: f"{prefix}_{next(ids)}",
+        b"k" * 32,
+        gateway=gateway,
+        humans=known.humans,
     )
     verifier = Verifier(
         there,
@@ -261,7 +270,6 @@ async def plane(
         edge_of(pending),
         gateway,
     )
-    known = identity or Identity()
     if known.workloads is not None:
         known = replace(known, workloads=edge_of(known.workloads))
     deps = AppDeps(there, broker.kinds, verifier, known)

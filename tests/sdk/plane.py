@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from remit.broker import Broker
 from remit.broker.pending import PendingMemory
-from remit.broker.tokens import GrantTokens
 from remit.compose.app import build
+from remit.compose.bound_grants import BoundGrants
 from remit.core import audit
 from remit.core.principal import Holder
 from remit.core.secret import Secret
@@ -94,7 +94,7 @@ class Served:
         self.base = f"http://{host}"
         there, pending, ring = edge_of(self.broker), PendingMemory(lambda: self.world.now), Ring()
         key = secrets.token_bytes(32)
-        tokens = GrantTokens(self.broker, ring, pending, self.base, lambda: self.world.now, _new_id, key)
+        tokens = BoundGrants(self.broker, ring, pending, self.base, lambda: self.world.now, _new_id, key)
         keys, nonces = Keys(ring.public_jwks()), Nonces(key)
         verifier = Verifier(there, edge_of(tokens), keys, self.base, lambda: self.world.now, nonces, edge_of(pending))
         self.deps = AppDeps(there, self.broker.kinds, verifier)

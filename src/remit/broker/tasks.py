@@ -53,9 +53,8 @@ class LiveGrant:
         self.task, self.root = task.id, task.head.root
         self.grant, self.expires_at = grant, grant.expires_at
         self.ended = grant.revoked or task.head.closed
-        line = task.lineage(grant.id)
-        self.lineage = tuple(step.id for step in reversed(line))
-        self.chains = tuple(budget.counters(line, index) for index in range(len(grant.scope)))
+        self.lineage = tuple(step.id for step in reversed(task.lineage(grant.id)))
+        self.chains: dict[int, tuple[budget.Counter, ...]] = {}  # the counters of each of its details that was used
         self.view: GrantView | None = None  # as others are told of it, from when somebody first asked
 
 
@@ -142,8 +141,7 @@ class TaskCache:
     def view(self, grant_id: str, caller: Principal | None = None) -> GrantView:
         """Return a grant, ended or not, as others are told of it: a caller, if ``allowed`` lets it look."""
         if caller is not None:
-            known = self._live.get(grant_id)
-            self.allowed(caller, "" if known is None else known.task, grant_id)
+            self.allowed(caller, self._live[grant_id].task if grant_id in self._live else "", grant_id)
         live = self.live(grant_id)
         if live.view is None or live.view.grant is not live.grant:
             task = self._tasks[live.task]
@@ -329,14 +327,15 @@ class TaskCache:
 
     def debit(self, live: LiveGrant, index: int) -> tuple[Spend, ...]:
         """Take one use from every counter on the way to the root; what is taken stays taken."""
+        if index not in live.chains:
+            live.chains[index] = budget.counters(self._tasks[live.task].lineage(live.grant.id), index)
         after = budget.debit(self.spent, live.chains[index])
         self.spent.update(after)
         return tuple(Spend(live.task, grant, at, used) for (grant, at), used in after.items())
 
     def expire(self, now: datetime) -> None:
         """Tell of grants whose time is up."""
-        found = (self._live.get(grant_id) for grant_id in self._expiries.due(now))
-        over = [live for live in found if live is not None and not live.ended]
+        over = [live for i in self._expiries.due(now) if (live := self._live.get(i)) is not None and not live.ended]
         for live in over:
             live.ended = True
         self.notices.tell(frozenset(live.grant.id for live in over))

@@ -20,8 +20,9 @@ from remit.jose.keys import PublicKey, public_key
 from remit.jose.proof import Nonces, Proof
 from remit.jose.token import STATUS, TokenSpec
 from remit.ports import Clock, NewId, SigningKeys
+from remit.ports.identity import Humans
 from remit.ports.pending import Pending
-from remit.ports.tokens import PROVE, MintedToken, TokenPort
+from remit.ports.tokens import PROVE, Granted, TokenPort
 
 MAX_KNOWN = 20_000  # tokens known by their digest: some 5 MB
 
@@ -46,15 +47,17 @@ class GrantTokens(TokenPort):
         clock: Clock,
         new_id: NewId,
         nonce_key: bytes,
+        *,
         gateway: str | None = None,
+        humans: Humans | None = None,
     ) -> None:
         """Sign by ``keys`` as ``issuer``, for it and its ``gateway`` (URL); ``new_id`` names tokens.
 
-        Proofs are burnt in ``pending``.
+        Proofs are burnt in ``pending``; ``humans`` verifies the ID tokens that open tasks.
         """
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
         self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
-        self._audiences = {None, issuer, gateway}
+        self._audiences, self._humans = {None, issuer, gateway}, humans
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
 
@@ -67,7 +70,11 @@ class GrantTokens(TokenPort):
         self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in self._keys.public_jwks()}
         self._known: dict[bytes, _Known] = {}  # by digest
 
-    async def mint(self, grant_id: str, spec: TokenSpec) -> MintedToken:
+    async def burn(self, proof: Proof | None, *, stranger: bool = False) -> None:
+        if proof is not None:
+            await self._pending.burn(proof, stranger=stranger)
+
+    async def mint(self, grant_id: str, spec: TokenSpec) -> Granted:
         if spec.audience not in self._audiences:
             raise TargetError
         view = await self._broker.grant(grant_id)
@@ -77,16 +84,17 @@ class GrantTokens(TokenPort):
         if binding.x5t is not None and spec.until is None:
             raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
         claims = tokens.claims(view, spec, self._issuer, self._new_id("tok"), self._clock())
-        text = self._signed(claims, tokens.TYPE, authorization_details=scopes.text(view.grant.scope))
+        details = scopes.text(view.grant.scope)
+        text = self._signed(claims, tokens.TYPE, authorization_details=details)
         self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
-        return MintedToken(text, claims["exp"] - claims["iat"])
+        kind = "DPoP" if binding.x5t is None else "Bearer"
+        return Granted(view.task, grant_id, claims["exp"] - claims["iat"], details, text, kind)
 
     async def present(self, token: str, proof: Proof | None = None) -> Holder:
         view = await self._of(token, self._broker.grant)
-        if proof is not None:
-            if proof.jkt != view.grant.binding.jkt:
-                raise WrongKeyError
-            await self._pending.burn(proof)
+        if proof is not None and proof.jkt != view.grant.binding.jkt:
+            raise WrongKeyError
+        await self.burn(proof)
         return view.holder
 
     async def token_grant(self, token: str) -> GrantView:

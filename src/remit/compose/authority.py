@@ -14,8 +14,8 @@ from functools import partial
 
 import remit.compose.app as control
 from remit.broker.pending import PendingMemory
-from remit.broker.tokens import GrantTokens
 from remit.compose import status, wiring
+from remit.compose.bound_grants import BoundGrants
 from remit.compose.identities import CertificateFiles
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.listeners import bind_unix
@@ -52,15 +52,14 @@ class AuthorityRole:
     def __init__(self, app: Application, supervisor: int | None = None, state: ProcessesOf | None = None) -> None:
         """``supervisor`` is the process that forked this one, ``state`` asks it; None: all roles are in this one."""
         self.application, self._supervisor, self._state, settings = app, supervisor, state, app.settings
-        issuer, gateway = settings.issuer, settings.gateway.url if settings.gateway else None
-        self.pending, nonces = PendingMemory(app.clock), secrets.token_bytes(32)
-        self.tokens = GrantTokens(
-            app.broker, app.tokens, self.pending, issuer, app.clock, wiring.new_id, nonces, gateway
+        gateway, humans = settings.gateway.url if settings.gateway else None, app.identity.humans
+        issuer, key = settings.issuer, secrets.token_bytes(32)
+        self.pending = PendingMemory(app.clock)
+        self.tokens = BoundGrants(
+            app.broker, app.tokens, self.pending, issuer, app.clock, wiring.new_id, key, gateway=gateway, humans=humans
         )
         keys = Keys(app.tokens.public_jwks())
-        self.verifier = Verifier(
-            app.broker, self.tokens, keys, issuer, app.clock, Nonces(nonces), self.pending, gateway
-        )
+        self.verifier = Verifier(app.broker, self.tokens, keys, issuer, app.clock, Nonces(key), self.pending, gateway)
         self.rings = key_rings(app, self.tokens, keys)
         self.published = TrustPublisher(app.broker, app.authority, app.bundles)
         self.certificates = None if settings.tls is None else CertificateFiles(settings.tls)
@@ -84,7 +83,7 @@ class AuthorityRole:
             app.clock,
             secrets.token_bytes,
             wiring.new_id,
-            app.identity.humans,
+            humans,
         )
         witness = [] if app.witness is None else [(WITNESS, app.broker.checkpoints.look)]
         trust = (TRUST, self.published.refresh)
@@ -157,7 +156,7 @@ async def authority(
         yield role
 
 
-def key_rings(app: Application, tokens: GrantTokens, verifying: Keys) -> KeyRings:
+def key_rings(app: Application, tokens: BoundGrants, verifying: Keys) -> KeyRings:
     """Return the key rings, with all that has to know when one rotates; ``verifying`` are the authority's own."""
 
     def turned() -> None:

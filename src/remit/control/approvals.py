@@ -58,7 +58,9 @@ class ApprovalRoutes:
         if "req_cnf" in asked or "req_cnf_proof" in asked:  # of the child's token; its proof is for this URL
             proof, url = wire.text(asked, "req_cnf_proof"), f"{self._verifier.issuer}/v1/approvals"
             token = request.headers.get("authorization", "").partition(" ")[2].strip(" ")
-            key = await self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
+            proven = self._verifier.confirmed(asked.get("req_cnf"), proof, url, token or None)
+            await self._verifier.pending.burn(proven)
+            key = proven.jkt
         if "actor_token" in asked:  # the child is to be this workload, by a credential of its own
             if self._identity.workloads is None:
                 raise InvalidRequestError("no workload is believed here: none is configured")

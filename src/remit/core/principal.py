@@ -65,6 +65,13 @@ class Human:
 
 
 @dataclass(frozen=True, slots=True)
+class IdToken:
+    """A human by an ID token, which is verified where the task is opened, and nowhere before."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """An attested workload."""
 

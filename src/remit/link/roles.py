@@ -17,6 +17,7 @@ from remit.core.refresh import RefreshFamily
 from remit.errors import DeniedError, NotFoundError
 from remit.ports.broker import Rotated
 from remit.ports.runs import RedeemedRun
+from remit.ports.tokens import Granted
 
 
 class Cost(Enum):
@@ -70,10 +71,10 @@ WEB = WorkerRole(
     _EVERY
     | {
         *("open", "to_open", "ask_to_open", "step_up", "signal", "refuse_signal"),
-        *("delegate_approved", "revoke_opened"),
-        *("keep", "kept", "swap", "take"),
+        *("delegate_approved", "revoke_opened", "keep", "kept", "swap", "take"),
         *("certified", "proven", "server_certificate", "pending_events", "acknowledge_events", "event_keys"),
-        *("mint", "refresh_token", "issue_refresh_token", "rotate_refresh_token"),
+        *("mint", "open_with_token", "delegate_with_token", "refresh_token"),
+        *("issue_refresh_token", "rotate_refresh_token"),
     },
     (Holder, Human, Workload),
     uses=False,
@@ -90,7 +91,7 @@ OURS = frozenset({"posture"})  # arguments that only the authority itself gives
 # whose answer tells a worker of a grant of its own
 TELLING = frozenset(
     {
-        *("redeem_run", "present", "token_grant", "open", "delegate_approved"),
+        *("redeem_run", "present", "token_grant", "open", "open_with_token", "delegate_approved"),
         *("refresh_token", "rotate_refresh_token"),
     }
 )
@@ -131,7 +132,7 @@ def told(answer: object) -> str | None:
         return answer.id
     if isinstance(answer, Rotated):
         return answer.grant.id
-    if isinstance(answer, Holder | RefreshFamily):
+    if isinstance(answer, Holder | RefreshFamily | Granted):
         return answer.grant
     return answer.holder.grant if isinstance(answer, RedeemedRun) else None
 

@@ -109,7 +109,7 @@ class ConsentFlows:
         except RemitError as error:
             await self._end(found.approval, error)
             raise
-        return await self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
+        return await self._tokens.answer(grant.id, audience, until, refresh_token=token)
 
     async def device(self, client: OAuthClient) -> Response:
         """Poll for the decision on a device code (RFC 8628 §3.4)."""
@@ -174,7 +174,7 @@ class ConsentFlows:
         await self._slowly(self._polls, secret, poll)
         grant = await self._open(poll.approval, binding, client)
         token = await self._refresh.begin(grant.id, client.id, audience)
-        return await self._tokens.answer(grant, audience=audience, until=until, refresh_token=token)
+        return await self._tokens.answer(grant.id, audience, until, refresh_token=token)
 
     async def _delegated(self, approval_id: str, client: OAuthClient) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
@@ -192,7 +192,8 @@ class ConsentFlows:
             await self._delegations.keep(poll, max(approval.expires_at - now, INTERVAL), approval.id)
         await self._slowly(self._delegations, approval.id, poll)
         approvals.ready(approval, self._verifier.clock())
-        return await self._tokens.answer(await self._broker.delegate_approved(approval.id, jkt))
+        child = await self._broker.delegate_approved(approval.id, jkt)
+        return await self._tokens.answer(child.id, None, None)
 
     def _audience(self, form: Form, meant: str | None) -> str | None:
         """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""

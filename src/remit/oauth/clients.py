@@ -81,11 +81,14 @@ class Clients:
     def __init__(self, workloads: Workloads | None, verifier: Verifier) -> None:
         self._workloads, self._verifier = workloads, verifier
 
-    def of(self, fields: frozenset[str]) -> Callable[[Request], Awaitable[OAuthClient]]:
-        """Return the authentication of an endpoint whose form has ``fields``."""
+    def of(
+        self, fields: frozenset[str], meant: Callable[[Form], frozenset[str]] | None = None
+    ) -> Callable[[Request], Awaitable[OAuthClient]]:
+        """Return the authentication of an endpoint whose form has ``fields``; it may say which are ``meant``."""
 
         async def authenticate(request: Request) -> OAuthClient:
-            return await self.authenticate(request, await wire.form(request, fields | FIELDS, TARGETS))
+            form = await wire.form(request, fields | FIELDS, TARGETS)
+            return await self.authenticate(request, form if meant is None else wire.meant(form, meant(form) | FIELDS))
 
         return authenticate
 

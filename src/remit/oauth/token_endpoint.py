@@ -15,7 +15,7 @@ from starlette.responses import Response
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
-from remit.core.principal import Claims, Holder, Human, Operator, Principal, Right, Workload, check_right
+from remit.core.principal import Claims, Holder, Human, IdToken, Operator, Principal, Right, Workload, check_right
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.errors import (
     AttenuationError,
@@ -27,13 +27,16 @@ from remit.errors import (
     UnsupportedGrantError,
     WrongKeyError,
 )
+from remit.jose.token import TokenSpec
 from remit.oauth import clients, token_requests
 from remit.oauth.clients import TARGETS, Clients, GrantType, OAuthClient
 from remit.oauth.token_requests import ACCESS_TOKEN, FIELDS, OPENING, TokenIssuer
 from remit.ports.identity import Humans
+from remit.ports.tokens import unbound
 from remit.web import wire
 from remit.web.routes import AppDeps
 from remit.web.verifier import attested, ends, verified_actor
+from remit.web.wire import Form
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -52,15 +55,15 @@ class TokenEndpoint:
     """The token endpoint, with a handler for each of ``grant_types``."""
 
     def __init__(self, clients: Clients, grant_types: Mapping[str, GrantType]) -> None:
-        self._clients, self._grant_types = clients, grant_types
-        self._known = _CLIENT.union(*(one.fields for one in grant_types.values()))
+        self._grant_types = grant_types
+        self.authenticate = clients.of(_CLIENT.union(*(one.fields for one in grant_types.values())), self._meant)
 
-    async def authenticate(self, request: Request) -> OAuthClient:
-        form = await wire.form(request, self._known, TARGETS)
-        grant_type = self._grant_types.get(wire.text(form, "grant_type"))
-        if grant_type is None:
+    def _meant(self, form: Form) -> frozenset[str]:
+        if "grant_type" not in form:
+            raise InvalidRequestError("`grant_type` is missing")
+        if (grant_type := self._grant_types.get(form["grant_type"])) is None:
             raise UnsupportedGrantError
-        return await self._clients.authenticate(request, wire.meant(form, _CLIENT | grant_type.fields))
+        return _CLIENT | grant_type.fields
 
     async def token(self, _: Request, client: OAuthClient) -> Response:
         return await self._grant_types[client.form["grant_type"]].handler(client)
@@ -92,7 +95,7 @@ class Exchange:
             case (Operator() | Holder(claims=None)) as caller, "urn:remit:grant":
                 return await self._delegate_here(caller, client)
             case _, "urn:ietf:params:oauth:token-type:id_token" if self._humans is not None:
-                return await self._open_for_human(self._humans, client)
+                return await self._open_for_human(client)
             case Holder(claims=Claims() as claims) as holder, "urn:ietf:params:oauth:token-type:access_token":
                 return await self._by_token(client, holder, claims)
         raise InvalidRequestError("`subject_token_type` is not one that this listener takes")
@@ -125,24 +128,23 @@ class Exchange:
         wire.only(form, _OPENING)
         if form.get("subject_token") != "self":
             raise InvalidRequestError("`subject_token` must be `self`: the human at this socket")
-        wanted = token_requests.opening(client, await token_requests.child_key(form, self._verifier))
-        audience = token_requests.audience(form, self._verifier)
-        return await self._tokens.answer(await self._broker.open(operator, wanted), audience=audience)
+        shown = token_requests.child_key(form, self._verifier)
+        wanted = token_requests.opening(client, shown.binding)
+        return await self._tokens.open(operator, wanted, shown, token_requests.audience(form, self._verifier))
 
-    async def _open_for_human(self, humans: Humans, client: OAuthClient) -> Response:
+    async def _open_for_human(self, client: OAuthClient) -> Response:
         """Open a task for the human of an ID token. On a unix socket the operator brings it, key or no key."""
         form, here = client.form, isinstance(client.principal, Operator | Holder)
         wire.only(form, _OPENING)
         if client.principal is not None and here:
             check_right(client.principal, Right.OPERATE)
-        audience, until = token_requests.audience(form, self._verifier), None
-        bound = await token_requests.child_key(form, self._verifier, stranger=not here)
-        if bound is UNBOUND and not (here and client.workload is None and not client.proofs):
-            bound, until = await self._tokens.binding(client)
-        wanted = token_requests.opening(client, bound)
-        human = await self._verifier.authenticate(humans.id_token(wire.text(form, "subject_token")))
-        grant = await self._broker.open(human, wanted)
-        return await self._tokens.answer(grant, audience=audience, until=until)
+        audience, stranger = token_requests.audience(form, self._verifier), not here
+        shown = token_requests.child_key(form, self._verifier)
+        if shown.binding is UNBOUND and not (here and client.workload is None and not client.proofs):
+            shown, stranger = self._tokens.proven(client), client.workload is None
+        wanted = token_requests.opening(client, shown.binding)
+        human = IdToken(wire.text(form, "subject_token"))
+        return await self._tokens.open(human, wanted, shown, audience, stranger=stranger)
 
     async def _delegate_here(self, caller: Operator | Holder, client: OAuthClient) -> Response:
         form = client.form
@@ -153,25 +155,28 @@ class Exchange:
         parent, audience = wire.text(form, "subject_token"), token_requests.audience(form, self._verifier)
         if isinstance(caller, Holder) and caller.grant == parent:
             await self._broker.grant(parent)  # it is told how its own grant ended, also when the task is over
-        wanted, approval = await self._requested(client, await token_requests.child_key(form, self._verifier))
-        grant = await self._broker.delegate(caller, parent, wanted, approval)
-        return await self._tokens.answer(grant, audience=audience)
+        bound, _, proof = token_requests.child_key(form, self._verifier)
+        wanted, approval = await self._requested(client, bound)
+        if bound is UNBOUND:
+            child = await self._broker.delegate(caller, parent, wanted, approval)
+            return token_requests.answer(unbound(child, self._verifier.clock()))
+        mint = self._verifier.tokens.delegate_with_token
+        return token_requests.answer(await mint(caller, parent, wanted, TokenSpec(audience), proof, approval))
 
     async def _by_token(self, client: OAuthClient, holder: Holder, claims: Claims) -> Response:
         form = client.form
         audience = token_requests.audience(form, self._verifier)
         if not form.keys() & (FIELDS | _CHILD | _ACTOR):
-            chain = client.certificates
-            grant, until = await self._broker.grant(holder.grant), ends(chain[0]) if chain else None
-            return await self._tokens.answer(grant, par_hash=claims.par_hash, audience=audience, until=until)
+            until = ends(client.certificates[0]) if client.certificates else None
+            return await self._tokens.answer(holder.grant, audience, until, claims.par_hash)
         try:
-            bound = await token_requests.child_key(form, self._verifier, form["subject_token"])
+            bound, _, proof = token_requests.child_key(form, self._verifier, form["subject_token"])
             if bound is UNBOUND:
                 raise InvalidRequestError("`req_cnf` is missing: the key that the child's token is to be bound to")
             actor = await self._actor(client, bound)
             wanted, approval = await self._requested(client, attested(bound, actor))
-            grant = await self._broker.delegate(holder, holder.grant, wanted, approval, actor)
-            return await self._tokens.answer(grant, exchanged=form["subject_token"], audience=audience)
+            spec, mint = token_requests.exchanged(form, audience), self._verifier.tokens.delegate_with_token
+            return token_requests.answer(await mint(holder, holder.grant, wanted, spec, proof, approval, actor))
         except (SplicedError, UnauthenticatedError) as error:
             await self._verifier.refused(form["subject_token"], error)
             raise
@@ -210,26 +215,24 @@ class Exchange:
         if not client.id:
             raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
         audience = token_requests.audience(client.form, self._verifier)
-        binding, until = await self._tokens.binding(client)
-        human = await self._verifier.authenticate(_asserted(self._asserted, client, binding))
+        shown = self._tokens.proven(client)
+        human = await self._verifier.authenticate(_asserted(self._asserted, client, shown.binding))
         limit = None if human.details is None else scopes.parse(human.details)
         granted = {} if limit is None else {"authorization_details": human.details}
-        wanted = token_requests.opening(client, binding, granted)
+        wanted = token_requests.opening(client, shown.binding, granted)
         wide = () if limit is None else tuple(each for each in wanted.scope if scopes.cover(each, limit) is None)
         if limit is not None and wide:
             held, offending = scopes.shown(limit, {detail.resource for detail in wide}), scopes.dump(wide)
             raise AttenuationError("the assertion allows less", offending=offending, help=f"it allows {held}")
-        grant = await self._broker.open(human, wanted)
-        return await self._tokens.answer(grant, audience=audience, until=until)
+        return await self._tokens.open(human, wanted, shown, audience, stranger=client.workload is None)
 
     async def client_credentials(self, client: OAuthClient) -> Response:
         """Open a task for an attested workload that acts for itself."""
         if client.workload is None:
             raise UnauthenticatedError("a client has to prove who it is to act for itself")
         audience = token_requests.audience(client.form, self._verifier)
-        binding, until = await self._tokens.binding(client)
-        grant = await self._broker.open(client.workload, token_requests.opening(client, binding))
-        return await self._tokens.answer(grant, audience=audience, until=until)
+        shown = self._tokens.proven(client)
+        return await self._tokens.open(client.workload, token_requests.opening(client, shown.binding), shown, audience)
 
 
 async def _asserted(humans: Humans, client: OAuthClient, binding: Binding) -> Human:

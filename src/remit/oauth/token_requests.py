@@ -13,20 +13,22 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from starlette.responses import Response
 
 from remit import jose
 from remit.core import request as requests
-from remit.core import scope as scopes
-from remit.core.principal import GrantView
+from remit.core.principal import IdToken
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.errors import InvalidRequestError, TargetError, WrongKeyError
 from remit.jose import token as tokens
+from remit.jose.proof import Proof
 from remit.jose.strict import read_json
 from remit.jose.token import TokenSpec
 from remit.oauth.clients import TARGETS, OAuthClient
-from remit.ports.broker import Presented
+from remit.ports.broker import Opener, Presented
+from remit.ports.tokens import Granted
 from remit.web import wire
 from remit.web.routes import AppDeps
 from remit.web.verifier import Verifier, attested, ends, thumbprint
@@ -94,16 +96,24 @@ def keyed(form: Form) -> Binding:
     return Binding(jkt=jkt)
 
 
-async def child_key(form: Form, verifier: Verifier, token: str | None = None, *, stranger: bool = False) -> Binding:
-    """Return the binding of a new grant to the key that ``req_cnf`` names and proves; UNBOUND if it names none.
+def child_key(form: Form, verifier: Verifier, token: str | None = None) -> ProvenKey:
+    """Return the key that ``req_cnf`` names and proves for a new grant; UNBOUND if it names none.
 
-    ``token`` is the parent's; a ``stranger`` shows nothing else that is known here.
+    ``token`` is the parent's.
     """
     if "req_cnf" not in form and "req_cnf_proof" not in form:
-        return UNBOUND
+        return ProvenKey()
     cnf, proof = read_json(wire.text(form, "req_cnf")), wire.text(form, "req_cnf_proof")
-    endpoint = f"{verifier.issuer}/oauth/token"
-    return Binding(jkt=await verifier.confirmed(cnf, proof, endpoint, token, stranger=stranger))
+    found = verifier.confirmed(cnf, proof, f"{verifier.issuer}/oauth/token", token)
+    return ProvenKey(Binding(jkt=found.jkt), proof=found)
+
+
+class ProvenKey(NamedTuple):
+    """What a token is to be bound to: a key with its proof, which is yet to be burnt, or a certificate with its end."""
+
+    binding: Binding = UNBOUND
+    until: datetime | None = None
+    proof: Proof | None = None
 
 
 def audience(form: Form, verifier: Verifier) -> str | None:
@@ -118,13 +128,18 @@ def audience(form: Form, verifier: Verifier) -> str | None:
     return None if named <= {issuer} else gateway
 
 
+def exchanged(form: Form, audience: str | None) -> TokenSpec:
+    """Return what the token of a child is to say, whose parent's is in the form."""
+    return TokenSpec(audience, jose.digest(form["subject_token"]))
+
+
 class TokenIssuer:
     """Makes answers of the token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1, RFC 9396 §7)."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
 
-    async def binding(self, client: OAuthClient) -> tuple[Binding, datetime | None]:
+    def proven(self, client: OAuthClient) -> ProvenKey:
         """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
 
         A client whose own credential is bound to a key (WIT) has to prove that key, and no other.
@@ -133,41 +148,51 @@ class TokenIssuer:
         if not client.proofs and chain:
             if workload is not None and workload.jkt is not None:
                 raise WrongKeyError("the client's credential is bound to a key: prove it by `DPoP`")
-            return Binding(x5t=thumbprint(chain[0])), ends(chain[0])
+            return ProvenKey(Binding(x5t=thumbprint(chain[0])), ends(chain[0]))
         proof = self._verifier.read(client.proofs, "POST", client.url, None)
         if workload is not None and workload.jkt not in {None, proof.jkt}:
             raise WrongKeyError("the proof is by another key than the client's credential is bound to")
-        await self._verifier.pending.burn(proof, stranger=workload is None)
-        return Binding(jkt=proof.jkt), None
+        return ProvenKey(Binding(jkt=proof.jkt), proof=proof)
+
+    async def binding(self, client: OAuthClient) -> tuple[Binding, datetime | None]:
+        """Return the same, where the proof is burnt before a human's decision is used up."""
+        binding, until, proof = self.proven(client)
+        if proof is not None:
+            await self._verifier.pending.burn(proof, stranger=client.workload is None)
+        return binding, until
+
+    async def open(
+        self,
+        opener: Opener | IdToken,
+        request: GrantRequest,
+        shown: ProvenKey,
+        audience: str | None,
+        *,
+        stranger: bool = False,
+    ) -> Response:
+        """Open a task for whoever has ``shown`` a key, and return the answer."""
+        spec = TokenSpec(audience, until=shown.until)
+        made = await self._verifier.tokens.open_with_token(opener, request, spec, shown.proof, stranger=stranger)
+        return answer(made)
 
     async def answer(
-        self,
-        view: GrantView,
-        *,
-        par_hash: str | None = None,
-        exchanged: str | None = None,
-        audience: str | None = None,
-        until: datetime | None = None,
-        **more: object,
+        self, grant_id: str, audience: str | None, until: datetime | None, par_hash: str | None = None, **more: object
     ) -> Response:
-        """Return the answer for a grant: with a token if the grant is bound, and with ``more`` members.
+        """Return the answer for a grant that is bound, with ``more`` members.
 
-        ``exchanged`` is the parent's token that the grant was made for, ``par_hash`` its digest, where that is known
-        already. ``audience`` None is the broker. ``until`` is the end of the certificate that the grant is bound to.
+        ``par_hash`` is the digest of the parent's token that it was made for; ``audience`` None is the broker;
+        ``until`` is the end of the certificate that it is bound to.
         """
-        grant = view.grant
-        expires_in = int((grant.expires_at - self._verifier.clock()).total_seconds())
-        content: dict[str, object] = {"task": view.task, "grant": grant.id, "expires_in": expires_in}
-        if grant.binding.thumbprint is not None:
-            par_hash = par_hash if exchanged is None else jose.digest(exchanged)
-            minted = await self._verifier.tokens.mint(grant.id, TokenSpec(audience, par_hash, until))
-            content |= {
-                "access_token": minted.text,
-                "token_type": "DPoP" if grant.binding.x5t is None else "Bearer",
-                "issued_token_type": ACCESS_TOKEN,
-                "expires_in": minted.expires_in,
-            }
-        return wire.answer({**content, **more}, authorization_details=scopes.text(grant.scope))
+        made = await self._verifier.tokens.mint(grant_id, TokenSpec(audience, par_hash, until))
+        return answer(made, **more)
+
+
+def answer(made: Granted, **more: object) -> Response:
+    """Return the answer of the token endpoint: with a token if the grant is bound, and with ``more`` members."""
+    content = {"task": made.task, "grant": made.grant, "expires_in": made.expires_in}
+    token = {"access_token": made.token, "token_type": made.token_type, "issued_token_type": ACCESS_TOKEN}
+    shown = {} if made.token is None else token
+    return wire.answer({**content, **shown, **more}, authorization_details=made.details)
 
 
 class RefreshTokenGrantType:
@@ -192,4 +217,4 @@ class RefreshTokenGrantType:
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
         rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
         meant = rotated.family.audience if named is None else named
-        return await self._tokens.answer(rotated.grant, audience=meant, until=until, refresh_token=fresh)
+        return await self._tokens.answer(rotated.grant.id, meant, until, refresh_token=fresh)

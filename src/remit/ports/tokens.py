@@ -6,34 +6,73 @@ No worker signs, and none names the holder of a grant on its own word: it sends 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
 
-from remit.core.principal import GrantView, Holder
+from remit.core import scope as scopes
+from remit.core.approval import Approval
+from remit.core.principal import GrantView, Holder, IdToken, Principal, Workload
+from remit.core.request import GrantRequest
 from remit.core.scope import Access
 from remit.errors import RemitError
 from remit.jose.proof import Nonces, Proof
 from remit.jose.token import TokenSpec
+from remit.ports.broker import Opener
 
 PROVE = Access("remit", "prove")  # what the audit calls an attempt to use a token
 
 
-class MintedToken(Struct, frozen=True):
-    """A token, and how many seconds it is good for."""
+class Granted(Struct, frozen=True):
+    """A grant as its holder is told of it: with a token, if it is bound to what proves one."""
 
-    text: str
-    expires_in: int
+    task: str
+    grant: str
+    expires_in: int  # seconds that the token is good for, or the grant
+    details: str  # its scope, as JSON
+    token: str | None = None
+    token_type: str | None = None  # RFC 6749 §7.1
+
+
+def unbound(view: GrantView, now: datetime) -> Granted:
+    """Return what the holder of a grant is told that is bound to nothing."""
+    return Granted(
+        view.task, view.id, int((view.grant.expires_at - now).total_seconds()), scopes.text(view.grant.scope)
+    )
 
 
 class TokenPort(Protocol):
     """The keys for tokens, and the tokens that they signed. Every method raises a RemitError or does what it says."""
 
-    async def mint(self, grant_id: str, spec: TokenSpec) -> MintedToken:
+    async def mint(self, grant_id: str, spec: TokenSpec) -> Granted:
         """Return a token of a live grant, bound to the grant's own key; its claims are the grant's as it stands.
 
         TokenError for a grant that is bound to nothing, or to a certificate whose end ``spec`` does not say.
         """
+
+    async def open_with_token(
+        self,
+        opener: Opener | IdToken,
+        request: GrantRequest,
+        spec: TokenSpec,
+        proof: Proof | None = None,
+        *,
+        stranger: bool = False,
+    ) -> Granted:
+        """Burn a proof, as ``Pending.burn`` does, open a task as ``BrokerPort.open`` does, and mint for its root."""
+
+    async def delegate_with_token(
+        self,
+        principal: Principal,
+        parent_id: str,
+        request: GrantRequest,
+        spec: TokenSpec,
+        proof: Proof | None = None,
+        approval: Approval | None = None,
+        actor: Workload | None = None,
+    ) -> Granted:
+        """Burn the child's proof, delegate as ``BrokerPort.delegate`` does, and mint for the child."""
 
     async def present(self, token: str, proof: Proof | None = None) -> Holder:
         """Return the holder of a token of ours whose grant is live now; ``proof`` is of its key, and burnt.

@@ -199,10 +199,10 @@ class Verifier:
         """Return the claims of a token that this broker signed, for whomever and whenever."""
         return self.keys.claims(token, self.issuer, self.clock(), expired=True)
 
-    async def confirmed(self, cnf: object, proof: str, url: str, token: str | None, *, stranger: bool = False) -> str:
-        """Return the thumbprint of the key of ``req_cnf``, once ``req_cnf_proof`` has proven it for a POST to ``url``.
+    def confirmed(self, cnf: object, proof: str, url: str, token: str | None) -> Proof:
+        """Return what ``req_cnf_proof`` proves for a POST to ``url``: the key of ``req_cnf``. It is yet to be burnt.
 
-        The proof covers the parent's ``token`` (``ath``); a ``stranger`` shows nothing else that is known here.
+        The proof covers the parent's ``token`` (``ath``).
         """
         if not isinstance(cnf, dict) or cnf.keys() != {"jwk"}:
             raise InvalidRequestError('`req_cnf` must be {"jwk": …}')
@@ -210,8 +210,7 @@ class Verifier:
         found = self.read((proof,), "POST", url, token)
         if found.jkt != named.thumbprint:
             raise WrongKeyError("`req_cnf_proof` is by another key than `req_cnf`")
-        await self.pending.burn(found, stranger=stranger)
-        return found.jkt
+        return found
 
     def read(self, texts: Sequence[str], method: str, url: str, token: str | None) -> Proof:
         """Return what a proof proves; whether it is new, ``Pending.burn`` tells."""

@@ -1,0 +1,54 @@
+"""Grants that are made with their first token, in one step: between a proof and its token nothing else is asked."""
+
+from __future__ import annotations
+
+from remit.broker.tokens import GrantTokens
+from remit.core.approval import Approval
+from remit.core.principal import Human, IdToken, Principal, Workload
+from remit.core.request import GrantRequest
+from remit.errors import GrantTokenError, UnauthenticatedError
+from remit.jose.proof import Proof
+from remit.jose.token import TokenSpec
+from remit.ports.broker import Opener
+from remit.ports.tokens import PROVE, Granted, unbound
+
+
+class BoundGrants(GrantTokens):
+    """Opens and delegates for whoever proves a key. What each method does stands in ``ports/tokens.py``."""
+
+    async def open_with_token(
+        self,
+        opener: Opener | IdToken,
+        request: GrantRequest,
+        spec: TokenSpec,
+        proof: Proof | None = None,
+        *,
+        stranger: bool = False,
+    ) -> Granted:
+        await self.burn(proof, stranger=stranger)
+        named = await self._human(opener.text) if isinstance(opener, IdToken) else opener
+        root = await self._broker.open(named, request)
+        return unbound(root, self._clock()) if request.binding.thumbprint is None else await self.mint(root.id, spec)
+
+    async def delegate_with_token(
+        self,
+        principal: Principal,
+        parent_id: str,
+        request: GrantRequest,
+        spec: TokenSpec,
+        proof: Proof | None = None,
+        approval: Approval | None = None,
+        actor: Workload | None = None,
+    ) -> Granted:
+        await self.burn(proof)
+        child = await self._broker.delegate(principal, parent_id, request, approval, actor)
+        return await self.mint(child.id, spec)
+
+    async def _human(self, token: str) -> Human:
+        if self._humans is None:
+            raise GrantTokenError("no issuer of humans is configured here")
+        try:
+            return await self._humans.id_token(token)
+        except (UnauthenticatedError, GrantTokenError) as error:
+            await self._broker.deny(None, PROVE, error)
+            raise
