@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # imported late, so that --help stays quick
 ROUNDS = 3
 CLIENTS = 16
 SECONDS = 3.0
-PROOFS = 300  # delegations that each client has proofs for in one round
+PROOFS = 150  # delegations that each client has proofs for in one round
 IDLE = 5.0  # seconds
 
 

@@ -27,7 +27,7 @@ from remit.sdk import Bounds, verbs
 from remit.sdk.dpop import DPoPKey
 from tests.support.postgres_server import free_port
 
-TOKENS = 150  # exchanges that each client has ID tokens and proofs for in one round
+TOKENS = 100  # exchanges that each client has ID tokens and proofs for in one round
 ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the name of a type
 POLICY = '@id("bench")\npermit (principal, action, resource);\n'
 CONFIG = """

@@ -32,7 +32,7 @@ def accept(environ: Mapping[str, str], say: stop.Say) -> AcceptedClock | None:
     log's time still counts.
     """
     settings = load(environ)
-    if not (settings.places.state / "remit.db").exists():
+    if not settings.places.database.exists():
         raise NotFoundError("there is no state here", help="is REMIT_STATE_DIR the right one?")
     return asyncio.run(_accepted(wiring.build(settings), say))
 

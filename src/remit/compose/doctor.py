@@ -124,7 +124,7 @@ def _loose(path: Path) -> bool:
 @check("keys")
 def custody(settings: Settings) -> Iterator[CheckResult]:
     kek = settings.keys.kek or settings.places.state / "kek"
-    database = settings.places.state / "remit.db"
+    database = settings.places.database
     if not (kek.exists() and database.exists()):
         yield good("keys", "no key has been made yet")
     elif kek.stat().st_dev == database.stat().st_dev:
@@ -266,7 +266,7 @@ def clock(settings: Settings) -> Iterator[CheckResult]:
     newest = max((datetime.fromtimestamp(seconds, UTC) for seconds in changed), default=None)
     now, last = datetime.now(UTC), None
     with suppress(RemitError, OSError):
-        entry = sqlite_rows.last_entry(settings.places.state / "remit.db")
+        entry = sqlite_rows.last_entry(settings.places.database)
         last = None if entry is None else audit.read(entry).at
     if last is not None and last > now + SKEW:
         text = f"the clock says {now:%Y-%m-%d %H:%M}, but the log's last entry is of {last:%Y-%m-%d %H:%M}"

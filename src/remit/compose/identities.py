@@ -44,9 +44,8 @@ class TrustedIssuers:
     humans: IssuedHumans | None
     logins: IssuerLogins | None  # where a client has a secret: by no other does a human decide on approvals
     platforms: OidcWorkloads | None
-    step_up: Callable[
-        [str], tuple[str, ...]
-    ]  # a human (issuer-qualified) -> `acr` values that decide on their requests
+    # a human (issuer-qualified) -> `acr` values that decide on their requests
+    step_up: Callable[[str], tuple[str, ...]]
     sources: Mapping[str, EventIssuer] = field(default_factory=dict)  # the issuers of humans as issuers of signals
     issuers: Mapping[str, Issuer] = field(default_factory=dict)  # all, by URL, so that each has one cache of keys
 

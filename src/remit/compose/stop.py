@@ -54,10 +54,9 @@ def stop_all(environ: Mapping[str, str], say: Say) -> Stopped:
             return Stopped(asyncio.run(_asked(where, say)))
         except RemitError as error:
             say(f"the broker does not do it: {error.detail}")
-    database = where.state / "remit.db"
-    if not database.exists():
+    if not where.database.exists():
         return Stopped([])
-    killed = owner.end(database, signal.SIGKILL, private.holder(where.state / "lock"))
+    killed = owner.end(where.database, signal.SIGKILL, private.holder(where.lock))
     say(NOBODY if killed is None else f"process {killed} and all that it started were killed")
     return Stopped(asyncio.run(_ended(settings, say)), killed)
 
@@ -71,7 +70,7 @@ def down(environ: Mapping[str, str]) -> int | None:
     if where.control.exists():
         with suppress(RemitError), Client(Place(where.control)) as client:
             client.run(verbs.end_runs())
-    return owner.end(where.state / "remit.db", signal.SIGTERM, private.holder(where.state / "lock"), ENDING)
+    return owner.end(where.database, signal.SIGTERM, private.holder(where.lock), ENDING)
 
 
 async def _asked(where: Places, say: Say) -> list[Json]:

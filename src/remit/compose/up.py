@@ -20,7 +20,7 @@ PAUSE = 0.1  # seconds between looks
 def foreground(*, as_json: bool, edges: int) -> None:
     """Serve what the environment names in the foreground (``remit up``): say what listens, then who was reached."""
     settings = load(os.environ)
-    outwait(settings.places.state / "lock", PATIENCE)
+    outwait(settings.places.lock, PATIENCE)
     tell = None if as_json else _line
     planes.run(planes.Serving(settings, edges, tell=tell), lambda: _say(settings, as_json=as_json))
 

@@ -36,6 +36,14 @@ class Places:
         return self.runtime / "control.sock"  # the operator's
 
     @property
+    def database(self) -> Path:
+        return self.state / "remit.db"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"  # of whoever serves the state
+
+    @property
     def log(self) -> Path:
         return self.state / "log"  # what the broker says to its operator, never to a caller
 

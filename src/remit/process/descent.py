@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
@@ -24,13 +25,16 @@ def descends(pid: int, ancestor: int) -> bool:
     return ancestor in line or line[-1] != 0 or pid == 0 or line != _line(pid)
 
 
+def parent(pid: int) -> int:
+    """Return the parent of a process, 0 above the first; OSError where it cannot be looked up."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return int(stat.rpartition(b")")[2].split()[1])
+
+
 def _line(pid: int) -> tuple[int, ...]:
     """Return a process and its ancestors, and 0 at the end unless one could not be looked up."""
     line = [pid]
-    while line[-1] > 0:
-        try:
-            stat = Path(f"/proc/{line[-1]}/stat").read_bytes()
-        except OSError:
-            break
-        line.append(int(stat.rpartition(b")")[2].split()[1]))
+    with suppress(OSError):
+        while line[-1] > 0:
+            line.append(parent(line[-1]))
     return tuple(line)

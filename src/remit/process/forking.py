@@ -102,9 +102,7 @@ def _begun(body: Callable[[], int], keep: Collection[int], parent: int) -> int:
     die_with(parent)
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
-        signal.signal(
-            number, lambda _number, _frame: None
-        )  # to ignore them would make programs of ours ignore them, too
+        signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     _close_all_but(keep)

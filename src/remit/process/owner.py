@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from remit.errors import UnavailableError
+from remit.process.descent import parent
 
 PATIENCE = 5.0  # seconds until what was killed is gone
 PLACE = 5  # of the words of a line of /proc/locks: major:minor:inode; the process is before it
@@ -93,8 +94,7 @@ def _parents() -> dict[int, int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                stat = (entry / "stat").read_bytes()
-                parents[int(entry.name)] = int(stat.rpartition(b")")[2].split()[1])
+                parents[int(entry.name)] = parent(int(entry.name))
     return parents
 
 

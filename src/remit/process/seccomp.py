@@ -6,9 +6,7 @@ How rules are written::
         allow("read write futex"),  # names, parted by spaces
         allow("socket", arg(0, AF_INET, AF_INET6)),  # only where the first argument is one of these
         refuse(EAFNOSUPPORT, "socket"),  # every other socket
-        allow(
-            "clone", arg(0, CLONE_THREAD, mask=CLONE_THREAD)
-        ),  # of the argument, only the bits of the mask are compared
+        allow("clone", arg(0, CLONE_THREAD, mask=CLONE_THREAD)),  # of the argument, only these bits are compared
         refuse(ENOPROTOOPT, "setsockopt", arg(1, SOL_SOCKET), arg(2, SO_LINGER)),  # all conditions must hold
     )
     filtered = program(os.uname().machine, RULES, otherwise=EPERM)  # an allow-list; otherwise=0 makes a deny-list

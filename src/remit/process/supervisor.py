@@ -29,9 +29,7 @@ PATIENCE = 15.0  # seconds that the authority has to end
 CALM = 60.0  # seconds after which a death is a first one again
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before a process that died again is started again
 MOST = 64  # workers
-LINKS = (
-    2  # sockets between a worker and the authority, at least: one on which nothing waits behind a call is the second
-)
+LINKS = 2  # sockets between a worker and the authority: on the second nothing waits behind a call
 
 _LOG = logging.getLogger("remit.process")
 
