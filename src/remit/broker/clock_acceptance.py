@@ -16,8 +16,6 @@ from remit.core.principal import Principal
 from remit.core.task import LeaseState
 from remit.errors import ConflictError
 
-EVENT = "clock.accept"
-
 
 class ClockAcceptance:
     """Takes the wall's time where the log is ahead of it."""
@@ -44,8 +42,7 @@ class ClockAcceptance:
         self._tasks.timing.accept()
         now = self._tasks.now()
         writes = [*self._approvals.brought_back(now), *self._logins.brought_back(now)]
-        told = self._tasks.event(
-            EVENT, "done", None, subject=operator.name, cause=f"the log was at {before.isoformat()}"
-        )
+        was = f"the log was at {before.isoformat()}"
+        told = self._tasks.event("clock.accept", "done", None, subject=operator.name, cause=was)
         await self._tasks.store.commit(writes, (told,))
         return before, told.at

@@ -12,7 +12,6 @@ WAIT = 0.25  # seconds: longer than that no end waits for a worker to act on it
 TURNS = 3  # of the loop, in which what has arrived is read, where it was this loop that was late
 GONE = 2.0  # seconds: as long an end waits for a worker to be gone that has not acted
 
-
 Holds = Callable[[frozenset[str]], bool]  # whether something may move under grants
 
 
@@ -20,8 +19,7 @@ class Feed:
     """What one worker was not told yet; ``idle`` is set when it has acted on all that it was told."""
 
     def __init__(self, feeds: list[Feed], stuck: Callable[[], None] | None, holds: Holds) -> None:
-        self.grants: set[str] = set()
-        self.resources: set[str] = set()
+        self.grants, self.resources = set[str](), set[str]()
         self.published: dict[str, Any] = {}  # what is published anew, by its name in a notice
         self.stuck, self.holds = stuck, holds
         self.waiting = asyncio.Event()
@@ -35,9 +33,7 @@ class Feed:
         await self.waiting.wait()
         self._told, self._untold = self._untold, _over()
         notice = Notice(frozenset(self.grants), frozenset(self.resources), **self.published)
-        self.grants.clear()
-        self.resources.clear()
-        self.published.clear()
+        self.grants, self.resources, self.published = set(), set(), {}
         self.waiting.clear()
         return notice
 
@@ -109,8 +105,7 @@ async def _late(feeds: Iterable[Feed], seconds: float) -> list[Feed]:
     busy = [(feed, acted) for feed in feeds if not (acted := feed.acted).is_set()]
     if not busy:
         return []
-    waiting = [asyncio.ensure_future(acted.wait()) for _, acted in busy]
-    _, left = await asyncio.wait(waiting, timeout=seconds)
+    _, left = await asyncio.wait([asyncio.ensure_future(acted.wait()) for _, acted in busy], timeout=seconds)
     for task in left:  # a worker that hangs must not gather one for every end
         task.cancel()
     for _ in range(TURNS) if left else ():

@@ -25,17 +25,15 @@ class LoginRevocations:
     async def sweep(self) -> None:
         """End the tasks of revoked logins that could not be ended before."""
 
-    def brought_back(self, now: datetime) -> Sequence[Write]:
+    def brought_back(self, now: datetime) -> Sequence[Write]:  # noqa: ARG002 - nothing is stored
         """Return what is stored of times after ``now``, as of now."""
-        del now
         return ()
 
     def check(self, human: Human) -> None:
         """Raise GrantTokenError if the issuer has revoked this login."""
 
-    async def take(self, signals: Sequence[Signal]) -> int:
+    async def take(self, signals: Sequence[Signal]) -> int:  # noqa: ARG002 - none is heard
         """Revoke what issuers' signals name; every task that rests on it has ended when this answers, with how many."""
-        del signals
         raise UnavailableError("this broker hears no signals")
 
     async def refuse(self, error: RemitError) -> None:
