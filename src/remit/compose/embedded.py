@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from remit.compose.environ import PASSED_ON
 from remit.config.settings import Places
@@ -28,12 +29,10 @@ def ensure(where: Places, environ: Mapping[str, str]) -> None:
 
 
 def answers(where: Places) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(where.control))
-        except OSError:
-            return False
-    return True
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.connect(str(where.control))
+        return True
+    return False
 
 
 def _start(environ: Mapping[str, str]) -> str:

@@ -39,8 +39,7 @@ def bind_tcp(address: Address, setting: str) -> socket.socket:
         sock.bind(address)
     except OSError as error:
         sock.close()
-        helps = f'set `{setting}` to another address, or to "off"'
-        raise UnavailableError(f"{address} is in use", help=helps) from error
+        raise UnavailableError(f"{address} is in use", help=f'set `{setting}` to another, or to "off"') from error
     sock.listen(BACKLOG)
     return sock
 

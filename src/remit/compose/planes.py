@@ -158,7 +158,8 @@ async def _decide(context: RoleContext, serving: Serving) -> None:
         await role.application.broker.settle()
         for _ in range(serving.edges):
             await joined.start("edge")
-        if _spoken_to(settings, tcp=tcp):
+        strangers = tcp and (settings.api is not None or settings.tls is not None)
+        if strangers or settings.signals:  # it fetches or sends events
             await joined.start("web")
         joined.supervision.ready()
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
@@ -168,11 +169,6 @@ async def _decide(context: RoleContext, serving: Serving) -> None:
         hup.cancel()
         telling.cancel()
         await joined.close()
-
-
-def _spoken_to(settings: Settings, *, tcp: bool) -> bool:
-    """Whether strangers speak to this broker, or it fetches or sends events."""
-    return (tcp and (settings.api is not None or settings.tls is not None)) or bool(settings.signals)
 
 
 async def _told(app: Application, tell: Callable[[str], None] | None) -> None:
