@@ -19,9 +19,10 @@ from remit.compose.targets import serve_targets
 from remit.compose.web import WebRole
 from remit.config.settings import Settings
 from remit.errors import RemitError, UnavailableError
+from remit.gateway.recorder import Ask
 from remit.identity.fetch import HttpFetch
 from remit.link.frames import LinkSockets
-from remit.link.worker import WorkerEnd, connect
+from remit.link.worker import connect
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort, Notice
 from remit.ports.events import EventPort
@@ -78,14 +79,11 @@ class Remote(
 class _Joined:
     """A worker that is joined to the authority, until it is ``over``."""
 
-    link: WorkerEnd
+    authority: Remote
+    ask: Ask
     hears: _Hears
     over: asyncio.Event
     clock: Clock
-
-    @property
-    def authority(self) -> Remote:
-        return self.link.authority  # type: ignore[no-any-return]  # every call of these protocols
 
     async def deps(self, settings: Settings, identity: Identity, streams: Sequence[Route] = ()) -> AppDeps:
         """Return what the control plane is served from, here."""
@@ -109,7 +107,7 @@ def _worked(context: RoleContext, serve: Callable[[_Joined], Awaitable[None]]) -
         remote: Remote = link.authority
         with logs.reported(remote):
             try:
-                await serve(_Joined(link, hears, over, wiring.steady()))
+                await serve(_Joined(remote, link.ask, hears, over, wiring.steady()))
             except RemitError as error:
                 with suppress(UnavailableError):  # it is gone, and that is why
                     await remote.failed(error)
@@ -130,7 +128,7 @@ async def _edge(context: RoleContext, settings: Settings, tls: ssl.SSLContext, j
         methods=identities.methods(settings),
         native=identities.native_clients(settings),
     )
-    role = EdgeRole(await joined.deps(settings, identity), joined.authority, joined.clock, joined.link.ask, tls)
+    role = EdgeRole(await joined.deps(settings, identity), joined.authority, joined.clock, joined.ask, tls)
     joined.hears.by(role)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(role.close)
