@@ -206,7 +206,7 @@ def test_all_rooms_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> Non
         (timedelta(days=2), "", "d"),
         (-MINUTE, "", "d"),
         (MINUTE, "r" * 3_000, "d"),
-        (MINUTE, "", "d" * 65),
+        (MINUTE, "", "d" * 257),
     ],
 )
 def test_what_no_edge_keeps_is_refused(life: timedelta, room: str, digest: str) -> None:

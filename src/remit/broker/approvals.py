@@ -27,6 +27,7 @@ from remit.errors import (
     DeniedError,
     GrantEndedError,
     IntegrityError,
+    InvalidRequestError,
     LimitError,
     NotFoundError,
     RemitError,
@@ -45,6 +46,7 @@ MAX_OF_TASK = 20  # asked for in ``LIFE``, whatever became of it: nobody is aske
 MAX_OF_CLIENT = 100  # that wait at once, of a room
 MAX_PENDING = 1_000  # of a room
 MAX_WAITING = 4_000  # of a room, with those of tasks, hosts and clients that have fewer than ``RESERVED`` waiting
+MAX_WAIT = 60.0  # seconds that one call waits for a decision
 RESERVED = 5  # that wait of a task, host or client, though others have filled the room
 MAX_OF_HUMAN = 5  # that wait at once for a human whom clients name, whoever asks
 MAX_TO_HUMAN = 3  # of them by one client, so that none keeps others from asking
@@ -139,6 +141,8 @@ class Approvals:
 
     async def wait(self, approval_id: str, seconds: float) -> Approval:
         item = self.get(approval_id)
+        if not 0 <= seconds <= MAX_WAIT:  # nor is it no number
+            raise InvalidRequestError(f"nobody waits longer than {MAX_WAIT:g} seconds at a time")
         left = (item.expires_at - self._tasks.now()).total_seconds()
         if item.verdict is Verdict.PENDING and left > 0:
             decided = self._decided.setdefault(approval_id, asyncio.Event())

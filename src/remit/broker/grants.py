@@ -51,8 +51,7 @@ class GrantVerbs:
     async def open(self, opener: Opener, request: GrantRequest, posture: Posture | None = None) -> GrantView:
         # A workload that opens a task acts for nobody but itself; what it showed has counted already (``spend``).
         now = self._tasks.serving()
-        if isinstance(opener, Approval):
-            opener = self._approvals.get(opener.id)  # whatever else was said of it
+        opener = self._approvals.get(opener.id) if isinstance(opener, Approval) else opener  # whatever was said of it
         task_id, root_id = self._new_id("task"), self._new_id("grt")
         approval = opener.id if isinstance(opener, Approval) else None
         context = self._context(task_id, root_id, request, posture, approval)
@@ -154,12 +153,11 @@ class GrantVerbs:
         return await self.delegate(Holder(approval.task, approval.grant), approval.grant, request, approval)
 
     async def revoke_opened(self, approval_id: str, error: RemitError) -> None:
-        approval = self._approvals.get(approval_id)
-        if approval.task is not None or approval.result is None:
+        item = self._approvals.get(approval_id)
+        if item.task is not None or item.result is None:
             raise NotFoundError
-        await self._tasks.denied("resource.use", approval.result, error, resource="remit", action="redeem")
-        task = self._tasks.task_of(approval.result)
-        await self._revoker.end(task, approval.result, "grant.revoke", cause="its code was used as it may not be")
+        await self._tasks.denied("resource.use", item.result, error, resource="remit", action="redeem")
+        await self._revoker.end(self._tasks.task_of(item.result), item.result, "grant.revoke", cause="a misused code")
 
     async def to_open(self, request: GrantRequest) -> str:
         open_task("", "", Subject("", ""), request, GrantContext(), self._tasks.serving())

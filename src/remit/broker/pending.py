@@ -16,13 +16,12 @@ from remit.ports.pending import PendingKind
 MOST = 20_000  # of one kind and room, at once
 MAX_BYTES = 32 * 2**20  # of one kind and room, at once
 MAX_ALL = 4 * MAX_BYTES  # of one kind, at once
-MAX_NAME = 64  # characters of a digest
+MAX_NAME = 256  # characters of a digest, or of a proof's `jti` and its key's thumbprint
 MAX_ROOM = 2_048  # characters of the name of a room
 MAX_LIFE = timedelta(days=1)
 OVERHEAD = 1_024  # bytes, about, beside a value: its entry, digest and times
 _FULL = "too many requests wait at once"
 
-MAX_NAMED = 256  # characters of a proof's `jti` and of its key's thumbprint
 MAX_SEEN = 500_000  # proofs remembered: 65 seconds of them at 7,000 a second
 MAX_STRANGE = 100_000  # of these by strangers: 65 seconds of them at 1,500 a second
 
@@ -114,7 +113,7 @@ class PendingMemory:
 
     async def burn(self, proof: Proof, *, stranger: bool = False) -> None:
         now = int(self._clock().timestamp())
-        if proof.iat > now + SKEW or len(proof.jkt) + len(proof.jti) > MAX_NAMED:
+        if proof.iat > now + SKEW or len(proof.jkt) + len(proof.jti) > MAX_NAME:
             raise ProofError("it is none that could have been verified")  # and would be remembered for too long
         if proof.iat not in self._seen:
             oldest = now - MAX_AGE - SKEW

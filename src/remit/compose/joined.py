@@ -122,15 +122,13 @@ class Workers:
         """Return what answers a worker, and the clock by which it does."""
         role = self._authority
         assert role is not None  # noqa: S101 - no other worker is started earlier
-        broker = role.application.broker
-        who = role.application.identity
-        known = (broker, role.pending, role.tokens, role.published, role.certificates, role.events)
+        app, who = role.application, role.application.identity
+        known = (app.broker, role.pending, role.tokens, role.published, role.certificates, role.events)
         ports: list[object] = [port for port in (*known, who.workloads, who.humans) if port is not None]
         if worker.role == roles.EDGE.name:
-            handover = role.application.settings.places.handover(worker.name)
-            self._runs[worker.name] = runs = role.runs.edge(str(handover))
+            self._runs[worker.name] = runs = role.runs.edge(str(app.settings.places.handover(worker.name)))
             ports.append(runs)
-        return broker, ports, role.application.clock
+        return app.broker, ports, app.clock
 
     def _stuck(self, worker: Worker) -> None:
         _LOG.error("the %s did not act on an end in time, and is killed", worker.name)
