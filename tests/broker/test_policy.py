@@ -8,13 +8,14 @@ from datetime import timedelta
 
 import pytest
 
-from remit.broker.policy import BREATH, TRIES, compared
+from remit.broker.policy import BREATH, TRIES, _slices, compared
 from remit.core import scope
 from remit.core.policy import VERSION, Question
-from remit.core.principal import Human, Workload
+from remit.core.principal import Human, Signal, Workload
 from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Subject
-from remit.errors import NotFoundError, PolicyError, UnavailableError
+from remit.errors import GrantTokenError, NotFoundError, PolicyError, RevokedError, UnavailableError
+from tests.broker.asking import House
 from tests.broker.policies import Rule, child, forbids
 from tests.broker.samples import DETAIL
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, run
@@ -259,3 +260,54 @@ def test_others_get_their_turn_while_scopes_are_compared_and_the_answer_is_known
         assert scope.COMPARED[child, parent] == (None,) * 16
 
     run(body())
+
+
+LONG = {**SEARCH, "paths": [f"/v1/{'a' * 100}{n}" for n in range(30)]}
+
+
+def test_a_parent_that_ends_while_the_policy_is_asked_gets_no_child(world: World) -> None:
+    async def body() -> None:
+        ending = list[asyncio.Task[object]]()
+
+        def ends(question: Question) -> bool:
+            if question.verb == "delegate" and not ending:
+                ending.append(asyncio.ensure_future(broker.revoke(OPERATOR, root.id)))
+            return False
+
+        world.decide = Rule("v1", ends)
+        broker = await world.ready()
+        root = await world.opened(broker, *MANY, depth=1, fan_out=1)
+        with pytest.raises(RevokedError):
+            await broker.delegate(holder(broker, root), root.id, GrantRequest(details(*MANY)))
+        await asyncio.gather(*ending)
+        assert [grant.id for grant in broker._tasks.task_of(root.id).grants.values()] == [root.id]
+
+    run(body())
+
+
+def test_a_login_that_ends_while_the_policy_is_asked_opens_nothing() -> None:
+    async def body() -> None:
+        house, ending = House(), list[asyncio.Task[int]]()
+
+        def ends(question: Question) -> bool:
+            if question.verb == "open" and not ending:
+                over = Signal(house.world.now, "session-revoked", "d1", sub=question.subject.sub)
+                ending.append(asyncio.ensure_future(broker.signal([over])))
+            return False
+
+        house.world.decide = Rule("v1", ends)
+        broker = await house.world.ready()
+        with pytest.raises(GrantTokenError):
+            await house.root(broker, *[LONG] * 8)  # asked about one by one
+        assert await asyncio.gather(*ending) == [0]
+        assert await broker.tasks(OPERATOR) == []
+
+    run(body())
+
+
+def test_long_details_are_decided_on_one_by_one() -> None:
+    short, long = details(*MANY), details(LONG, SEARCH)
+    assert [short[at] for at in _slices(short)] == [short[:BREATH], short[BREATH:]]
+    asked = (*long, *long)
+    assert [asked[at] for at in _slices(asked)] == [long[:1], long[1:], long[:1], long[1:]]
+    assert not list(_slices(()))

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remit.compose.bound_grants import BoundGrants
+from remit.core import scope
 from remit.core.grant import Posture
 from remit.core.principal import Principal
-from remit.core.request import GrantRequest
-from remit.core.scope import Access
+from remit.core.request import Bounds, GrantRequest
+from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
 from remit.errors import LimitError, RevokedError, UnavailableError
 from remit.link import roles
@@ -257,6 +258,28 @@ def test_calls_that_no_role_has_are_answered_with_a_refusal(world: World) -> Non
             assert said[:9] == [broken, broken, denied, denied, hidden, hidden, broken, denied, broken]
             assert said[9:] == [denied, denied, denied, denied, hidden]
             await worker.send(Call(15, "grant", [root.id]))
+            assert isinstance((await worker.hear(1))[0], Answer)
+
+    run(body())
+
+
+def test_a_worker_asks_for_no_more_items_than_who_comes_to_it(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, OFTEN, depth=2, fan_out=2)
+        asked, detail = codec(GrantRequest).write, codec(Detail).write
+        wide = scope.read([{**SEARCH, "paths": [f"/v1/{number}-{n}" for n in range(256)]} for number in range(5)])
+        many = scope.read([{**SEARCH, "paths": [f"/v1/{n}" + "/a" * 30 for n in range(256)]}])[0]
+        async with raw(world, broker, root.id) as worker:
+            who = codec(Principal).write(holder(broker, root))
+            await worker.send(Call(1, "delegate", [who, root.id, asked(GrantRequest(wide)), None, None, None]))
+            await worker.send(Call(2, "issue", [who, root.id, detail(many), None]))
+            answers = await worker.hear(2)
+            said = {each.number: each.failure.detail for each in answers if isinstance(each, Refusal)}
+            assert said.keys() == {1, 2}
+            assert all("more than 1,024 items" in each for each in said.values())
+            fits = GrantRequest(wide[:3], Bounds(depth=1, fan_out=1))
+            await worker.send(Call(3, "delegate", [who, root.id, asked(fits), None, None, None]))
             assert isinstance((await worker.hear(1))[0], Answer)
 
     run(body())

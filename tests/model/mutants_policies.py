@@ -200,8 +200,8 @@ MUTANTS = [
     Mutant(
         "the first details of a grant stand for all",
         "broker/policy.py",
-        "        for at in range(0, len(details), BREATH):",
-        "        for at in range(0, min(len(details), 1), BREATH):",
+        "            part = details[at]",
+        "            part = details[:1]",
         ROUNDS,
     ),
     Mutant(
@@ -228,8 +228,8 @@ MUTANTS = [
     Mutant(
         "leases are not decided anew",
         "broker/policy.py",
-        "            ended += await self._end_leases(task_id, names[at : at + BREATH], cause)",
-        "            assert at >= 0",
+        "            ended += await self._end_leases(task_id, [i.id for i in standing[at]], cause)",
+        "            assert at",
         CHANGES,
     ),
     Mutant(

@@ -15,6 +15,7 @@ from remit.broker.policy import PolicyEnforcement, because, compared
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
+from remit.core import scope as scopes
 from remit.core.principal import Principal
 from remit.core.scope import Detail
 from remit.core.task import Lease, LeaseState, Report
@@ -41,6 +42,7 @@ class LeaseVerbs:
         task = await self._tasks.acting(principal, grant_id, "lease.issue", resource=detail.resource)
         now = self._tasks.serving()
         try:
+            scopes.check_items(scopes.dump((detail,)))  # it may come from a worker that reads nobody's requests
             await compared((detail,), task.grant(grant_id).scope)
             grant = self._tasks.task(task.head.id).usable(grant_id, detail, now)
             engine = await self._registry.engine(detail.resource, detail.type)

@@ -7,7 +7,7 @@ through the gateway never asks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ WRITTEN = (
 
 KIND = "policy"  # the record of the version that holds: what a start goes back to is no older one
 BREATH = 8  # details decided on after which the loop may do something else
+LONG = 2_048  # characters of them, as above: a policy looks at each item
 ENDED = 50  # grants that end in one commit
 MARKED = 16  # tasks at once: their marks share a commit, and requests through the gateway wait for no longer one
 VISITED = 64  # tasks at once on the way to their targets
@@ -110,10 +111,10 @@ class PolicyEnforcement:
 
     async def _parts(self, question: Question, decide: Policy) -> Decision:
         found = list[Decision]()
-        for at in range(0, len(question.scope), BREATH):
+        for at in _slices(question.scope):
             if found:
                 await asyncio.sleep(0)
-            part = replace(question, scope=question.scope[at : at + BREATH], whole=question.scope)
+            part = replace(question, scope=question.scope[at], whole=question.scope)
             for asked, bound in policy.by_resource(part):
                 await compared(asked, bound)
             found.append(decide(part))
@@ -210,9 +211,11 @@ class PolicyEnforcement:
                 await self._end(task, holding, cause)
                 over, ended = [], ended + len(holding)
         leases = self._tasks.task(task_id).leases.values()
-        names = [i.id for i in leases if i.standing and about in {None, i.plan.detail.resource}]
-        for at in range(0, len(names), BREATH):
-            ended += await self._end_leases(task_id, names[at : at + BREATH], cause)
+        standing = [i for i in leases if i.standing and about in {None, i.plan.detail.resource}]
+        details = tuple(i.plan.detail for i in standing)
+        for at in _slices(details):
+            await self._breathe(_weight(details[at]))
+            ended += await self._end_leases(task_id, [i.id for i in standing[at]], cause)
         return ended
 
     async def _denied(self, task_id: str, grant: Grant, about: str | None) -> _Over | None:
@@ -220,9 +223,9 @@ class PolicyEnforcement:
         details = tuple(detail for detail in grant.scope if about in {None, detail.resource})
         question, by = self.question(self._tasks.task(task_id).head, grant), self._deciders()
         await self._breathe(1)
-        for at in range(0, len(details), BREATH):
-            part = details[at : at + BREATH]
-            await self._breathe(len(part))
+        for at in _slices(details):
+            part = details[at]
+            await self._breathe(_weight(part))
             limits = self._registry.bounds()  # as they are now
             asking = replace(question, scope=part, whole=grant.scope, limits=limits)
             for asked, bound in policy.by_resource(asking):
@@ -252,7 +255,6 @@ class PolicyEnforcement:
             await self._tasks.end(task.id, events, grants=[each.grant.id for each in over])
 
     async def _end_leases(self, task_id: str, names: Sequence[str], cause: str) -> int:
-        await self._breathe(len(names))
         task = self._tasks.task(task_id)
         standing = (task.leases[name] for name in names if name in task.leases and task.leases[name].standing)
         asked = ((i, self.question(task.head, task.grant(i.grant), "issue", (i.plan.detail,))) for i in standing)
@@ -262,6 +264,23 @@ class PolicyEnforcement:
             events = [self._revoker.lease_event("lease.revoke", "done", lease, **more) for lease, more in told]
             await self._tasks.end(task_id, events, leases=[lease.id for lease, _ in over])
         return len(over)
+
+
+def _slices(details: Scope) -> Iterator[slice]:
+    """Yield the parts of details that are decided on at one go, in a few milliseconds: a long one by itself."""
+    start = size = 0
+    for at, detail in enumerate(details):
+        if at - start == BREATH or (at > start and size + len(detail.json) > LONG):
+            yield slice(start, at)
+            start, size = at, 0
+        size += len(detail.json)
+    if details:
+        yield slice(start, len(details))
+
+
+def _weight(details: Scope) -> int:
+    """Return how many short details these count as."""
+    return min(len(details) + scopes.size(details) * BREATH // LONG, BREATH)
 
 
 async def compared(child: Scope, parent: Scope) -> None:

@@ -102,14 +102,19 @@ def register(name: str, table: DetailType) -> None:
 def parse(raw: object) -> Scope:
     """Read a scope that is asked for from decoded JSON; UnknownDetailError says what is wrong with which field."""
     # what it can cost to compare is bounded: the items of all its details together, and the details that are alike
-    if _items(raw) > MAX_ITEMS:
-        raise UnknownDetailError(
-            f"the details have more than {MAX_ITEMS:,} items together", help=f"{SEGMENTS} segments of a path are one"
-        )
+    check_items(raw)
     found = read(raw)
     if max(Counter((detail.type, detail.resource) for detail in found).values()) > MAX_ALIKE:
         raise UnknownDetailError(f"at most {MAX_ALIKE} details may have the same type and resource")
     return found
+
+
+def check_items(raw: object) -> None:
+    """Raise UnknownDetailError for details in wire form that have more items together than may be asked for."""
+    if _items(raw) > MAX_ITEMS:
+        raise UnknownDetailError(
+            f"the details have more than {MAX_ITEMS:,} items together", help=f"{SEGMENTS} segments of a path are one"
+        )
 
 
 def read(raw: object) -> Scope:
