@@ -20,7 +20,7 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 3_670,
+    "broker": 3_710,
     "core": 2_950,
     "ports": 1_515,
     "jose": 900,
