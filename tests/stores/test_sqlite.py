@@ -466,3 +466,31 @@ def test_a_killed_process_loses_no_commit_that_it_acknowledged(disk: Disk, lines
         await store.commit([opening("task_after")], [event()])
 
     disk.run(check)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_of_a_subtree_that_ends_its_top_alone_is_written_and_all_of_it_has_ended(
+    disk: Disk,
+    together: bool,  # noqa: FBT001 - whether it ends in the transaction that made it
+) -> None:
+    task, changes = task_with_leases()
+    end = task.revoke("task_1_child")
+
+    async def ended(store: SqliteStore) -> None:
+        before = [store.commit([change], [event(task=task.id)]) for change in changes]
+        if together:
+            await asyncio.gather(*before, store.commit([end], [event(task=task.id)]))
+        else:
+            await asyncio.gather(*before)
+            await store.commit([end], [event(task=task.id)])
+
+    async def loaded(store: SqliteStore) -> None:
+        found = await store.load(task.id)
+        assert found == task.apply(end)
+        assert {i.id for i in found.grants.values() if i.revoked} == {"task_1_child", "task_1_grandchild"}
+
+    disk.run(ended)
+    disk.run(loaded)
+    if not together:
+        written = disk.rows("SELECT id FROM grants WHERE rev = (SELECT max(rev) FROM tasks)")
+        assert written == [("task_1_child",)]

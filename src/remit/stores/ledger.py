@@ -139,7 +139,10 @@ class Group:
         if rev != change.base or head.rev != change.base + 1:
             raise ConflictError
         fresh[key] = Top(head.id, head.rev, int(head.closed), self._seals.seal(key, codec.head_bytes(head)))
-        parts: list[tuple[Key, bytes]] = [(("grants", head.id, i.id), codec.grant_bytes(i)) for i in change.grants]
+        # of a subtree that ends its top alone is written: a reader takes what is below it to have ended (``load``)
+        stored, ended = self._ledger.sums(head.id).weights, {grant.id for grant in change.grants if grant.revoked}
+        told = [i for i in change.grants if i.parent not in ended or not i.revoked or ("grants", i.id) not in stored]
+        parts: list[tuple[Key, bytes]] = [(("grants", head.id, i.id), codec.grant_bytes(i)) for i in told]
         parts += [(("leases", head.id, i.id), codec.lease_bytes(i)) for i in change.leases]
         for place, body in parts:
             fresh[place] = (head.rev, self._seals.seal(place, body))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from remit.core.audit import Entry
-from remit.core.task import Change, Task, nothing
+from remit.core.task import Change, Grant, Task, nothing
 from remit.core.tree import TILE, Frontier, Range, leaf_hash
 from remit.errors import IntegrityError, NotFoundError, RemitError, UnavailableError
 from remit.ports import Record, Resource, SealedSecret, Spend
@@ -160,9 +161,12 @@ class SqliteRows:
         if stored is None:
             raise NotFoundError
         head = codec.read_head(stored.head)
-        grants = tuple(map(codec.read_grant, stored.grants))
+        grants: dict[str, Grant] = {}
+        for grant in map(codec.read_grant, stored.grants):
+            above = grants.get(grant.parent or "")
+            grants[grant.id] = replace(grant, revoked=grant.revoked or (above is not None and above.revoked))
         leases = tuple(map(codec.read_lease, stored.leases))
-        return nothing(task_id).apply(Change(0, head, grants, leases))
+        return nothing(task_id).apply(Change(0, head, tuple(grants.values()), leases))
 
     def one(self, key: Key) -> tuple[Values, bytes] | None:
         """Return a resource, secret, counter, burn or record as it is stored, and its tag, which nobody has checked."""
