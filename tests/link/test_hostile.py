@@ -20,8 +20,8 @@ from remit.core.principal import Principal
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access, Detail
 from remit.core.secret import Secret
-from remit.errors import LimitError, RevokedError, UnavailableError
-from remit.link import roles
+from remit.errors import LimitError, NotFoundError, RevokedError, UnavailableError
+from remit.link import authority, roles
 from remit.link.authority import AuthorityEnd
 from remit.link.ends import EndsReader
 from remit.link.frames import FrameReader, LinkSockets, pair
@@ -222,6 +222,34 @@ def test_a_key_that_was_put_anew_is_told_for_the_next_use_and_not_before(world: 
                     said.append(answer.failure.kind)
             # what was changed meanwhile is said to be that, as it always was
             assert said == ["ConflictError", "NotFoundError", "NotFoundError", "ConflictError"] * 2
+
+    run(body())
+
+
+def test_one_task_with_more_grants_than_an_edge_may_name_takes_no_name_from_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authority, "NAMED", 8)
+
+    async def body() -> None:
+        broker = await world.ready()
+        victim = await world.opened(broker, OFTEN)
+        flood = await world.opened(broker, OFTEN, depth=2, fan_out=20)
+        made = [
+            (await broker.delegate(holder(broker, flood), flood.id, child({**OFTEN, "uses": 10}))).id for _ in range(20)
+        ]
+        over = await world.opened(broker, OFTEN)
+        async with linked(world, broker) as two:
+            for grant in (victim.id, *made, over.id):
+                await two.redeem(grant)
+            for grant in (victim.id, made[-1], over.id):
+                assert (await two.broker.grant(grant)).grant.id == grant
+            await broker.revoke(OPERATOR, over.id)
+            await two.redeem(made[0])
+            with pytest.raises(NotFoundError):  # what has ended made room
+                await two.broker.grant(over.id)
+            for grant in (victim.id, *made[-6:]):
+                assert (await two.broker.grant(grant)).grant.id == grant
 
     run(body())
 

@@ -143,7 +143,7 @@ class Scene:
         assert self.pair is not None
         bounds = Bounds(timedelta(hours=1), depth=8, fan_out=1_000)
         self.root = (await self.broker.open(OPERATOR, GrantRequest(self.pair.parent, bounds, purpose="p"))).grant
-        self.end._named[self.root.id] = None  # as if it had been shown its token
+        self.end._named.add(self.root.id, self.task)  # as if it had been shown its token
         self.end._resources.update(dict.fromkeys(TYPES, 1 << 32))  # and a use of each resource permitted
         request = GrantRequest(self.pair.child[:1], Bounds(timedelta(minutes=1)), label="asked")
         deeper = replace(request, bounds=Bounds(timedelta(minutes=1), depth=9))

@@ -40,12 +40,12 @@ from remit.link.messages import (
     method,
 )
 from remit.link.roles import Cost, WorkerRole
-from remit.link.turns import Credit
+from remit.link.turns import Credit, NamedGrants
 from remit.link.values import Failure, encode, failure
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort, GrantLine, Notice, Outcome, Use, UseRequest
 
-NAMED = 16_384  # grants that a worker may name, the newest; what hangs below them is not counted
+NAMED = 16_384  # grants that a worker may name; what hangs below them is not counted
 _TOO_MANY = "this task has too much under way"
 _LOG = logging.getLogger("remit.link")
 
@@ -101,7 +101,7 @@ class AuthorityEnd:
             Cost.VERB: Credit(messages.MAX_CALLS, messages.MAX_CALLS_OF_TASK),
             Cost.WAIT: Credit(messages.MAX_WAITS, messages.MAX_WAITS_OF_TASK),
         }
-        self._named: dict[str, None] = {}  # grants that were told to this worker, the oldest first
+        self._named = NamedGrants(NAMED)  # that were told to this worker
         self._open: dict[str, Use] = {}  # uses that were permitted and have no outcome, by request
         self._resources: dict[object, int] = {}  # for which a use was permitted here: the newest version of each
         self._stories: set[asyncio.Task[None]] = set()
@@ -144,6 +144,7 @@ class AuthorityEnd:
         """Tell of what ends and changes, one notice after the other; what comes meanwhile is one."""
         while not self.lost:
             notice = await self._feed.next()
+            self._named.end(notice.grants)
             await self._ends.told(notice)
             self._held -= notice.grants
 
@@ -227,15 +228,12 @@ class AuthorityEnd:
         """Take note of a grant that the worker was told of, and may name from now on."""
         grant = roles.told(answer)
         if grant is not None:
-            self._named.pop(grant, None)
-            self._named[grant] = None
-            if len(self._named) > NAMED:
-                del self._named[next(iter(self._named))]
+            self._named.add(grant, self._task_of(grant))
 
     def _may_name(self, grant_id: str, task: str | None = None) -> bool:
         line = self._broker.line(grant_id)
         here = line is not None and task in {None, line.task}
-        return line is not None and here and not self._named.keys().isdisjoint(line.lineage)
+        return line is not None and here and self._named.use(line.lineage)
 
     def _task_of(self, grant_id: str) -> str:
         line = self._broker.line(grant_id)

@@ -1,8 +1,9 @@
-"""Credit: how much of each task, and of all together, may be under way; what waits for it, by turns."""
+"""Credit: how much of each task, and of all together, may be under way or named; what waits for it, by turns."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -92,3 +93,44 @@ class Credit:
         self._of_task[task] -= 1
         if not self._of_task[task]:
             del self._of_task[task]
+
+
+class NamedGrants:
+    """The grants that a worker may name. Beyond ``most``, one that has ended goes, else one of the task with most."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._room: dict[str, str] = {}  # of each: its task, or empty where it has ended
+        self._rooms = OrderedDict[str, OrderedDict[str, None]]()  # both by their last use
+
+    def add(self, grant: str, task: str) -> None:
+        """Take note of one that it was told of."""
+        if grant not in self._room:
+            self._move(grant, task)
+        self.use((grant,))
+        if len(self._room) > self._most:
+            room = self._rooms.get("") or max(self._rooms.values(), key=len)
+            self._move(next(iter(room)), None)
+
+    def use(self, lineage: Iterable[str]) -> bool:
+        """Return whether it may name one of these: who is used is kept before others of its task."""
+        found = self._room.keys() & lineage
+        for grant in found:
+            self._rooms.move_to_end(self._room[grant])
+            self._rooms[self._room[grant]].move_to_end(grant)
+        return bool(found)
+
+    def end(self, grants: frozenset[str]) -> None:
+        """Take note of what has ended."""
+        for grant in self._room.keys() & grants:
+            self._move(grant, "")
+
+    def _move(self, grant: str, to: str | None) -> None:
+        before = self._room.pop(grant, None)
+        if before is not None:
+            del self._rooms[before][grant]
+            if not self._rooms[before]:
+                del self._rooms[before]
+        if to is not None:
+            self._room[grant] = to
+            self._rooms.setdefault(to, OrderedDict())[grant] = None
