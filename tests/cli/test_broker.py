@@ -19,10 +19,7 @@ from remit.stores import private
 from tests.identity.spire import Authority, server
 from tests.support.postgres_server import free_port
 
-EMBEDDED = (
-    "import os; from remit.compose.embedded import ensure; from remit.config.settings import places; "
-    "ensure(places(os.environ), os.environ)"
-)
+EMBEDDED = "import os; from remit.compose.embedded import ensure; ensure(os.environ)"
 REMIT = Path(sys.executable).with_name("remit")
 
 
@@ -180,6 +177,49 @@ def test_the_log_of_a_broker_is_verified_with_the_key_beside_its_state(
     up.stdout.readline()
     assert run(["audit", "verify", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["signed"] is True
+
+
+@pytest.mark.slow
+def test_a_broker_is_found_by_whoever_was_started_without_its_environment(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    told = home | {"XDG_RUNTIME_DIR": str(tmp_path / "runtime"), "XDG_CONFIG_HOME": environ["XDG_CONFIG_HOME"]}
+    (tmp_path / "work").mkdir()
+    with subprocess.Popen([REMIT, "up", "--json"], env=told, stdout=subprocess.PIPE, stderr=-3, text=True) as broker:
+        assert broker.stdout is not None
+        assert json.loads(broker.stdout.readline())["control"] == f"{tmp_path}/runtime/remit/control.sock"
+
+        def asked(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
+            line = [str(REMIT), *command]
+            done = subprocess.run(
+                line, env=home | more, cwd=tmp_path / "work", capture_output=True, text=True, check=False, timeout=60
+            )
+            assert done.returncode == 0, done.stderr
+            return done
+
+        bound = ["-b", "actions=GET,paths=/v1/**,args=any"]
+        asked("resource", "add", "search", "http://127.0.0.1:9", *bound)
+        assert asked("run", "-q", "-r", "search", "--net", "host", "--", "echo", "hello").stdout == "hello\n"
+        elsewhere = asked("status", "--json", XDG_RUNTIME_DIR=str(tmp_path / "other"))
+        assert json.loads(elsewhere.stdout)["processes"][0]["pid"] == broker.pid
+        note = tmp_path / ".local/state/remit/broker"
+        assert note.stat().st_mode & 0o777 == 0o600
+        broker.send_signal(signal.SIGTERM)
+        assert broker.wait(20) == 0
+    assert not note.exists()
+
+
+@pytest.mark.slow
+def test_a_command_that_needs_a_broker_starts_one(environ: dict[str, str]) -> None:
+    def asked(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([REMIT, *command], env=environ, capture_output=True, text=True, check=False, timeout=60)
+
+    assert asked("status").stderr.startswith("error: no broker answers")
+    listed = asked("resource", "list", "--json")
+    assert (listed.returncode, json.loads(listed.stdout)) == (0, {"resources": []}), listed.stderr
+    assert embedded(private.holder(places(environ).lock))
+    assert asked("down").returncode == 0
 
 
 def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str], environ: dict[str, str]) -> None:

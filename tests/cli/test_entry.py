@@ -54,7 +54,9 @@ def test_what_lies_in_the_current_directory_is_not_imported(tmp_path: Path) -> N
         (tmp_path / f"{name}.py").write_text("raise SystemExit('hijacked')\n", "utf-8")
     environ = {**os.environ, "PYTHONPATH": os.pathsep, "REMIT_STATE_DIR": str(tmp_path / "state")}
     done = subprocess.run([REMIT, "tree"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
-    assert (done.returncode, "hijacked" in done.stderr + done.stdout) == (1, False)
+    assert (done.returncode, "hijacked" in done.stderr + done.stdout) == (0, False), (
+        done.stderr
+    )  # of the broker either, which this starts
 
 
 def test_the_current_directory_leaves_the_path_however_it_is_written(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeIssuer:
     monkeypatch.delenv("REMIT_GRANT", raising=False)
     monkeypatch.setattr("remit.sdk.login.OpenIDClient", lambda at: OpenIDClient(at, made.transport))
     monkeypatch.setattr("webbrowser.open", made.visit)
+    monkeypatch.setattr("remit.compose.embedded.ensure", lambda *_: None)  # there is no broker
     monkeypatch.setattr("remit.cli.login.pause", lambda seconds: wait(made, seconds))
     return made
 
@@ -326,7 +327,6 @@ def test_a_run_is_opened_for_whoever_is_logged_in(issuer: FakeIssuer, monkeypatc
         return 0
 
     monkeypatch.setattr("remit.run.launcher.main", main)
-    monkeypatch.setattr("remit.compose.embedded.ensure", lambda *_: None)
     run(LOGIN)
     monkeypatch.setattr("remit.cli.sdk.ask", lambda _: [{"type": "http", "resource": "search"}])
     run(["run", "-r", "search", "--", "true"])

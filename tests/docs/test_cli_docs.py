@@ -25,7 +25,9 @@ HEAD = """# Commands
 
 Exit codes: 0 done, 1 refused or failed (an `error:` line says why, a `help:` line what to do), 2 the command line is
 wrong. `remit run` exits with the code of its command. Answers go to stdout, complaints to stderr; `--json` prints one
-JSON object (`audit tail --json`: one entry a line). The broker is at `REMIT_SOCKET`, else at the control socket.
+JSON object (`audit tail --json`: one entry a line). The broker is at `REMIT_SOCKET`, else at
+the control socket that it noted in the state; where none serves the state, a command that needs one starts it, and it ends after
+five seconds without a task.
 `remit --version` says which version this is.
 
 Written from `--help`.

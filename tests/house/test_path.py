@@ -44,7 +44,7 @@ BUDGET = {
     "config": 700,
     "compose": 3_200,
     "cli": 2_350,
-    "sdk": 2_100,
+    "sdk": 2_140,
     "testing": 1_000,
 }
 

@@ -96,7 +96,7 @@ def status(json: options.Json = False) -> None:
       remit status
       remit status --json
     """
-    found = sdk.ask(sdk.admin.processes())
+    found = sdk.ask(sdk.admin.processes(), start=False)
     rows = Table(("process", "pid", "up since", "restarts", "held by"), map(_process, found["processes"]))
     listens = {name: url for name, url in found["listens"].items() if url is not None}
     alone = [] if found["supervised"] else ["all is in one process, which nobody starts again"]

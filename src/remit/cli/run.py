@@ -75,15 +75,15 @@ def run(
     """
     if net not in {None, "host"}:
         raise typer.BadParameter("`--net` can only be `host`")
-    from remit.compose.embedded import ensure
-    from remit.config.settings import places
+    from remit.compose.embedded import ensure, reached
     from remit.run import launcher
     from remit.run.sandbox import ROOM, Bind
     from remit.run.spec import PROCESSES, LaunchSpec
 
-    where, own = places(os.environ), os.environ.get("REMIT_GRANT")
+    own = os.environ.get("REMIT_GRANT")
     if own is None:
-        ensure(where, os.environ)
+        ensure(os.environ)
+    where = reached(os.environ)
     asked = _launch_request(grant or own, request, purpose or f"run {safe(Path(command[0]).name)}", label, as_owner)
     named = [(text[:-3], True) if text[1:].endswith(":rw") else (text, False) for text in bind or ()]
     channel = os.environ.get("REMIT_SOCKET") if own else None

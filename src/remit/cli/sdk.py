@@ -25,10 +25,14 @@ def __getattr__(name: str) -> ModuleType:
     return import_module(f"remit.sdk.{name}")
 
 
-def ask(flow: Flow[T]) -> T:
-    """Run a flow and return its result."""
+def ask(flow: Flow[T], *, start: bool = True) -> T:
+    """Run a flow and return its result; the operator's own broker is started for it, unless one serves the state."""
     from remit.sdk.client import Client
 
+    if start and not os.environ.get("REMIT_GRANT") and not os.environ.get("REMIT_SOCKET"):
+        from remit.compose.embedded import ensure
+
+        ensure(os.environ)
     with Client() as client:
         return client.run(flow)
 

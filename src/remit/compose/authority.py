@@ -18,7 +18,7 @@ from remit.compose import status, wiring
 from remit.compose.bound_grants import BoundGrants
 from remit.compose.identities import CertificateFiles
 from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
-from remit.compose.listeners import bind_unix
+from remit.compose.listeners import bind_unix, noted
 from remit.compose.rounds import ticking
 from remit.compose.trust import TrustPublisher
 from remit.compose.wiring import Application
@@ -150,6 +150,7 @@ async def authority(
         role = AuthorityRole(app, supervisor, state)
         stack.callback((await role.control(tcp=tcp)).close)
         stack.callback(settings.places.control.unlink, missing_ok=True)
+        stack.enter_context(noted(settings.places))
         stack.callback(role.runs.close)
         await role.runs.load()
         stack.enter_context(ticking(role.rounds, [(SWEEP, app.broker.sweep)]))

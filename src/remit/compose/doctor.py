@@ -15,7 +15,10 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from remit.compose import identities, policy, probe
+from remit.compose.embedded import reached
 from remit.compose.kinds import installed, known
 from remit.compose.probe import ProbeResult
 from remit.config.settings import Settings, load
@@ -83,7 +86,7 @@ def examine(environ: Mapping[str, str]) -> list[CheckResult]:
     if environ.get("REMIT_GRANT"):
         return [*nested(), channel(environ)]
     try:
-        settings = load(environ)
+        settings = structs.replace(load(environ), places=reached(environ))
     except RemitError as error:
         return [refused("configuration", error)]
     config = settings.places.config

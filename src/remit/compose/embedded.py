@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import replace
 
 from remit.compose.environ import PASSED_ON
-from remit.config.settings import Places
+from remit.config.settings import Places, places
 from remit.errors import UnavailableError
+from remit.sdk import place
 
 PATIENCE = 15.0  # seconds
 PAUSE = 0.05  # seconds between looks for a broker that somebody else is starting
 
 
-def ensure(where: Places, environ: Mapping[str, str]) -> None:
+def ensure(environ: Mapping[str, str]) -> None:
     """Return when a broker answers on the control socket, having started one if none did; the lock settles races."""
     deadline = time.monotonic() + PATIENCE
-    said = "" if answers(where) else _start(environ)
-    while not answers(where):
+    said = "" if answers(environ) else _start(environ)
+    while not answers(environ):
         if said or time.monotonic() > deadline:
             raise UnavailableError(said or "no broker answers", help="start one with `remit up` to see why")
         time.sleep(PAUSE)
 
 
-def answers(where: Places) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.connect(str(where.control))
-        return True
-    return False
+def answers(environ: Mapping[str, str]) -> bool:
+    return place.answered(place.control(environ)) is not None
+
+
+def reached(environ: Mapping[str, str]) -> Places:
+    """Return the places of the broker that serves the state, which another environment may have started."""
+    return replace(places(environ), runtime=place.control(environ).parent)
 
 
 def _start(environ: Mapping[str, str]) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from remit.config.settings import Places
 from remit.config.values import Address
 from remit.errors import UnavailableError
 from remit.process import kernel
+from remit.stores import private
 
 BACKLOG = 1_024  # who connects while a worker is started again waits there
 
@@ -42,6 +47,17 @@ def bind_tcp(address: Address, setting: str) -> socket.socket:
         raise UnavailableError(f"{address} is in use", help=f'set `{setting}` to another, or to "off"') from error
     sock.listen(BACKLOG)
     return sock
+
+
+@contextmanager
+def noted(where: Places) -> Iterator[None]:
+    """Say in the state where we listen for the operator, until the block ends. The state's lock is ours."""
+    private.make_file(where.note)
+    where.note.write_text(json.dumps({"control": str(where.control), "pid": os.getpid()}), "utf-8")
+    try:
+        yield
+    finally:
+        where.note.unlink(missing_ok=True)
 
 
 def harden() -> None:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from remit.compose import wiring
+from remit.compose.embedded import reached
 from remit.compose.wiring import Application
 from remit.config.settings import Places, Settings, load
 from remit.core.lease import Closure
@@ -47,8 +48,7 @@ class Stopped:
 
 def stop_all(environ: Mapping[str, str], say: Say) -> Stopped:
     """End every task: have the broker do it, or, where it does not answer in time, kill it and do it ourselves."""
-    settings = load(environ)
-    where = settings.places
+    settings, where = load(environ), reached(environ)
     if where.control.exists():
         try:
             return Stopped(asyncio.run(_asked(where, say)))
@@ -66,7 +66,7 @@ def down(environ: Mapping[str, str]) -> int | None:
 
     One that does not answer in time is told to end all the same: then its runs wait for the next one.
     """
-    where = load(environ).places
+    where = reached(environ)
     if where.control.exists():
         with suppress(RemitError), Client(Place(where.control)) as client:
             client.run(verbs.end_runs())

@@ -47,6 +47,10 @@ class Places:
     def log(self) -> Path:
         return self.state / "log"  # what the broker says to its operator, never to a caller
 
+    @property
+    def note(self) -> Path:
+        return self.state / "broker"  # says where the broker of this state listens: ``remit.sdk.place`` reads it
+
     def handover(self, edge: str) -> Path:
         return self.runtime / f"handover-{edge}.sock"  # where the operator's launchers pass the listeners of runs
 
