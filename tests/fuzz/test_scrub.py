@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from remit.errors import RemitError
 from remit.gateway.codings import GZIP
+from remit.gateway.encodings import STEP, inflated
 from remit.gateway.framing import response_head
 from remit.gateway.patterns import LeakError, SecretPatterns, WordSearch, weak
 from remit.gateway.response import ResponseBody, ResponsePlan
@@ -207,6 +208,35 @@ def test_a_secret_is_found_under_any_three_layers(layers: list[str], random: Ran
     if packed:
         return  # as a body of its own it is inflated: below
     assert patterns.hit(before + b"\n" + data + b"\n" + before), (secret, data)
+
+
+PACKED = gzip.compress(SECRET.encode(), mtime=0)
+WITHIN = {
+    "behind a decoy of gzip": b"\x1f\x8b\x08" + PACKED,
+    "behind decoys of zlib": b"x\x9cx\xda" * 20 + zlib.compress(SECRET.encode()),
+    "behind an empty member": gzip.compress(b"", mtime=0) + PACKED,
+    "behind one that inflates to much": gzip.compress(b"0" * 100_000, mtime=0) + PACKED,
+    **{f"zlib at level {level}": zlib.compress(SECRET.encode(), level) for level in (1, 5, 6, 9)},
+    **{f"zlib of 2**{bits}": _windowed(SECRET.encode(), bits) for bits in range(9, 16)},
+}
+
+
+@pytest.mark.attack("RSP-08")
+@pytest.mark.parametrize("form", WITHIN)
+def test_what_is_compressed_within_a_body_is_looked_into_wherever_it_begins(form: str) -> None:
+    first = base64.b64encode(gzip.compress(b"first", mtime=0))
+    for data in (
+        b"\xff\0 bytes " + WITHIN[form],
+        base64.b64encode(b"more" + WITHIN[form]),
+        b'{"a": "' + first + b'", "b": "' + base64.b64encode(WITHIN[form]) + b'"}',
+    ):
+        assert PATTERNS.hit(data), data
+
+
+def test_a_view_full_of_beginnings_costs_no_more_than_some() -> None:
+    short, long = (gzip.compress(b"0" * size, mtime=0) * 500 for size in (100, 7_000))
+    assert [len(plain) for plain in inflated(short)] == [100] * 64
+    assert sum(map(len, inflated(long))) == 4 * STEP
 
 
 @settings(max_examples=300)

@@ -7,17 +7,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from remit.gateway.encodings import STEP
+from remit.gateway.encodings import STEP, ZLIB
 
 GZIP, DEFLATE, RAW, ZSTD, BROTLI = b"gzip", b"deflate", b"raw", b"zstd", b"br"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-# RFC 1950 §2.2: deflate with a window of up to 32 KiB, no dictionary, and a check of both bytes
-_ZLIB = frozenset(
-    bytes((cmf, flg))
-    for cmf in range(0x08, 0x80, 0x10)
-    for flg in range(256)
-    if (cmf * 256 + flg) % 31 == 0 and not flg & 0x20
-)
 _WINDOW = 23  # RFC 9659: bits of the largest window of zstd as a content coding, 8 MiB
 
 
@@ -123,6 +116,6 @@ def told(start: bytes) -> bytes | None:
     """Return the coding that the first bytes of a stream tell, or None."""
     if start.startswith(_GZIP):
         return GZIP
-    if start[:2] in _ZLIB:
+    if start[:2] in ZLIB:
         return DEFLATE
     return ZSTD if start.startswith(_ZSTD) else None

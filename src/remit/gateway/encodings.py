@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from html.entities import html5
+from itertools import islice
 
 STEP = 8_192  # bytes that are looked at, or inflated, at a time
 _UPPER, _LOWER, _DIGITS = bytes(range(65, 91)), bytes(range(97, 123)), bytes(range(48, 58))
@@ -22,6 +23,8 @@ _OTHERS = bytes(set(range(256)) - set(_ALPHANUMERIC))
 # Of JSON and JavaScript. `\"`, `\\` and `\/` need nothing: a backslash is no letter.
 _BLANKS = ((rb"\n", b"\n"), (rb"\r", b"\n"), (rb"\t", b"\t"))
 BLANK_LETTERS = b"nrt"
+# What stands before two digits there, in Rust, Python and Perl, the longest first; a brace behind is no letter.
+_MARKS_OF_HEX = (rb"\u00", rb"\u{0000", rb"\u{00", rb"\u{", rb"\x{", rb"\x", rb"\U000000")
 _ENTITY = re.compile(rb"&(?:#[xX]0*([0-9A-Fa-f]{2})|#0*([0-9]{2,3})|([A-Za-z]{2,24}));?")
 _NAMED = {name.rstrip(";").encode(): text.encode() for name, text in html5.items() if text.isascii() and len(text) == 1}
 # `a2b_qp` undoes `=41`, and does so with other marks in the place of `=`; a CR would have it leave out a line.
@@ -36,7 +39,8 @@ _SHORTEST_BASE64 = 22  # characters that hold 16 bytes
 _MARKS, _MARKED = b"\\&%=", b"%"
 _CLASSES = bytes(37 if c in _MARKS else 97 if c in _ALPHANUMERIC + b"+/-_" + _BREAKS else 32 for c in range(256))
 _BASE64_CLASS_RUN = b"a" * _SHORTEST_BASE64
-_BASE64_ALPHABET = bytes({45: 43, 95: 47}.get(c, c if c in _ALPHANUMERIC + b"+/" else 32) for c in range(256))
+_PADDED_CLASS_RUNS = (b"aa%%" * 16, b"aaa%" * 8)  # a byte, or two, at a time
+_BASE64_ALPHABET = bytes({45: 43, 95: 47, 61: 65}.get(c, c if c in _ALPHANUMERIC + b"+/" else 32) for c in range(256))
 _BASE64_RUN = re.compile(rb" ([^ ]{%d,})" % _SHORTEST_BASE64)
 _SHORTEST_HEX = 32  # digits that hold 16 bytes
 _HEX_CLASS = bytes(97 if c in _DIGITS + _LOWER[:6] + b"x" else 32 for c in range(256))  # `0x` marks a number
@@ -50,7 +54,20 @@ _DUMPED_DIGITS = 32  # of a line
 # A secret is printable, and so is what it is spelled by; as UTF-16 it has NULs in between.
 _TEXT_CLASS = bytes(97 if 32 <= c < 127 or c in b"\0\t\r\n" else 32 for c in range(256))  # noqa: PLR2004 - ASCII
 _TEXT_CLASS_RUN = b"a" * 16
-_MAGIC = (b"\x1f\x8b\x08", b"\x78\x9c")  # gzip, and zlib as it is mostly made
+# RFC 1950 §2.2: deflate with a window of up to 32 KiB, no dictionary, and a check of both bytes
+ZLIB = frozenset(
+    bytes((cmf, flg))
+    for cmf in range(0x08, 0x80, 0x10)
+    for flg in range(256)
+    if (cmf * 256 + flg) % 31 == 0 and not flg & 0x20
+)
+# gzip and zlib by two bytes; one look at what each of them can be leaves few places.
+_BEGINNINGS = ZLIB | {b"\x1f\x8b"}
+_FIRST, _SECOND = map(bytes, zip(*_BEGINNINGS, strict=True))
+_BEGINNING_CLASS = bytes(97 if c in _FIRST else 98 if c in _SECOND else 32 for c in range(256))
+_BEGINNING = re.compile(b"ab")
+_MOST_BEGINNINGS = 64  # that are tried in one view
+_MOST_INFLATED = 4 * STEP  # bytes, of all of them
 
 
 def letters(view: bytes) -> bytes:
@@ -76,8 +93,11 @@ def has_text(view: bytes) -> bool:
 
 def unescaped(view: bytes) -> bytes:
     """Undo one layer of percent, JSON, JavaScript, HTML and XML escapes, whichever characters they stand for."""
-    if b"\\u00" in view or b"\\x" in view:
-        view = _unmarked(view.translate(_KEPT).replace(b"\\u00", b"=").replace(b"\\x", b"="))
+    if b"\\" in view and (marks := [mark for mark in _MARKS_OF_HEX if mark in view]):
+        view = view.translate(_KEPT)
+        for mark in marks:
+            view = view.replace(mark, b"=")
+        view = _unmarked(view)
     if b"&" in view:
         view = _ENTITY.sub(_entity, view)
     if b"%" in view:
@@ -103,13 +123,14 @@ def _entity(found: re.Match[bytes]) -> bytes:
 def undone(view: bytes, bare: bytes) -> list[bytes]:
     """Return what a view says with one layer of an encoding undone; ``bare`` are its letters."""
     classes = view.translate(_CLASSES)
-    found = []
+    found, padded = [], False
     if _MARKED in classes:
         found.append(unescaped(view))
         if b"=" in view:
             found.append(binascii.a2b_qp(view.translate(_NO_CR)))
+            padded = any(run in classes for run in _PADDED_CLASS_RUNS)
         found = [plain for plain in found if plain != view]
-    if _BASE64_CLASS_RUN in classes:
+    if _BASE64_CLASS_RUN in classes or padded:
         found += _from_base64(view)
     if _HEX_CLASS_RUN in bare.translate(_HEX_CLASS):
         joined = b"".join(run + b"0" * (len(run) % 2) for run in _HEX_RUN.findall(bare.replace(b"0x", b"")))
@@ -129,10 +150,16 @@ def _from_base64(view: bytes) -> Iterator[bytes]:
 
 
 def inflated(view: bytes) -> list[bytes]:
-    """Return the beginnings of what is compressed in a view."""
-    found = []
-    for magic in _MAGIC:
-        if magic in view:
-            with suppress(zlib.error):
-                found.append(zlib.decompressobj(47).decompress(view[view.index(magic) :], STEP))
+    """Return the beginnings of what is compressed in a view, wherever that begins."""
+    with suppress(UnicodeDecodeError):
+        view.decode()
+        return []  # it is text: nothing compressed is
+    found, left = [], _MOST_INFLATED
+    places = (each.start() for each in _BEGINNING.finditer(view.translate(_BEGINNING_CLASS)))
+    for start in islice((at for at in places if view[at : at + 2] in _BEGINNINGS), _MOST_BEGINNINGS):
+        with suppress(zlib.error):
+            found.append(zlib.decompressobj(47).decompress(view[start:], min(STEP, left)))
+            left -= len(found[-1])
+        if not left:
+            break
     return found
