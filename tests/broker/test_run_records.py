@@ -11,15 +11,17 @@ from remit.core.grant import Posture
 from remit.core.principal import Holder
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
+from remit.core.secret import Secret
 from remit.core.task import Grant
 from remit.errors import ConflictError, IntegrityError, UnavailableError
 from remit.keys.file import FileSealer
 from remit.ports import PutRecord
-from remit.ports.runs import KeptRun, RunListener
+from remit.ports.runs import KeptRun, ReachedHost, RunListener, RunReach
 from tests.broker.world import OPERATOR, SEARCH, World, details, run
 
 CHANNEL = Posture(custody="channel")
 NARROW = GrantRequest(details({**SEARCH, "uses": 1}), Bounds(timedelta(minutes=5)))
+REACH = RunReach({"search.test": ReachedHost("search", "/v1")}, "its certificate", Secret("the key of its authority"))
 PLACEHOLDER = "sk-placeholder-of-the-run"
 
 
@@ -27,7 +29,7 @@ def kept(task: str, grant: str, rev: int = 1) -> KeptRun:
     listeners = (RunListener("gateway", port=8471), RunListener("channel", path="/run/remit/channel.sock"))
     places: dict[str, int | str] = {"gateway": 8471, "channel": "/run/remit/channel.sock"}
     placeholders = {"search": PLACEHOLDER}
-    more = (("namespace",), "/run/1.sock", listeners, placeholders, places, b"\0" * 32)
+    more = (("namespace",), "/run/1.sock", listeners, placeholders, places, b"\0" * 32, REACH)
     return KeptRun("run_1", rev, task, grant, "task", None, *more)
 
 

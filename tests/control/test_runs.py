@@ -13,7 +13,16 @@ from remit.compose.app import build
 from remit.core.principal import Holder, Operator
 from remit.core.request import Bounds
 from remit.core.secret import Secret
-from remit.ports.runs import DelegatedToRun, HeldByRun, LaunchRequest, OpenedForRun, RunListener, RunOffer
+from remit.ports.runs import (
+    DelegatedToRun,
+    HeldByRun,
+    LaunchRequest,
+    OpenedForRun,
+    ReachedHost,
+    RunListener,
+    RunOffer,
+    RunReach,
+)
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.listen import serve
 from tests.broker.world import OPERATOR, SEARCH, details
@@ -29,6 +38,7 @@ OFFER = RunOffer(
     (RunListener("gateway", port=8471), RunListener("channel", path="/run/remit/channel.sock")),
     Secret(TICKET),
     "/run/1.sock",
+    RunReach({"api.search.test": ReachedHost("search")}, "its certificate", Secret("the key of its authority")),
 )
 ASKED = {"authorization_details": [SEARCH], "ttl": 60}
 
@@ -80,6 +90,8 @@ def test_the_offer_is_what_a_launcher_needs(tmp_path: Path) -> None:
         ],
         "ticket": TICKET,
         "handover": "/run/1.sock",
+        "hosts": ["api.search.test"],
+        "certificate": "its certificate",
     }
     assert asked == [(OPERATOR, LaunchRequest(HeldByRun("grt_1"), "namespace", "/run/remit"), None)]
 

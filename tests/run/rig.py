@@ -131,7 +131,7 @@ class House:
     async def start(self) -> None:
         await self.begin()
         await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
-        await self.broker.put_resource(OPERATOR, search(), Secret("api-key-0123456789ab"))
+        await self.broker.put_resource(OPERATOR, search("http://127.0.0.1:9"), Secret("api-key-0123456789ab"))
         await self.serve()
 
     async def restart(self) -> None:

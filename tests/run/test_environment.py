@@ -4,12 +4,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+import pytest
+
 from remit.core.grant import GrantContext
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Scope
 from remit.core.task import Grant, open_task
 from remit.ports import Resource
-from remit.ports.runs import RunListener
+from remit.ports.runs import ReachedHost, RunListener
 from remit.run.environment import RunProvisioning, provision, variables
 from tests.broker.world import OPERATOR, START, details, search, warehouse
 from tests.support.kinds import simulated
@@ -28,7 +30,8 @@ def llm(name: str = "llm") -> Resource:
 
 SVID = {"type": "spiffe", "resource": "mesh", "actions": ["x509"]}
 MESH = Resource("mesh", "spiffe", "spiffe://remit.test", (), None, {})
-RESOURCES = {item.name: item for item in (search(), warehouse(), llm(), llm("second"), MESH)}
+LOCAL = "http://127.0.0.1:9"  # no host by which anybody knows it
+RESOURCES = {item.name: item for item in (search(LOCAL), warehouse(), llm(), llm("second"), MESH)}
 
 
 def grant(*raw: Mapping[str, object]) -> Grant:
@@ -55,6 +58,60 @@ def test_a_run_has_a_gateway_a_channel_and_a_way_to_launch() -> None:
         {"name": "channel", "path": "/run/remit/channel.sock"},
         {"name": "launch", "path": "/run/remit/launch.sock"},
     ]
+
+
+def reaching(*resources: Resource, private: bool = True) -> RunProvisioning:
+    held = grant(*({**READ, "resource": each.name} for each in resources))
+    return provision(held, {each.name: each for each in resources}, KINDS, bytes, "/run/remit", private=private)
+
+
+def web(name: str, destination: str, **settings: object) -> Resource:
+    return Resource(name, "http", destination, (), None, settings)
+
+
+@pytest.mark.parametrize(
+    ("resource", "hosts"),
+    [
+        (web("a", "https://api.search.test"), {"api.search.test": ""}),
+        (web("a", "https://api.search.test/v2"), {"api.search.test": "/v2"}),
+        (web("a", "https://api.search.test:8443"), {}),
+        (web("a", "https://192.0.2.1"), {}),
+        (web("a", "http://127.0.0.1:9"), {}),
+        (web("a", "http://localhost"), {}),
+        (web("a", "https://api.openai.com", provider="openai"), {"api.openai.com": ""}),
+        (web("a", "https://api.github.com", provider="github"), {"api.github.com": ""}),
+        (web("a", "http://127.0.0.1:9", provider="github"), {"api.github.com": "", "uploads.github.com": ""}),
+        (web("a", "https://proxy.corp.test/openai", provider="openai"), {"api.openai.com": ""}),
+    ],
+)
+def test_a_run_reaches_a_resource_by_its_host_and_a_stand_in_by_those_of_its_provider(
+    resource: Resource, hosts: dict[str, str]
+) -> None:
+    fit = reaching(resource)
+    assert fit.hosts == {host: ReachedHost("a", base) for host, base in hosts.items()}
+    names = [item.name for item in fit.listeners]
+    assert ("proxy" in names, "https" in names) == (bool(hosts), bool(hosts))
+
+
+def test_of_two_resources_at_one_host_the_first_of_the_grant_has_it() -> None:
+    first, second = (web(name, "https://api.search.test") for name in ("b", "a"))
+    assert reaching(first, second).hosts == {"api.search.test": ReachedHost("b")}
+
+
+def test_a_run_that_shares_the_machines_network_has_a_proxy_on_a_free_port_and_is_not_led_there() -> None:
+    fit = reaching(web("a", "https://api.search.test"), private=False)
+    assert [(item.name, item.port) for item in fit.listeners if item.path is None] == [("gateway", 0), ("proxy", 0)]
+    told = variables(grant(READ), {}, KINDS, {}, {"gateway": 1, "channel": "/c", "launch": "/l", "proxy": 2})
+    assert told["REMIT_PROXY"] == "http://127.0.0.1:2"
+    assert "HTTPS_PROXY" not in told
+
+
+def test_a_run_with_a_network_of_its_own_is_led_to_its_proxy_and_not_with_what_is_on_this_machine() -> None:
+    places: dict[str, int | str] = {"gateway": 8471, "channel": "/c", "launch": "/l", "proxy": 8472, "https": 443}
+    told = variables(grant(READ), {}, KINDS, {}, places)
+    assert {told[name] for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")} == {told["REMIT_PROXY"]}
+    assert told["NO_PROXY"] == told["no_proxy"] == "localhost,127.0.0.1,::1"
+    assert told["NODE_USE_ENV_PROXY"] == "1"
 
 
 def test_each_database_of_the_grant_has_a_port() -> None:

@@ -76,21 +76,21 @@ def test_a_folder_of_hooks_is_made_where_no_link_leads(tmp_path: Path) -> None:
 
 
 ROOT = Mount("8:1", Path("/"), Path("/"), writable=True)
-OPTIONS = ("--bind", "/work", "/work", "--ro-bind", "/usr", "/usr", "--ro-bind", "/run/blank", "/work/.env")
+OPTIONS = ("--bind", "/job", "/job", "--ro-bind", "/usr", "/usr", "--ro-bind", "/run/blank", "/job/.env")
 
 
 @pytest.mark.parametrize(
     ("mount", "is_strange"),
     [
-        (Mount("8:1", Path("/work"), Path("/work"), writable=True), False),
+        (Mount("8:1", Path("/job"), Path("/job"), writable=True), False),
         (Mount("8:1", Path("/usr"), Path("/usr"), writable=False), False),
         (Mount("8:1", Path("/usr"), Path("/usr"), writable=True), True),
-        (Mount("8:1", Path("/home"), Path("/work"), writable=True), True),
+        (Mount("8:1", Path("/home"), Path("/job"), writable=True), True),
         (Mount("8:1", Path("/home"), Path("/home"), writable=False), True),
-        (Mount("8:1", Path("/run/blank"), Path("/work/.env"), writable=False), False),
-        (Mount("8:1", Path("/run/blank"), Path("/work/.env"), writable=True), True),
-        (Mount("8:1", Path("/work/a"), Path("/work/a"), writable=True), False),
-        (Mount("8:1", Path("/work/a"), Path("/work/b"), writable=True), True),
+        (Mount("8:1", Path("/run/blank"), Path("/job/.env"), writable=False), False),
+        (Mount("8:1", Path("/run/blank"), Path("/job/.env"), writable=True), True),
+        (Mount("8:1", Path("/job/a"), Path("/job/a"), writable=True), False),
+        (Mount("8:1", Path("/job/a"), Path("/job/b"), writable=True), True),
         (Mount("0:9", Path("/"), Path("/home"), writable=True), False),  # made for the run
     ],
 )

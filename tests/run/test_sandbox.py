@@ -14,7 +14,8 @@ from remit.run.sandbox import Bind, Descriptors, MachineFacts, SandboxView
 USER = MachineFacts(1000, 1000, {"/bin": "usr/bin"}, interpreter=(Path("/home/ann/project/.venv"),))
 ROOT = replace(USER, uid=0, gid=0)
 ROOM = SandboxView(Path("/home/ann/project"), Path("/home/ann"), hidden=(Path("/home/ann/.local/state/remit"),))
-GIVEN = Descriptors(10, 11, 12, 13)
+FILES = (Path("/run/1/hosts-1"), Path("/run/1/roots-1"))
+GIVEN = Descriptors(10, 11, *FILES, 13)
 
 
 def options(machine: MachineFacts = USER, view: SandboxView = ROOM, given: Descriptors = GIVEN) -> list[str]:
@@ -124,7 +125,7 @@ def test_a_run_inside_a_run_with_covers_shares_its_proc() -> None:
 
 def test_the_filter_is_loaded_where_there_is_one() -> None:
     assert options()[-2:] == ["--seccomp", "13"]
-    assert "--seccomp" not in options(given=Descriptors(10, 11, 12))
+    assert "--seccomp" not in options(given=Descriptors(10, 11, *FILES))
 
 
 @pytest.mark.parametrize("cwd", ["/home/ann", "/home", "/"])

@@ -10,6 +10,7 @@ import msgspec
 
 from remit.broker.tasks import TaskCache
 from remit.core.principal import Holder
+from remit.core.secret import Secret
 from remit.errors import IntegrityError
 from remit.ports import PutRecord, Record, Sealer
 from remit.ports.runs import KeptRun
@@ -32,14 +33,15 @@ class RunRecords:
     def _opened(self, record: Record) -> KeptRun:
         try:
             sealed = msgspec.json.decode(record.body, type=bytes)
-            return msgspec.json.decode(self._sealer.open(sealed, _bound(record)), type=KeptRun)
+            opened = self._sealer.open(sealed, _bound(record))
+            return msgspec.json.decode(opened, type=KeptRun, dec_hook=lambda _, text: Secret(text))
         except msgspec.MsgspecError as error:
             raise IntegrityError("a run that was kept cannot be read") from error
 
     async def keep(self, run: KeptRun, until: datetime, event: str = "run.serve") -> None:
         """Record that a run is handed over, or that it has ended (``until`` is now)."""
         record = Record(KIND, run.id, run.rev, b"", until)
-        sealed = self._sealer.seal(msgspec.json.encode(run), _bound(record))
+        sealed = self._sealer.seal(msgspec.json.encode(run, enc_hook=Secret.reveal), _bound(record))
         body = msgspec.json.encode(sealed)
         done = self._tasks.event(event, "done", run.grant, request=run.id)
         await self._tasks.store.commit((PutRecord(Record(KIND, run.id, run.rev, body, until)),), (done,))

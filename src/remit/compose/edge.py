@@ -25,6 +25,7 @@ from remit.web import listen
 from remit.web.authentication import SocketAuth
 from remit.web.routes import AppDeps
 
+PROXIES = frozenset({"https", "proxy"})  # listeners of runs
 RESERVE = 256  # descriptors that the gateway leaves: for the link, the control plane of runs, listeners
 
 
@@ -61,9 +62,12 @@ class EdgeRole:
     async def serve_run(self, run: Run, listener: RunListener, sock: socket.socket, start: Start | None) -> Close:
         """Serve one listener as ``run``: identity is the listener."""
         holder, listeners = run.redeemed.holder, run.redeemed.listeners
+        channel = Channel(holder.grant, run.redeemed.placeholders)
         if listener.kind == "gateway":
-            channel = Channel(holder.grant, run.redeemed.placeholders)
             return (await self.gateway.listen(sock, channel, start=start)).close
+        if listener.kind in PROXIES and run.redeemed.reach is not None:
+            by_name = listener.kind == "https"
+            return (await self.gateway.proxy(sock, channel, run.redeemed.reach, start, by_name=by_name)).close
         if listener.resource:
             return (await self.gateway.pipe(sock, holder.grant, listener.resource, start)).close
         share = self.gateway.quota.of(holder.task)

@@ -36,6 +36,13 @@ class ClientConnections:
         self.all.add(client)
         return True
 
+    def move(self, client: ClientConnection, listener: GatewayListener) -> None:
+        """Count a connection among those of another listener from now on."""
+        if client in self.all:
+            del client.listener.clients[client]
+            client.listener = listener
+            listener.clients[client] = None
+
     def left(self, client: ClientConnection) -> None:
         if client in self.all:
             self._forget(client)
@@ -119,12 +126,16 @@ class ClientConnection(Downstream):
                 return
             self._begin(self._buffer[:end], self._buffer[end + 4 :])
         except RemitError as error:
-            self._buffer = b""  # refuse what is no request, and go on with nothing that follows it
-            request, channel = self.plane.new_request(), self.listener.front.bound_grant
-            self.refuse(error, request, head=False, keep=False)
-            self._linger()
-            if channel is not None:
-                self.plane.start(self.plane.recorder.deny(channel, Access("", ""), error, request))
+            self.refused(error, Access("", ""))
+
+    def refused(self, error: RemitError, access: Access) -> None:
+        """Refuse what is no request for a resource, and go on with nothing that follows it."""
+        self._buffer = b""
+        request, channel = self.plane.new_request(), self.listener.front.bound_grant
+        self.refuse(error, request, head=False, keep=False)
+        self._linger()
+        if channel is not None:
+            self.plane.start(self.plane.recorder.deny(channel, access, error, request))
 
     def _check_unfinished(self) -> None:
         line = self._buffer.find(b"\r\n")

@@ -14,15 +14,19 @@ from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
 from remit.gateway.fronts.path import PathFront, Verifier
+from remit.gateway.fronts.proxy import ProxyFront
+from remit.gateway.intercept import Interception
 from remit.gateway.pipe import DatabasePipe
 from remit.gateway.plane import DataPlane, Pools, Routes
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.gateway.recorder import Ask
+from remit.gateway.tunnel import ProxyConnection
 from remit.gateway.upstream import Lookup, look_up
 from remit.ports import Clock, Closing, NewId, Start
 from remit.ports.broker import BrokerPort, Notice
 from remit.ports.credential import SourceOf
 from remit.ports.kind import Kind
+from remit.ports.runs import RunReach
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +110,23 @@ class Gateway:
         if self._sweeper is None:
             self._sweep()
         return server
+
+    async def proxy(
+        self, sock: socket.socket, channel: Channel, reach: RunReach, start: Start | None = None, *, by_name: bool
+    ) -> Closing:
+        """Serve a listening socket as the proxy of a run: by `CONNECT` and in absolute form, or by the name of TLS."""
+        quota = await self._share(channel.grant)
+
+        def listener(front: Front) -> GatewayListener:
+            return GatewayListener(self.plane, front, channel.placeholders, quota)
+
+        interception, plain = (
+            Interception(reach, channel.grant, listener),
+            listener(ProxyFront(channel.grant, reach.hosts)),
+        )
+        return await self._started(
+            lambda: ProxyConnection(plain, self.connections, interception, by_name=by_name), sock, start
+        )
 
     async def pipe(self, sock: socket.socket, grant: str, resource: str, start: Start | None = None) -> Closing:
         """Pipe a database port of a run: what connects to the socket reaches the resource, under ``grant``."""

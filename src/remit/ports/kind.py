@@ -58,6 +58,7 @@ class GatewayAccess:
 
     placeholder: Callable[[Resource, bytes], str]  # from 32 random octets, for where an SDK expects the key
     variables: Callable[[Resource, str, str], Mapping[str, str]]  # of the SDKs, for the gateway's URL and placeholder
+    hosts: Callable[[Resource], Mapping[str, str]]  # by which clients know it, each with the path where it begins there
 
 
 @dataclass(frozen=True, slots=True)

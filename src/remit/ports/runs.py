@@ -26,7 +26,7 @@ Places = Mapping[str, int | str]  # listener name -> port or path, as bound
 class RunListener:
     """One listener of a run: a TCP ``port`` on 127.0.0.1 (0: any free one), or a unix socket at ``path``."""
 
-    name: str  # gateway | channel | launch | <kind>:<resource> | the name of a kind's socket
+    name: str  # gateway | proxy | https | channel | launch | <kind>:<resource> | the name of a kind's socket
     port: int | None = None
     path: str | None = None
 
@@ -78,6 +78,23 @@ class LaunchRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ReachedHost:
+    """A resource that a run reaches by a host: it begins at ``base`` of the host's paths."""
+
+    resource: str
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReach:
+    """What a run reaches by host, and the authority (RFC 5280) whose certificates speak for these hosts in it alone."""
+
+    hosts: Mapping[str, ReachedHost]
+    certificate: str  # PEM, with the hosts as its name constraints
+    key: Secret  # PEM
+
+
+@dataclass(frozen=True, slots=True)
 class RunOffer:
     """What a launcher is told: what to bind, and where to hand it over with the ticket, once, in ``TICKET_LIFE``."""
 
@@ -88,6 +105,7 @@ class RunOffer:
     listeners: tuple[RunListener, ...]
     ticket: Secret
     handover: str  # the path of the socket, as the launcher sees it
+    reach: RunReach | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +134,7 @@ class KeptRun(Struct, frozen=True):
     placeholders: Mapping[str, str]
     places: Places
     ticket: bytes  # SHA-256
+    reach: RunReach | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +146,7 @@ class RedeemedRun:
     listeners: tuple[RunListener, ...]
     placeholders: Mapping[str, str]
     within: str | None  # the run inside which it is handed over; None: the operator hands it over
+    reach: RunReach | None = None
 
 
 class RunPort(Protocol):

@@ -7,14 +7,16 @@ it: the gateway swaps it on this run's listener only.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remit.core.task import Grant
 from remit.ports import Resource
 from remit.ports.kind import GatewayAccess, Kind, PortAccess, SocketAccess
-from remit.ports.runs import Places, RunListener
+from remit.ports.runs import Places, ReachedHost, RunListener
 
-GATEWAY_PORT = 8471
+GATEWAY_PORT, PROXY_PORT, HTTPS_PORT = 8471, 8472, 443
+_PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+_NO_PROXY = ("NO_PROXY", "no_proxy")
 PLACEHOLDER_BYTES = 32
 
 Kinds = Mapping[str, Kind]
@@ -26,6 +28,7 @@ class RunProvisioning:
 
     listeners: tuple[RunListener, ...]
     placeholders: Mapping[str, str]  # by resource
+    hosts: Mapping[str, ReachedHost] = field(default_factory=dict)  # by which clients in the run know resources
 
     @property
     def launch(self) -> str:
@@ -47,11 +50,14 @@ def provision(
 
     ``sockets`` are those of kinds that something here serves.
     """
-    ports, names, placeholders = {"gateway": GATEWAY_PORT}, ["channel", "launch"], {}
+    ports, names, placeholders = {"gateway": GATEWAY_PORT}, ["channel", "launch"], dict[str, str]()
+    hosts: dict[str, ReachedHost] = {}
     for resource in _held(grant, resources):
         match kinds[resource.kind].access:
             case GatewayAccess() as access:
                 placeholders[resource.name] = access.placeholder(resource, random(PLACEHOLDER_BYTES))
+                known = {host: ReachedHost(resource.name, base) for host, base in access.hosts(resource).items()}
+                hosts = {**known, **hosts}
             case PortAccess(port=port):
                 while port in ports.values():
                     port += 1
@@ -60,7 +66,11 @@ def provision(
                 names.append(socket)
     listeners = [RunListener(name, port=port if private else 0) for name, port in ports.items()]
     listeners += [RunListener(name, path=f"{folder}/{name}.sock") for name in names]
-    return RunProvisioning(tuple(listeners), placeholders)
+    if hosts:
+        listeners.append(RunListener("proxy", port=PROXY_PORT if private else 0))
+    if hosts and private:
+        listeners.append(RunListener("https", port=HTTPS_PORT))
+    return RunProvisioning(tuple(listeners), placeholders, hosts)
 
 
 def variables(
@@ -88,6 +98,11 @@ def variables(
                 found[f"REMIT_PORT_{label}"] = str(port)
             case SocketAccess(socket=socket, variable=variable) if socket in places:
                 found[variable] = f"unix://{places[socket]}"
+    if "proxy" in places:
+        found["REMIT_PROXY"] = f"http://127.0.0.1:{places['proxy']}"
+    if "https" in places:  # there is no other way out
+        found |= dict.fromkeys(_PROXY, found["REMIT_PROXY"]) | dict.fromkeys(_NO_PROXY, "localhost,127.0.0.1,::1")
+        found["NODE_USE_ENV_PROXY"] = "1"
     return found
 
 

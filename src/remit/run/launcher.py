@@ -29,10 +29,10 @@ from types import FrameType
 
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, RemitError, UnavailableError
-from remit.run import again, handover, offer, sandbox
+from remit.run import again, handover, low_port, offer, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
-from remit.run.spec import LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
+from remit.run.spec import TRUSTED_BY, LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 TO_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT})  # a terminal sends these to everybody in front of it
@@ -123,6 +123,7 @@ class _Run:
         self.due = announced(datetime.fromisoformat(str(given["expires_at"])), datetime.now(UTC), quiet=self.spec.quiet)
         variables = self._hand_over(given)["environment"]
         assert isinstance(variables, dict)  # noqa: S101 - what our own broker answers
+        variables |= self._reach(given)
         with contextlib.ExitStack() as stack:
             if self.terminal is not None:
                 stack.callback(self.terminal.restore)
@@ -143,6 +144,14 @@ class _Run:
         self._finish()
         return code
 
+    def _reach(self, given: Message) -> Mapping[str, str]:
+        """Have the hosts that the run reaches lead to its proxy; return what tells clients to trust it for them."""
+        hosts, certificate = given["hosts"], given["certificate"]
+        if not isinstance(hosts, list) or not isinstance(certificate, str):
+            return {}
+        self.inner.files.reach(hosts, certificate)
+        return dict.fromkeys(TRUSTED_BY, str(self.inner.files.roots) if self.spec.unsandboxed else sandbox.ROOTS)
+
     def _hand_over(self, given: Message) -> Message:
         places = []
         for place in (0, 1, 2):
@@ -150,13 +159,16 @@ class _Run:
                 os.fstat(place)
                 places.append(place)
         tty = [place for place in places if os.isatty(place)]
-        listeners = given["listeners"]
-        ends = self.inner.order(listeners, [place for place in places if place not in tty], tty)
-        names = [item["name"] for item in listeners] if isinstance(listeners, list) else []
-        if len(ends) != len(names) + bool(tty):
+        listeners = given["listeners"] if isinstance(given["listeners"], list) else []
+        low = [item for item in listeners if low_port.is_one(item.get("port"))]  # they are the last
+        usual = listeners[: len(listeners) - len(low)]
+        ends = self.inner.order(usual, [place for place in places if place not in tty], tty)
+        if len(ends) != len(usual) + bool(tty):
             raise UnavailableError("the run could not bind its ports", help="another process may hold them")
         if tty:
             self.terminal = Terminal(tuple(tty), ends.pop())
+        ends += [low_port.bind(self.inner.pid, item["port"]) for item in low]
+        names = [item["name"] for item in listeners]
         self.sockets = ends
         ready = again.ask(self.broker, {"bound": names}, ends)
         self.handover = Path(str(given["handover"])), str(ready["ticket"]), names

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from remit.errors import InvalidRequestError, UnavailableError
@@ -37,11 +38,31 @@ HELP = (
 NESTING = "the run around this one was launched without `--nest`, or a `--depth`: so it may make no namespaces"
 
 
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Files that a run sees in place of others for as long as it lasts.
+
+    bubblewrap takes a descriptor once only, the kernel mounts nothing on a file that was removed, and a run inside
+    this one covers the same files.
+    """
+
+    blank: Path  # stays empty: in place of each masked file
+    hosts: Path  # in place of /etc/hosts
+    roots: Path  # in place of the certificates that the system trusts
+
+    def reach(self, hosts: Sequence[str], certificate: str) -> None:
+        """Have hosts lead to this machine inside the run, and an authority trusted there."""
+        with self.hosts.open("a") as file:
+            file.writelines(f"127.0.0.1 {host}\n" for host in hosts)
+        with self.roots.open("a") as file:
+            file.write(certificate)
+
+
 class Inner:
     """The first process inside (``inside.py``), spoken to over ``sock``; ``process`` is what we started."""
 
-    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        self.sock, self.process = sock, process
+    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes], files: RunFiles) -> None:
+        self.sock, self.process, self.files = sock, process, files
         self.pid = 0  # its number here, told by the kernel
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
@@ -113,7 +134,7 @@ def facts(socket_folder: Path, writable: Sequence[PurePath] = ()) -> sandbox.Mac
     kept |= {path for path in (found.resolve() for found in files.imported()) if _inside(path, writable)}
     seen = tuple(path for path in sorted(kept) if not path.is_relative_to("/usr") and len(path.parts) > 1)
     nested = socket_folder == Path(sandbox.RUN) and covers_proc()
-    return sandbox.MachineFacts(os.getuid(), os.getgid(), links, nested, seen)
+    return sandbox.MachineFacts(os.getuid(), os.getgid(), links, nested, seen, tuple(map(str, bundles())))
 
 
 def covers_proc() -> bool:
@@ -151,21 +172,16 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
     ours, theirs = socket.socketpair()
     said, says = os.pipe()
     with ours, contextlib.ExitStack() as stack:
-        # Covers masked files for as long as the run lasts: bubblewrap takes a descriptor once only, the kernel mounts
-        # nothing on a file that was removed, and a run inside this one covers the same files.
-        try:
-            blank, name = tempfile.mkstemp(prefix="empty-", dir=spec.socket.parent)
-        except OSError as error:
-            raise UnavailableError(f"no file can be made in `{spec.socket.parent}`: {error.strerror}") from error
-        stack.callback(Path(name).unlink, missing_ok=True)
-        os.close(blank)
+        made = RunFiles(*(_file(spec.socket.parent, name, stack) for name in ("empty", "hosts", "roots")))
+        made.hosts.write_text(sandbox.HOSTS)
+        made.roots.write_bytes(b"".join(path.read_bytes() for path in bundles()[:1]))
         with theirs, contextlib.ExitStack() as passed:
             passed.callback(os.close, says)
             stack.callback(os.close, said)
-            process, options = _spawn(spec, theirs.fileno(), says, passed, Path(name))
+            process, options = _spawn(spec, theirs.fileno(), says, passed, made)
         stack.callback(process.wait)
         stack.callback(process.kill)
-        inner = Inner(ours, process)
+        inner = Inner(ours, process, made)
         if not inner.hello():
             process.kill()
             reason = os.read(said, MAX_COMPLAINT).decode(errors="replace").strip()
@@ -181,8 +197,24 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
         yield inner
 
 
+def _file(folder: Path, name: str, stack: contextlib.ExitStack) -> Path:
+    """Make an empty file that is there until the stack is unwound."""
+    try:
+        made, path = tempfile.mkstemp(prefix=f"{name}-", dir=folder)
+    except OSError as error:
+        raise UnavailableError(f"no file can be made in `{folder}`: {error.strerror}") from error
+    stack.callback(Path(path).unlink, missing_ok=True)
+    os.close(made)
+    return Path(path)
+
+
+def bundles() -> list[Path]:
+    """Return where this machine keeps the certificates that it trusts, as the kernel knows these places."""
+    return sorted({path.resolve() for path in map(Path, sandbox.BUNDLES) if path.is_file()})
+
+
 def _spawn(
-    spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack, blank: Path
+    spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack, made: RunFiles
 ) -> tuple[subprocess.Popen[bytes], Sequence[str]]:
     """Start the first process; return it, and what bubblewrap was told."""
     interpreter = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()  # of no virtual environment
@@ -196,18 +228,18 @@ def _spawn(
         )
     uid, gid = sandbox.inside_ids(os.getuid(), os.getgid())
     name = base_environment(spec)["USER"]
-    files = (sandbox.passwd(name, uid, gid, spec.home), sandbox.group(name, gid), sandbox.HOSTS)
-    passwd, group, hosts = (passed.enter_context(_memory(os.fsencode(text))) for text in files)
+    files = (sandbox.passwd(name, uid, gid, spec.home), sandbox.group(name, gid))
+    passwd, group = (passed.enter_context(_memory(os.fsencode(text))) for text in files)
     program = calls.program(os.uname().machine, nests=spec.nests)
     filtered = None if program is None else passed.enter_context(_memory(program))
     seen = view(spec)
     writable = [bind.path for bind in seen.shown if bind.writable]
     _check_imports(spec, writable)
-    given = sandbox.Descriptors(passwd, group, hosts, filtered, blank)
+    given = sandbox.Descriptors(passwd, group, made.hosts, made.roots, filtered, made.blank)
     options = sandbox.arguments(facts(spec.socket.parent, writable), seen, given)
     listed = passed.enter_context(_memory(os.fsencode("\0".join(options)) + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
-    kept = (channel, listed, passwd, group, hosts, *(() if filtered is None else (filtered,)))
+    kept = (channel, listed, passwd, group, *(() if filtered is None else (filtered,)))
     return _popen(command, kept, says, Path("/")), options
 
 

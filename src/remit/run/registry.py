@@ -48,8 +48,9 @@ from remit.ports.runs import (
     RedeemedRun,
     RunOffer,
     RunPort,
+    RunReach,
 )
-from remit.run import environment
+from remit.run import certificate, environment
 from remit.run.environment import RunProvisioning
 from remit.run.room import RunRoom
 
@@ -75,6 +76,7 @@ class _KnownRun:
     handover: str  # the socket of its edge, to which the launcher of the outermost run around it comes
     until: datetime  # when it ends unless it is served
     ticket: bytes = b""  # SHA-256; it counts while nobody serves the run
+    reach: RunReach | None = None
     edge: EdgeRuns | None = None  # that serves it
     places: Places | None = None  # where it listens; None: it was never served
     rev: int = 0
@@ -132,7 +134,7 @@ class RunRegistry:
                 run = _KnownRun(
                     kept.id, Holder(kept.task, kept.grant), kept.made, given, outer, kept.around, kept.handover, until
                 )
-                run.ticket, run.places, run.rev = kept.ticket, kept.places, kept.rev
+                run.ticket, run.reach, run.places, run.rev = kept.ticket, kept.reach, kept.places, kept.rev
                 self._runs[run.id] = run
                 self._permit(run, served=False)
         made = {run.holder.grant for run in self._runs.values() if run.made}
@@ -253,10 +255,12 @@ class RunRegistry:
         )
         if run.ending is not None or (run.within is not None and not run.within.live):  # what is around it ended
             raise NotFoundError("there is no such run")
-        ticket = self._drawn()
+        ticket, hosts = self._drawn(), run.given.hosts
         run.ticket = _digest(ticket)
+        run.reach = certificate.reach(run.id, hosts, self._clock(), grant.expires_at) if hosts else None
         handover = run.handover if run.within is None else run.within.given.launch
-        return RunOffer(run.id, view.task, grant.id, grant.expires_at, run.given.listeners, ticket, handover)
+        listeners = run.given.listeners
+        return RunOffer(run.id, view.task, grant.id, grant.expires_at, listeners, ticket, handover, run.reach)
 
     def _drawn(self) -> Secret:
         return Secret(jose.encode(self._random(TICKET_BYTES)))
@@ -269,7 +273,7 @@ class RunRegistry:
         run.edge = edge
         self._permit(run, served=True)
         within = None if run.within is None else run.within.id
-        return RedeemedRun(run.id, run.holder, run.given.listeners, run.given.placeholders, within)
+        return RedeemedRun(run.id, run.holder, run.given.listeners, run.given.placeholders, within, run.reach)
 
     def served(self, run_id: str, edge: EdgeRuns) -> _KnownRun:
         """Return a run that an edge serves."""
@@ -372,20 +376,9 @@ def _posture(launch: LaunchRequest, around: Iterable[str]) -> Posture:
 
 
 def _kept(run: _KnownRun, ticket: bytes) -> KeptRun:
-    return KeptRun(
-        run.id,
-        run.rev + 1,
-        run.holder.task,
-        run.holder.grant,
-        run.made,
-        None if run.within is None else run.within.id,
-        run.around,
-        run.handover,
-        run.given.listeners,
-        run.given.placeholders,
-        run.places or {},
-        ticket,
-    )
+    whose = (run.holder.task, run.holder.grant, run.made, None if run.within is None else run.within.id)
+    given = (run.given.listeners, run.given.placeholders, run.places or {})
+    return KeptRun(run.id, run.rev + 1, *whose, run.around, run.handover, *given, ticket, run.reach)
 
 
 def _digest(ticket: Secret) -> bytes:

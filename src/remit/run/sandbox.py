@@ -21,6 +21,12 @@ PROC = ("acpi", "bus", "driver", "dynamic_debug", "fs", "irq", "mtrr", "scsi", "
 ELSEWHERE = "start the run in another folder, one that holds the project alone"
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 RUN = "/run/remit"  # where a run's own sockets are
+ROOTS = f"{RUN}/roots.pem"  # the certificates that clients in a run trust
+# Where the system keeps those that everybody trusts: Debian and Arch; Fedora; Alpine and OpenSSL; SUSE.
+BUNDLES = (
+    *("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"),
+    *("/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem"),
+)
 PROGRAMS = (
     *("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec"),
     *("/usr/local/bin", "/usr/local/sbin", "/usr/local/lib"),
@@ -46,6 +52,7 @@ class MachineFacts:
     links: Mapping[str, str]  # system folders that are symbolic links, with their targets
     nested: bool = False  # this is itself a run whose /proc has covers, so that the kernel mounts no fresh one
     interpreter: tuple[Path, ...] = ()  # prefixes and sources that a run's Python needs, read-only
+    bundles: tuple[str, ...] = ()  # those of ``BUNDLES`` that are there, as the kernel knows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,8 @@ class Descriptors:
 
     passwd: int
     group: int
-    hosts: int
+    hosts: Path  # which the launcher writes, as the next one, when it knows what the run reaches
+    roots: Path
     seccomp: int | None = None
     blank: Path | None = None  # an empty file that covers each masked one
 
@@ -139,6 +147,7 @@ def arguments(machine: MachineFacts, view: SandboxView, given: Descriptors) -> l
         *_proc(machine),
         *("--dev", "/dev", "--size", str(view.room), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108 - the run's own
         *_empty(view.home, view.room),
+        *("--ro-bind", str(given.roots), ROOTS),
         *_binds(machine, view, mounts),
         *(option for path in covered for option in ("--size", "4096", "--perms", "0500", "--tmpfs", str(path))),
         *(option for path in view.masked for option in ("--ro-bind", str(given.blank), str(path))),
@@ -184,7 +193,9 @@ def _system(machine: MachineFacts, view: SandboxView, given: Descriptors) -> Ite
     yield from _same("--ro-bind-try", (f"/etc/{name}" for name in names))
     yield from ("--ro-bind-data", str(given.passwd), "/etc/passwd", "--ro-bind-data", str(given.group), "/etc/group")
     if not view.host_net:
-        yield from ("--ro-bind-data", str(given.hosts), "/etc/hosts")
+        yield from ("--ro-bind", str(given.hosts), "/etc/hosts")
+    for bundle in machine.bundles:
+        yield from ("--ro-bind", str(given.roots), bundle)
 
 
 def _proc(machine: MachineFacts) -> Sequence[str]:

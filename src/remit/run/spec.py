@@ -27,6 +27,13 @@ CREDENTIALS_OF_A_HOME = (
     *(".pgpass", ".pypirc", ".ssh/id_ecdsa", ".ssh/id_ed25519", ".ssh/id_rsa"),
 )
 CREDENTIALS_OF_A_PROJECT = (".env", ".env.*", ".envrc", ".git-credentials", ".netrc", ".npmrc", ".pgpass", ".pypirc")
+# Variables by which clients are told what certificates to trust: OpenSSL and Go; requests; curl; Node; AWS; git; pip;
+# npm; Deno; Codex; gRPC; cargo; Nix.
+TRUSTED_BY = (
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE"),
+    *("GIT_SSL_CAINFO", "PIP_CERT", "npm_config_cafile", "DENO_CERT", "CODEX_CA_CERTIFICATE"),
+    *("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "CARGO_HTTP_CAINFO", "NIX_SSL_CERT_FILE"),
+)
 TEMPLATES = (".example", ".sample", ".template", ".dist", ".tmpl")
 
 
