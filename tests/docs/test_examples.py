@@ -27,7 +27,7 @@ def test_three_agents_in_one_process_each_get_what_they_were_granted(tmp_path: P
         [sys.executable, str(EXAMPLES / "upstream.py"), str(port), KEY], stderr=subprocess.DEVNULL
     )
     try:
-        with houses.broker(tmp_path / "house") as house:
+        with houses.broker(tmp_path / "h") as house:
             with house.client() as client:
                 client.run(verbs.put_resource("notes", body))
             (work / "agents.py").write_bytes((EXAMPLES / "three_agents.py").read_bytes())
