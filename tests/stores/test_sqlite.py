@@ -21,7 +21,7 @@ from remit.core.audit import Event, verify
 from remit.core.task import nothing
 from remit.core.tree import leaf_hash
 from remit.errors import ConflictError, IntegrityError, InvalidRequestError, RemitError, UnavailableError
-from remit.ports import NotedEnd, PutResource, Spend, UsedToken
+from remit.ports import NotedEnd, PutRecord, PutResource, Record, Spend, UsedToken
 from remit.stores.ends import SIZE
 from remit.stores.sqlite import SqliteStore
 from remit.testing import raises
@@ -267,6 +267,39 @@ def test_burns_that_are_over_are_swept_with_the_next_one(disk: Disk) -> None:
 
     disk.run(burn)
     assert disk.rows("SELECT digest FROM burns ORDER BY digest") == [("just over",), ("next",), ("young",)]
+    disk.run(nothing_more)
+
+
+def test_what_is_over_is_looked_for_once_a_second_and_stays_few(disk: Disk) -> None:
+    async def burn(store: SqliteStore) -> None:
+        looks = list[str]()
+        store._writer.connection.set_trace_callback(looks.append)
+        most = 0
+        for tick in range(100):  # ten seconds
+            now = NOW + timedelta(seconds=tick / 10)
+            token = UsedToken(f"token {tick}", now - timedelta(seconds=60))  # over a moment later
+            record = PutRecord(Record("chain", f"record {tick}", 1, b"{}", now))
+            await store.commit([token, record], [replace(event(), at=now)])
+            most = max(most, len(disk.rows("SELECT 1 FROM burns")), len(disk.rows("SELECT 1 FROM records")))
+        assert most <= 11
+        assert sum("FROM burns WHERE until <" in said for said in looks) == 10
+        assert sum("FROM records WHERE until <" in said for said in looks) == 10
+        await store.commit([UsedToken("back", NOW)], [replace(event(), at=NOW - timedelta(days=1))])
+        assert sum("FROM burns WHERE until <" in said for said in looks) == 11  # a clock set back puts nothing off
+
+    disk.run(burn)
+
+
+def test_a_commit_that_fails_leaves_what_is_over_to_the_next_one(disk: Disk) -> None:
+    async def burn(store: SqliteStore) -> None:
+        later = NOW + timedelta(hours=1)
+        await store.commit([UsedToken("kept", later), UsedToken("over", NOW)], [event()])
+        again = replace(event(), at=NOW + timedelta(minutes=2))
+        await raises(ConflictError, store.commit([UsedToken("kept", later)], [again]))
+        await store.commit([UsedToken("next", later)], [again])
+        assert disk.rows("SELECT digest FROM burns ORDER BY digest") == [("kept",), ("next",)]
+
+    disk.run(burn)
     disk.run(nothing_more)
 
 

@@ -22,6 +22,7 @@ from remit.stores.tags import Key, Sums, Top, Values
 
 TASKS_KEPT = 4_096  # sums of tasks held in memory; others are read again when touched
 WEIGHTS_KEPT = 65_536  # as above, for rows below no task
+PURGE = timedelta(seconds=1)  # between looks for what is over, by the time of events
 BURNT_LONGER = timedelta(seconds=60)  # whoever verifies a token may read a clock behind the one of events
 
 Row = tuple[Key, Values, bytes]  # key, columns, tag
@@ -50,6 +51,7 @@ class Ledger:
         self.rows, self.tree, self.total = rows, tree, total
         self._tasks: dict[str, Sums] = {}
         self._weights: dict[Key, int] = {}
+        self.purged = datetime.min.replace(tzinfo=UTC)  # when it was last looked for what is over
 
     def sums(self, task: str) -> Sums:
         """Return the sums of a task, verified when they are read anew."""
@@ -96,10 +98,14 @@ class Group:
         first = self._ledger.tree.size + len(self._leaves)
         leaves = [encode(seq, event) for seq, event in enumerate(events, first)]
         fresh: Fresh = {}
-        if events and any(isinstance(write, UsedToken | PutRecord) for write in writes):
-            self._purge(fresh, events[0].at)
+        adds = events and any(isinstance(write, UsedToken | PutRecord) for write in writes)
+        now = events[0].at if adds else self._ledger.purged
+        if purges := abs(now - self._ledger.purged) >= PURGE:  # so that few are over; a clock set back puts nothing off
+            self._purge(fresh, now)
         for write in writes:
             self._write(fresh, write)
+        if purges:  # not before: a commit that fails leaves it to the next one
+            self._ledger.purged = now
         self._rows.update(fresh)
         self._leaves += leaves
 
