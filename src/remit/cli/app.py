@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from remit.cli import approval, audit, broker, clock, login, policy, resource, run, task
+from remit.cli import approval, audit, broker, clock, login, policy, project, resource, run, task
 from remit.cli.options import option
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ def _remit(
 
 
 COMMANDS: tuple[tuple[Callable[..., None], ...], ...] = (
-    (broker.up, login.login, login.whoami, login.logout, run.run),
+    (broker.up, login.login, login.whoami, login.logout, project.allow, run.run),
     (task.tree, task.show, task.explain, task.open_, task.delegate),
     (approval.ask, approval.approvals, approval.approve, approval.deny),
     (task.issue, task.renew, task.revoke, task.close, broker.stop, broker.down, broker.status, broker.demo),

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli import options, sdk
+from remit.cli import options, project, sdk
 from remit.cli.login import AsOwner, session_token
 from remit.cli.options import argument, option
 from remit.cli.render import safe
+
+if TYPE_CHECKING:
+    from remit.run.sandbox import Bind
 
 RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
 
@@ -35,6 +38,7 @@ class RunOptions(options.GrantOptions):
 
 @options.expanded
 def run(
+    context: typer.Context,
     command: Annotated[list[str], argument("-- COMMAND…", "What is run, with its arguments.")],
     grant: Annotated[str | None, option("--grant -g GRANT", "Use this grant; with -r or -d, a child of it.")] = None,
     purpose: Annotated[str | None, option("--purpose -p", "Open a task for this; else for `run PROGRAM`.")] = None,
@@ -65,7 +69,8 @@ def run(
     """Run a command in namespaces of its own, under a grant; what it opened ends with it.
 
     Outside a run this opens a task, of whoever is logged in, or uses a grant; inside a run it makes a child of the
-    run's own grant. The exit code is the command's.
+    run's own grant. Without -r, -d or -g outside a run, the project's file says what is granted (`remit allow`), and
+    each option here stands in place of what it says. The exit code is the command's.
 
     \b
     Examples:
@@ -77,15 +82,16 @@ def run(
         raise typer.BadParameter("`--net` can only be `host`")
     from remit.compose.embedded import ensure, reached
     from remit.run import launcher
-    from remit.run.sandbox import ROOM, Bind
+    from remit.run.sandbox import ROOM
     from remit.run.spec import PROCESSES, LaunchSpec
 
     own = os.environ.get("REMIT_GRANT")
+    around = project.Surroundings(_binds(bind or ()), env or ())
+    request, purpose, around = project.completed(context, grant or own, request, purpose, around)
     if own is None:
         ensure(os.environ)
     where = reached(os.environ)
     asked = _launch_request(grant or own, request, purpose or f"run {safe(Path(command[0]).name)}", label, as_owner)
-    named = [(text[:-3], True) if text[1:].endswith(":rw") else (text, False) for text in bind or ()]
     channel = os.environ.get("REMIT_SOCKET") if own else None
     apart: list[Path] = []
     if not channel:  # what of remit may be elsewhere, by the configuration or by a link
@@ -98,8 +104,9 @@ def run(
         request=asked,
         cwd=Path.cwd(),
         environ=dict(os.environ),
-        binds=tuple(Bind(PurePosixPath(path), writable) for path, writable in named),
-        env=tuple(env or ()),
+        binds=tuple(around.binds),
+        env=tuple(around.env),
+        named=tuple(around.named),
         hidden=() if channel else (where.state, where.runtime, where.config.parent),
         apart=tuple(apart),
         host_net=net == "host",
@@ -111,6 +118,13 @@ def run(
         quiet=quiet,
     )
     raise typer.Exit(launcher.main(spec))
+
+
+def _binds(named: Sequence[str]) -> list[Bind]:
+    from remit.run.sandbox import Bind
+
+    split = ((text[:-3], True) if text[1:].endswith(":rw") else (text, False) for text in named)
+    return [Bind(PurePosixPath(path), writable) for path, writable in split]
 
 
 def _bytes(size: str) -> int:

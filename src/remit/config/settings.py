@@ -8,19 +8,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec.inspect import StructType, UnionType, VarTupleType, type_info
 
-from remit.config.sections import Configuration, loopback, unknown
+from remit.config.sections import Configuration, Section, loopback, unknown
 from remit.config.values import Address, decode
 from remit.errors import InvalidRequestError
+
+S = TypeVar("S", bound=Section)
 
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
 _EXPECTED = re.compile(r"Expected `(\w+)[^`]*`(?: of length [<>]= (\d+))?(?:, got .*)?")
 _SETTING = re.compile(r"`([a-z_]+(?:\.[^`.]+)?)`")  # or a section, as details begin with it
 _HEADER = re.compile(r"\s*\[\[?\s*([\w-]+)\s*\]")
-_NAMED = {"str": "text", "bool": "true or false", "array": "a list", "object": "a table"}
+_NAMED = {"str": "text", "int": "a whole number", "bool": "true or false", "array": "a list", "object": "a table"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +121,18 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 def read(where: Places, raw: Mapping[str, object]) -> Settings:
     """Build settings from decoded TOML, or raise InvalidRequestError naming the setting."""
+    return Settings(places=where, **msgspec.structs.asdict(converted(raw, Configuration)))
+
+
+def converted(raw: Mapping[str, object], whole: type[S]) -> S:
+    """Return decoded TOML as the settings of a file, or raise InvalidRequestError naming the setting."""
     try:
-        found = msgspec.convert(raw, Configuration, dec_hook=decode)
+        return msgspec.convert(raw, whole, dec_hook=decode)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
-    return Settings(places=where, **msgspec.structs.asdict(found))
+        raise _refusal(str(error), whole) from None
 
 
-def _refusal(said: str) -> InvalidRequestError:
+def _refusal(said: str, whole: type[Section]) -> InvalidRequestError:
     """Return what msgspec refused, in the words of the file."""
     text, _, path = said.partition(" - at `$.")
     name = re.sub(r"\[.*?\]", "", path.rstrip("`"))
@@ -134,18 +141,19 @@ def _refusal(said: str) -> InvalidRequestError:
         full = f"{name}.{field[2]}".lstrip(".")
         if field[1] == "missing required":
             return InvalidRequestError(f"`{full}` is missing")
-        return unknown(full, _section(name)[0]) if name else unknown(full, Configuration.__struct_fields__, "a section")
+        what = "a section" if whole is Configuration and not name else "a setting"
+        return unknown(full, _section(name, whole)[0] if name else whole.__struct_fields__, what)
     if expected is None:
         return InvalidRequestError(f"`{name}` {text}")
-    if "." not in name:
-        return InvalidRequestError(f"`{name}` must be {_section(name)[1]}")
+    if "." not in name and whole is Configuration:
+        return InvalidRequestError(f"`{name}` must be {_section(name, whole)[1]}")
     kind, most = expected.groups()
     return InvalidRequestError(f"`{name}` must be {_NAMED[kind]}{f' of at most {most}' if most else ''}")
 
 
-def _section(name: str) -> tuple[Sequence[str], str]:
+def _section(name: str, file: type[Section]) -> tuple[Sequence[str], str]:
     """Return the settings of a section, and how it is written."""
-    whole = type_info(Configuration)
+    whole = type_info(file)
     found = next(one.type for one in whole.fields if one.name == name) if isinstance(whole, StructType) else whole
     found = found.types[0] if isinstance(found, UnionType) else found
     table, form = found, f"a section: [{name}]"
@@ -156,15 +164,15 @@ def _section(name: str) -> tuple[Sequence[str], str]:
 
 
 @contextmanager
-def located(config: Path) -> Iterator[None]:
+def located(config: Path, text: str | None = None) -> Iterator[None]:
     """Have a refusal from within that names a setting say in which file it is, and in which line if that is clear."""
     try:
         yield
     except InvalidRequestError as error:
         named = _SETTING.match(error.detail)
-        if named is None or not config.exists():
+        if named is None or (text is None and not config.exists()):
             raise
-        line = line_of(config.read_text("utf-8"), named[1])
+        line = line_of(config.read_text("utf-8") if text is None else text, named[1])
         where = str(config) if line is None else f"{config}:{line}"
         raise InvalidRequestError(f"{where}: {error.detail}", help=error.help) from error
 

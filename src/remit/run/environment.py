@@ -13,6 +13,7 @@ from remit.core.task import Grant
 from remit.ports import Resource
 from remit.ports.kind import GatewayAccess, Kind, PortAccess, SocketAccess
 from remit.ports.runs import Places, ReachedHost, RunListener
+from remit.run import named
 
 GATEWAY_PORT, PROXY_PORT, HTTPS_PORT = 8471, 8472, 443
 _PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -88,7 +89,7 @@ def variables(
     base = f"http://127.0.0.1:{places['gateway']}"
     found = {"REMIT_GRANT": grant.id, "REMIT_SOCKET": str(places["channel"]), "REMIT_GATEWAY": base}
     for resource in _held(grant, resources):
-        label = resource.name.upper().replace("-", "_").replace(".", "_")
+        label = named.label(resource.name)
         match kinds[resource.kind].access:
             case GatewayAccess() as access:
                 url, placeholder = f"{base}/{resource.name}", placeholders[resource.name]

@@ -29,7 +29,7 @@ from types import FrameType
 
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, RemitError, UnavailableError
-from remit.run import again, handover, low_port, offer, sandbox
+from remit.run import again, handover, low_port, named, offer, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
 from remit.run.spec import TRUSTED_BY, LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
@@ -130,7 +130,8 @@ class _Run:
                 self.terminal.open()
             for number in (*FORWARDED, signal.SIGWINCH):
                 stack.callback(signal.signal, number, signal.signal(number, self._signalled))
-            self.inner.go(self.spec.command, complete(environment, variables, self.spec.env), self.spec.limits)
+            complete_ = complete(environment, variables, self.spec.env) | named.values(self.spec.named, variables)
+            self.inner.go(self.spec.command, complete_, self.spec.limits)
             failed = self.inner.failure()
             code = self._wait()
         if failed is not None:

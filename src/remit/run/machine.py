@@ -21,6 +21,7 @@ from remit.errors import InvalidRequestError, UnavailableError
 from remit.process import files
 from remit.run import calls, inside, mounted, sandbox
 from remit.run.handover import MAX_DESCRIPTORS, Message
+from remit.run.named import PROJECT
 from remit.run.spec import LaunchSpec, base_environment
 
 MAX_COMPLAINT = 4_096  # bytes of bubblewrap's own words
@@ -291,7 +292,7 @@ def _kept(binds: Sequence[sandbox.Bind]) -> set[Path]:
     writable = [Path(bind.path) for bind in binds if bind.writable]
     found = set[Path]()
     for top in [path for path in writable if path.is_dir() and path.name != GIT]:
-        found |= {top / ".envrc", *top.glob("*/.envrc")}
+        found |= {path for name in (".envrc", PROJECT) for path in (top / name, *top.glob(f"*/{name}"))}
         for repository in {top / GIT, *top.glob(f"*/{GIT}")} - named:
             if repository.is_file():  # of a work tree: it says where the rest is
                 found.add(repository)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from remit.errors import InvalidRequestError
+from remit.run.named import NamedVariable
 from remit.run.sandbox import ROOM, Bind
 
 INHERITED = ("PATH", "LANG", "TERM", "TZ", "HOME", "USER")
@@ -53,6 +54,7 @@ class LaunchSpec:
     environ: Mapping[str, str]  # the caller's
     binds: tuple[Bind, ...] = ()
     env: tuple[str, ...] = ()  # the --env options: NAME or NAME=VALUE
+    named: tuple[NamedVariable, ...] = ()  # by the project's file
     hidden: tuple[Path, ...] = ()  # folders that no run may see
     host_net: bool = False
     unsandboxed: bool = False
