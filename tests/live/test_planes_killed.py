@@ -36,8 +36,9 @@ pytestmark = [
 SECRET = "k-0123456789abcdef"
 VICTIMS = [
     *(("edge",), ("web",), ("targets",), ("authority",), ("supervisor",)),
-    *(("edge", "targets"), ("edge", "web"), ("authority", "edge")),
+    *(("edge", "targets"), ("edge", "web"), ("authority", "edge"), ("edge-own",), ("supervisor", "edge-own")),
 ]
+APART = VICTIMS.index(("edge", "web"))  # the second edge that dies under one authority
 LOAD = """
 import http.client, os, sys, threading
 def ask(name):
@@ -211,7 +212,7 @@ def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost_or_left(tmp_path:
         assert run.stdout is not None
         grant = run.stdout.readline().strip()
         assert grant, run.communicate()
-        for victims in VICTIMS:
+        for number, victims in enumerate(VICTIMS):
             before = made.asked()["200"]
             made.until(lambda before=before: made.asked()["200"] > before + 10)  # type: ignore[misc]  # of this round
             issuing = threading.Thread(target=made.issue, args=(held["task"], held["grant"], detail))
@@ -221,6 +222,7 @@ def test_whoever_is_killed_the_run_goes_on_and_nothing_is_lost_or_left(tmp_path:
             made.until(made.answers)
             after = made.asked()["200"]
             made.until(lambda after=after: made.asked()["200"] > after + 10)  # type: ignore[misc]  # as above
+            assert ("edge-own" in made.processes()) is (number >= APART), victims
         _ended(made, run, held["task"], seen)
         made.until(lambda: left_behind(house) == set())
         verified = made.here.told("audit", "verify")
@@ -238,6 +240,7 @@ def _ended(made: Killed, run: subprocess.Popen[str], task: str, seen: list[str])
         assert len(seen) == arrived
         made.until(lambda: control.post(f"/v1/tasks/{task}/close").json()["state"] == "closed")
     run.communicate(timeout=PATIENCE)
+    made.until(lambda: "edge-own" not in made.processes())
     ids = made.uses()
     assert len(set(seen)) == len(seen)
     assert len(set(ids)) == len(ids)

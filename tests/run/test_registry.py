@@ -28,6 +28,7 @@ from remit.ports.runs import (
     RunPort,
 )
 from remit.run import registry, room
+from remit.run.posture import MAX_FOLDER
 from remit.run.registry import EdgeRuns, RunRegistry
 from tests.broker.world import OPERATOR, World, details, run
 from tests.run.rig import KINDS, READ
@@ -372,7 +373,7 @@ def test_all_runs_can_be_ended_offered_and_served() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"isolation": "perfect"}, {"isolation": ""}, {"folder": "relative"}, {"folder": "/" + "x" * registry.MAX_FOLDER}],
+    [{"isolation": "perfect"}, {"isolation": ""}, {"folder": "relative"}, {"folder": "/" + "x" * MAX_FOLDER}],
     ids=str,
 )
 def test_a_run_that_is_nowhere_opens_nothing(wrong: dict[str, str]) -> None:

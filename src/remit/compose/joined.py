@@ -20,7 +20,8 @@ from remit.ports.runs import RunPort
 from remit.process.orders import Ended, Supervision, Worker
 
 TARGETS = "targets"
-ROLES = {role.name: role for role in (roles.EDGE, roles.WEB)}
+OWN = "edge-own"  # the role of edges for one task each
+ROLES = {roles.EDGE.name: roles.EDGE, OWN: roles.EDGE, roles.WEB.name: roles.WEB}
 PATIENCE = 15.0  # seconds that a worker has until it serves
 LEAVING = 2.0  # seconds that all have to say how what they served ended
 
@@ -54,6 +55,7 @@ class Workers:
         self._reports: dict[str, _Reports] = {}
         self._ends: dict[str, AuthorityEnd] = {}
         self._runs: dict[str, RunPort] = {}
+        self._own: dict[str, Worker] = {}  # edges for one task each, by their hand-over sockets
         self._doing: set[asyncio.Task[None]] = set()
         self._one = asyncio.Lock()
         self._authority: AuthorityRole | None = None
@@ -70,10 +72,26 @@ class Workers:
     def serve(self, authority: AuthorityRole) -> None:
         """Answer workers from now on; none but targets is started earlier."""
         self._authority = authority
+        authority.runs.own.starter = self
 
-    async def start(self, role: str) -> None:
+    async def start(self, role: str) -> Worker:
         """Start one more worker of a role, and wait until it serves, or raise what keeps it from that."""
-        await self._serving((await self.supervision.start(role)).name)
+        worker = await self.supervision.start(role)
+        await self._serving(worker.name)
+        return worker
+
+    async def start_own(self) -> str:
+        worker = await self.start(OWN)
+        handover = self._handover(worker.name)
+        self._own[handover] = worker
+        return handover
+
+    async def end_own(self, handover: str) -> None:
+        await self.supervision.kill(self._own.pop(handover), again=False)
+
+    def _handover(self, name: str) -> str:
+        assert self._authority is not None  # noqa: S101 - no edge is started earlier
+        return str(self._authority.application.settings.places.handover(name))
 
     async def _serving(self, name: str) -> None:
         try:
@@ -125,8 +143,9 @@ class Workers:
         app, who = role.application, role.application.identity
         known = (app.broker, role.pending, role.tokens, role.published, role.certificates, role.events)
         ports: list[object] = [port for port in (*known, who.workloads, who.humans) if port is not None]
-        if worker.role == roles.EDGE.name:
-            self._runs[worker.name] = runs = role.runs.edge(str(app.settings.places.handover(worker.name)))
+        if ROLES[worker.role] is roles.EDGE:
+            runs = role.runs.edge(self._handover(worker.name), own=worker.role == OWN)
+            self._runs[worker.name] = runs
             ports.append(runs)
         return app.broker, ports, app.clock
 

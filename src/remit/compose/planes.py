@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import uvloop
 from remit import catalog
 from remit.compose import kinds, logs, probe, workers
 from remit.compose.authority import authority, reloading, until_stopped
-from remit.compose.joined import Workers
+from remit.compose.joined import OWN, Workers
 from remit.compose.listeners import bind_tcp, bind_unix, harden
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
@@ -57,7 +57,12 @@ def run(serving: Serving, ready: Callable[[], None]) -> None:
         decide = partial(_decides, serving=serving)
         _warm()
         bound = dict[Path, int]()
-        roles = {"edge": _edge(settings, bound, tcp=tcp), "web": _web(settings, tcp=tcp), "targets": _targets(settings)}
+        roles = {
+            "edge": _edge(settings, bound, tcp=tcp),
+            OWN: replace(_edge(settings, bound, tcp=False), name=OWN),
+            "web": _web(settings, tcp=tcp),
+            "targets": _targets(settings),
+        }
         deciding = ProcessRole("authority", decide, listen=lambda _: {SAID: theirs.dup()})
         status, said = supervise(deciding, roles, ready=ready), b""
         ours.setblocking(False)
@@ -158,6 +163,7 @@ async def _decide(context: RoleContext, serving: Serving) -> None:
         await role.application.broker.settle()
         for _ in range(serving.edges):
             await joined.start("edge")
+        role.runs.placed()
         strangers = tcp and (settings.api is not None or settings.tls is not None)
         if strangers or settings.signals:  # it fetches or sends events
             await joined.start("web")

@@ -45,11 +45,12 @@ def ask(sock: socket.socket, message: Mapping[str, object], descriptors: Sequenc
 class Resumption:
     """Hands a run over anew, in a thread of its own, until it is served, refused, or the time is up.
 
-    The sockets that are passed are not closed. ``over`` is readable when the thread has ended.
+    The sockets that are passed are not closed. ``over`` is readable when the thread has ended. ``path`` is the socket
+    at which it is served.
     """
 
     def __init__(self, path: Path, ticket: str, names: Sequence[str], sockets: Sequence[int]) -> None:
-        self._path, self._ticket, self._names, self._sockets = path, ticket, names, sockets
+        self.path, self._ticket, self._names, self._sockets = path, ticket, names, sockets
         self.over, self._done = socket.socketpair()
         self.served: tuple[socket.socket, Message] | None = None  # the connection, and the last answer
         threading.Thread(target=self._work, name="remit-resumption", daemon=True).start()
@@ -60,13 +61,15 @@ class Resumption:
             while self.served is None and time.monotonic() < until:
                 try:
                     self.served = self._handed_over(until)
-                except (LimitError, UnavailableError):
+                except (LimitError, UnavailableError) as error:
+                    for moved in (str(item["handover"]) for item in error.offending if "handover" in item):
+                        self.path = self.path.with_name(Path(moved).name)  # of another edge, beside this one
                     time.sleep(PAUSE)
                 except RemitError:
                     return
 
     def _handed_over(self, until: float) -> tuple[socket.socket, Message]:
-        sock = connect(self._path, socket.SOCK_SEQPACKET)
+        sock = connect(self.path, socket.SOCK_SEQPACKET)
         try:
             sock.settimeout(max(PAUSE, until - time.monotonic()))
             ask(sock, {"ticket": self._ticket})

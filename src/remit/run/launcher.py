@@ -217,13 +217,12 @@ class _Run:
         return False
 
     def _resumed(self) -> bool:
-        served = self.resumption.served if self.resumption is not None else None
-        if served is None:
+        if self.resumption is None or self.resumption.served is None:
             self._ended()
             return False
         self.broker.close()
-        self.broker, ready = served
-        self.handover = self.handover[0], str(ready["ticket"]), self.handover[2]
+        self.broker, ready = self.resumption.served
+        self.handover = self.resumption.path, str(ready["ticket"]), self.handover[2]
         self.selector.register(self.broker, selectors.EVENT_READ, self._lost)
         _say("remit: the broker is back; this run goes on", "\r\n")
         return False

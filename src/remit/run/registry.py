@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,6 @@ from typing import Literal
 
 from remit import jose
 from remit.broker.run_records import RunRecords
-from remit.core.grant import ISOLATION
 from remit.core.principal import GrantView, Holder, Human, Operator
 from remit.core.secret import WHOLE, Secret
 from remit.core.task import Posture, Report
@@ -51,14 +50,15 @@ from remit.ports.runs import (
     RunReach,
 )
 from remit.run import certificate, environment
+from remit.run.apart import OwnEdges
 from remit.run.environment import RunProvisioning
+from remit.run.posture import posture
 from remit.run.room import RunRoom
 
 TICKET_BYTES = 32
 PATIENCE = 5.0  # seconds for an edge to take runs
 AGAIN = 0.5  # seconds until what a run was given is ended, where its task cannot be read
 NESTED = 8  # runs, one inside the other
-MAX_FOLDER = 90  # characters; the path of a unix socket has at most 107
 
 _LOG = logging.getLogger("remit.run")
 
@@ -114,15 +114,16 @@ class RunRegistry:
         self._sockets: Sequence[str] = ()  # of kinds, that edges serve
         self._runs: dict[str, _KnownRun] = {}
         self._room = RunRoom()
+        self.own = OwnEdges(self._moved)
         self._closing = False
 
     @property
     def count(self) -> int:
         return len(self._runs)
 
-    def edge(self, handover: str) -> EdgeRuns:
-        """Return the runs as a new edge knows them; the operator's launchers come to its socket ``handover``."""
-        return EdgeRuns(self, handover)
+    def edge(self, handover: str, *, own: bool = False) -> EdgeRuns:
+        """Return the runs as a new edge knows them, by its socket for launchers; ``own``: none begins there."""
+        return EdgeRuns(self, handover, own=own)
 
     async def load(self) -> None:
         """Have the runs of the broker before wait for their launchers; end what else was held by a channel."""
@@ -147,15 +148,26 @@ class RunRegistry:
         self._edges[edge.handover], self._sockets = edge, edge.sockets
         self._taking.set()
 
+    def placed(self) -> None:
+        """Have edges of their own for tasks that had them with the authority before: all others take runs by now."""
+        self.own.need({run.holder.task for run in self._runs.values() if run.handover not in self._edges})
+
     def edge_gone(self, edge: RunPort) -> None:
         """Have the runs of an edge that has died wait for their launchers."""
         for handover in [handover for handover, each in self._edges.items() if each is edge]:
             del self._edges[handover]
         if not self._edges:
             self._taking.clear()
-        for run in [run for run in self._runs.values() if run.edge is edge]:
+        lost = [run for run in self._runs.values() if run.edge is edge]
+        for run in lost:
             run.edge, run.until = None, self._clock() + TICKET_LIFE
             self._permit(run, served=False)
+        self.own.died({run.holder.task for run in lost})
+
+    def _moved(self, task: str, handover: str) -> None:
+        for run in self._runs.values():
+            if run.holder.task == task:
+                run.handover = handover
 
     def _permit(self, run: _KnownRun, *, served: bool) -> None:
         """Permit nothing under what was made for a run while it is not served."""
@@ -186,16 +198,16 @@ class RunRegistry:
             if outer is None or outer.holder != caller or not outer.live:
                 raise NotFoundError("there is no such run")
         place = await self._place() if outer is None else outer.handover
-        posture = _posture(launch, await self._around(outer))
+        how = posture(launch, await self._around(outer))
         task = None if outer is None else outer.holder.task
         if not self._room.take(task):
             raise LimitError("too many runs at a time")
         try:
-            view, made = await self._authority(caller, launch, posture)
+            view, made = await self._authority(caller, launch, how)
         except BaseException:
             self._room.give(task)
             raise
-        around = (*(() if outer is None else outer.around), posture.isolation)
+        around = (*(() if outer is None else outer.around), how.isolation)
         until = self._clock() + TICKET_LIFE
         place = next((run.handover for run in self._runs.values() if run.holder.task == view.task), place)
         run = _KnownRun(self._new_id("run"), view.holder, made, RunProvisioning((), {}), outer, around, place, until)
@@ -268,6 +280,8 @@ class RunRegistry:
     def redeem(self, ticket: Secret, edge: EdgeRuns) -> RedeemedRun:
         shown = _digest(ticket)
         run = next((each for each in self._runs.values() if each.ticket == shown), None)
+        if run is not None:
+            self.own.check(run.holder.task, edge.handover)
         if run is None or run.edge or run.ending or run.handover != edge.handover or run.until <= self._clock():
             raise GrantTokenError("the ticket is not one for this hand-over, or it was used, or its time is up")
         run.edge = edge
@@ -316,6 +330,7 @@ class RunRegistry:
             del self._runs[run.id]
             self._permit(run, served=True)
             self._room.give(run.inside)
+            self.own.ended(run.holder.task, {each.holder.task for each in self._runs.values()})
 
     async def _undone(self, run: _KnownRun) -> Report:
         """End what was made for a run; while its task cannot be read, again and again."""
@@ -341,13 +356,14 @@ class RunRegistry:
 class EdgeRuns(RunPort):
     """The runs as one edge knows them: those that it redeemed, and no others."""
 
-    def __init__(self, registry: RunRegistry, handover: str) -> None:
-        self._registry, self.handover = registry, handover
+    def __init__(self, registry: RunRegistry, handover: str, *, own: bool) -> None:
+        self._registry, self.handover, self._own = registry, handover, own
         self.sockets: Sequence[str] = ()
 
     async def take_runs(self, sockets: Sequence[str]) -> None:
         self.sockets = sockets
-        self._registry.taking(self)
+        if not self._own:
+            self._registry.taking(self)
 
     async def begin_run(self, caller: Operator | Holder, launch: LaunchRequest, within: str | None = None) -> RunOffer:
         if within is not None:
@@ -362,17 +378,6 @@ class EdgeRuns(RunPort):
 
     async def end_run(self, run_id: str) -> Report:
         return await self._registry.end(self._registry.served(run_id, self))
-
-
-def _posture(launch: LaunchRequest, around: Iterable[str]) -> Posture:
-    """Return the posture of a run: no better than what is ``around`` its launcher, whatever that one says."""
-    if launch.isolation not in ISOLATION:
-        raise InvalidRequestError("`isolation` must say how the run is isolated")
-    if not launch.folder.startswith("/") or len(launch.folder) > MAX_FOLDER:
-        raise InvalidRequestError("`folder` must be where the run has its sockets")
-    known = [each for each in around if each in ISOLATION]  # a grant that is held outside of runs promises nothing
-    weakest = min(launch.isolation, *known, key=ISOLATION.index) if known else launch.isolation
-    return Posture(isolation=weakest, custody="channel", at_rest="kek-file")
 
 
 def _kept(run: _KnownRun, ticket: bytes) -> KeptRun:
