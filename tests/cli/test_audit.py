@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from remit.cli.entry import run
+from remit.core.scope import Access
 from remit.core.secret import Secret
+from remit.errors import PlaceholderError, ScopeError
 from tests.broker.world import OPERATOR
 from tests.cli.test_render import Terminal
 from tests.sdk.plane import Served, served
@@ -240,3 +242,60 @@ def test_on_a_terminal_the_entries_have_a_header(monkeypatch: pytest.MonkeyPatch
     header, entry = terminal.getvalue().splitlines()
     assert header.split()[:4] == ["#", "at", "event", "result"]
     assert header.index("event") == entry.index(" task.open") + 1
+
+
+def shown(capsys: Capture, *options: str) -> list[str]:
+    """Return what the last entries say besides their number and time."""
+    capsys.readouterr()
+    assert run(["audit", "tail", *options]) == 0
+    return [" ".join(line.split()[2:]) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.mark.usefixtures("log")
+def test_entries_are_filtered_from_the_end_of_the_log(plane: Served, capsys: Capture, world_path: str) -> None:
+    denied = f"resource.use deny grt_1 search GET {world_path} scope"
+    assert shown(capsys, "-n", "1") == [denied]
+    assert shown(capsys, "--path", "/admin/**") == [denied]
+    assert shown(capsys, "--path", "/v1/**") == []
+    assert shown(capsys, "--decision", "deny", "--resource", "search") == [denied]
+    assert shown(capsys, "--resource", "warehouse", "-n", "1") == shown(capsys, "--resource", "warehouse")[-1:]
+    [task] = list(plane.broker._tasks)
+    whole = shown(capsys, "--task", task.id)
+    assert whole == shown(capsys, "--task", task.id.removeprefix("task_"), "--all")
+    assert 0 < len(whole) < len(shown(capsys, "--all"))
+    assert shown(capsys, "--since", "1h") == shown(capsys, "--since", "2020-01-01") == shown(capsys)
+    assert shown(capsys, "--since", "2099-01-01T00:00Z") == []
+
+
+@pytest.fixture
+def world_path(plane: Served, log: Path) -> str:
+    """Have the gateway refuse a request; return its path."""
+    assert log.exists()
+    plane.call(plane.broker.deny("grt_1", Access("search", "GET", "/admin/keys"), ScopeError(), "req_1"))
+    return "/admin/keys"
+
+
+@pytest.mark.usefixtures("plane")
+@pytest.mark.parametrize("wrong", [["--decision", "maybe"], ["--since", "soon"], ["--path", "v1"]])
+def test_a_filter_that_cannot_be_is_refused(wrong: list[str], capsys: Capture) -> None:
+    assert run(["audit", "tail", *wrong]) in {1, 2}
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.usefixtures("world_path")
+def test_at_80_columns_no_word_of_an_entry_is_cut(monkeypatch: pytest.MonkeyPatch, plane: Served) -> None:
+    long = f"grt_{'x' * 60}"
+    plane.call(plane.broker.deny(long, Access("search", "GET", "/admin/" + "y" * 60), ScopeError(), "req_2"))
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["audit", "tail"]) == 0
+    told = terminal.getvalue()
+    assert max(map(len, told.splitlines())) <= 80
+    assert {long, "/admin/" + "y" * 60} <= set(told.split())
+
+
+def test_the_path_of_a_placeholder_is_not_in_the_log(plane: Served, capsys: Capture) -> None:
+    run(["open", "draft", "-r", "search"])
+    plane.call(plane.broker.deny("grt_1", Access("search", "GET", "/v1/key"), PlaceholderError(), "req_1"))
+    assert shown(capsys, "-n", "1") == ["resource.use deny grt_1 search GET placeholder"]

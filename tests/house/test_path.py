@@ -43,7 +43,7 @@ BUDGET = {
     "sessions": 900,
     "config": 880,
     "compose": 3_230,
-    "cli": 2_500,
+    "cli": 2_590,
     "sdk": 2_140,
     "testing": 1_000,
 }

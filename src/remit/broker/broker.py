@@ -40,7 +40,15 @@ from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range
-from remit.errors import ConflictError, IntegrityError, NotFoundError, RemitError, ScopeError, UnavailableError
+from remit.errors import (
+    ConflictError,
+    IntegrityError,
+    NotFoundError,
+    PlaceholderError,
+    RemitError,
+    ScopeError,
+    UnavailableError,
+)
 from remit.ports import Clock, Finding, NewId, Resource, Sealer, Spend, Store, Witness
 from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
@@ -353,6 +361,8 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         times: int = 1,
     ) -> None:
         known = {"resource": access.resource, "action": access.action, "request": request, "cause": cause}
+        if access.path and not isinstance(error, PlaceholderError):  # which may stand in the path
+            known["path"] = access.path
         await self._tasks.denied("resource.use", grant_id, error, max(times, 1), **known)
 
     async def entries(self, start: int, limit: int) -> Sequence[Entry]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +17,15 @@ import typer
 
 from remit.cli import options, sdk
 from remit.cli.options import argument, option
-from remit.cli.render import answer, pause, progress, said
+from remit.cli.render import answer, pause, progress, wrapped
 from remit.core.orders import json_text
+from remit.core.paths import check_path, matched, places
 from remit.errors import IntegrityError, InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from remit.core.audit import Checkpoint
+
+DECISIONS = ("allow", "deny", "done", "failed", "unknown")
 
 app = options.group("audit", "The audit log, and proofs from it.")
 
@@ -27,42 +34,109 @@ Key = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class TailFilters:
+    """Which entries are shown; all of it must be so."""
+
+    task: Annotated[str | None, option("--task TASK", "Of this task, by its id or how it begins.")] = None
+    resource: Annotated[str | None, option("--resource NAME", "At this resource.")] = None
+    decision: Annotated[
+        str | None, option("--decision DECISION", "So decided: allow, deny, done, failed or unknown.")
+    ] = None
+    path: Annotated[
+        str | None, option("--path PATTERN", "Refused requests for these paths, as a grant would have them: /v1/**.")
+    ] = None
+    since: Annotated[
+        str | None, option("--since TIME", "Not older than 90s, 15m, 1h, or than an instant: 2026-11-28T10:00Z.")
+    ] = None
+
+    def wanted(self, now: datetime) -> Callable[[Mapping[str, Any]], bool]:
+        """Return what says of an entry whether it is shown."""
+        if self.decision not in {None, *DECISIONS}:
+            raise typer.BadParameter(f"a decision is {', '.join(DECISIONS)}")
+        since = None if self.since is None else _instant(self.since, now)
+        task = None if self.task is None else f"task_{self.task.removeprefix('task_')}"
+        wide = None if self.path is None else places((check_path("--path", self.path),))
+
+        def shown(entry: Mapping[str, Any]) -> bool:
+            return (
+                (task is None or str(entry["task"]).startswith(task))
+                and self.resource in {None, entry["resource"]}
+                and self.decision in {None, entry["decision"]}
+                and (wide is None or ("path" in entry and matched(entry["path"], wide)))
+                and (since is None or datetime.fromisoformat(entry["at"]) >= since)
+            )
+
+        return shown
+
+
+def _instant(text: str, now: datetime) -> datetime:
+    with suppress(ValueError):
+        found = datetime.fromisoformat(text)
+        return found if found.tzinfo else found.astimezone()
+    return now - timedelta(seconds=options.seconds(text))
+
+
 @app.command("tail")
+@options.expanded
 def tail(
     count: Annotated[int, option("--lines -n", "How many of the last entries.", min=0)] = 20,
     whole: Annotated[bool, option("--all -a", "All entries, from the first.")] = False,
     follow: Annotated[bool, option("--follow -f", "Wait for more.")] = False,
+    *,
+    filters: TailFilters,
     json: Annotated[bool, option("--json", "Print one entry a line, exactly as it was hashed.")] = False,
 ) -> None:
-    """Show the last entries of the audit log.
+    """Show the last entries of the audit log: what was asked for, by which grant, and what came of it.
 
     \b
     Examples:
       remit audit tail
-      remit audit tail --follow
+      remit audit tail --follow --decision deny
+      remit audit tail --since 1h --task task_4pqRz0mZkq1uJb0f8w2c5A
+      remit audit tail --resource notes --path '/v1/**'
       remit audit tail --all --json > log.jsonl
     """
-    start = 0 if whole else max(0, sdk.ask(sdk.verbs.audit())["size"] - count)
+    wanted = filters.wanted(datetime.now(UTC))
+    start = sdk.ask(sdk.verbs.audit())["size"]
+    last = filter(wanted, _entries(0, start)) if whole else _last(start, count, wanted)
+    wide = len(str(start))
     if sys.stdout.isatty() and not json:
-        said(f"{'#':<{len(str(start))}}  {'at':<23}  {'event':<16}  result  grant, resource, action, why")
+        wrapped(f"{'#':<{wide}}  {'at':<20}  {'event':<16}  result  grant, what was asked, why")
     while True:
-        for entry in _entries(start):
-            start = entry["seq"] + 1
+        for entry in last:
             if json:
                 typer.echo(json_text(entry))
-                continue
-            parts = [str(entry["seq"]), entry["at"][:23], f"{entry['event']:<16}", f"{entry['decision']:<6}"]
-            about = [entry["grant"] or entry["task"], entry["resource"], entry["action"], entry["code"]]
-            about += [entry.get("policy")] if entry["event"].startswith("policy.") else []
-            said("  ".join([*parts, *(str(item) for item in [*about, entry["cause"]] if item)]))
+            else:
+                wrapped(_line(entry, wide))
         if not follow:
             return
         pause()
+        page = list(_entries(start))
+        start += len(page)
+        last = filter(wanted, page)
 
 
-def _entries(start: int) -> Iterator[Mapping[str, Any]]:
-    while page := sdk.ask(sdk.verbs.entries(start)):
-        yield from page
+def _line(entry: Mapping[str, Any], wide: int) -> str:
+    parts = [f"{entry['seq']:<{wide}}", f"{entry['at'][:19]}Z", f"{entry['event']:<16}", f"{entry['decision']:<6}"]
+    about = [entry["grant"] or entry["task"], entry["resource"], entry["action"], entry.get("path"), entry["code"]]
+    about += [entry.get("policy")] if entry["event"].startswith("policy.") else []
+    return "  ".join([*parts, *(str(item) for item in [*about, entry["cause"]] if item)])
+
+
+def _last(size: int, count: int, wanted: Callable[[Mapping[str, Any]], bool]) -> Sequence[Mapping[str, Any]]:
+    """Return the last entries that are wanted, looked for from the end of the log, a page at a time."""
+    found: list[Mapping[str, Any]] = []
+    while size and len(found) < count:
+        begin = max(0, size - sdk.verbs.PAGE)
+        found[:0] = filter(wanted, sdk.ask(sdk.verbs.entries(begin, size - begin)))
+        size = begin
+    return found[-count:] if count else found
+
+
+def _entries(start: int, end: float = math.inf) -> Iterator[Mapping[str, Any]]:
+    while start < end and (page := sdk.ask(sdk.verbs.entries(start))):
+        yield from islice(page, None if end == math.inf else int(end) - start)
         start += len(page)
 
 

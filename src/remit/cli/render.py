@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,6 +60,16 @@ def lines(values: Mapping[str, object]) -> None:
 
 def said(text: str) -> None:
     sys.stdout.write(f"{safe(text)}\n")
+
+
+def wrapped(text: str) -> None:
+    """Print a line; on a terminal it goes on below, and no word of it is cut: ids can be copied."""
+    if sys.stdout.isatty():
+        wide, below = shutil.get_terminal_size().columns, " " * 8
+        whole = textwrap.TextWrapper(wide, subsequent_indent=below, break_long_words=False, break_on_hyphens=False)
+        sys.stdout.write(whole.fill(safe(text)) + "\n")
+    else:
+        said(text)
 
 
 def console() -> Console:

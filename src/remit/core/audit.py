@@ -55,6 +55,7 @@ class Event:
     detail_s256: str | None = None
     approval: str | None = None  # the human decision it rests on
     key: str | None = None  # thumbprint of the key that a new grant is bound to
+    path: str | None = None  # of a request that was refused, without its query
     policy: str | None = None  # version of the policy that decided
     posture: str | None = None  # isolation/custody/at-rest that the decision was made on
 
@@ -89,7 +90,8 @@ def encode(seq: int, event: Event) -> bytes:
         f'"attested":{"true" if event.attested else "false"},"cause":{_text(event.cause)},"code":{_text(event.code)},'
         f'"decision":{_text(event.decision)},"detail_s256":{_text(event.detail_s256)},"event":{_text(event.event)},'
         f'"grant":{_text(event.grant)},{_known("key", event.key)}"lineage":[{lineage}],'
-        f'{_known("policy", event.policy)}{_known("posture", event.posture)}"request":{_text(event.request)},'
+        f"{_known('path', event.path)}{_known('policy', event.policy)}{_known('posture', event.posture)}"
+        f'"request":{_text(event.request)},'
         f'"resource":{_text(event.resource)},"seq":{seq:d},"subject":{_text(event.subject)},'
         f'"task":{_text(event.task)}}}'
     ).encode("ascii")
