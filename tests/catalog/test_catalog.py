@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from dataclasses import FrozenInstanceError
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -11,7 +15,11 @@ from hypothesis import strategies as st
 
 from remit import catalog
 from remit.catalog import ALPHABETS, Provider
+from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
+from remit.gateway import target
+from remit.gateway.patterns import weak
+from remit.ports import Resource
 
 PROVIDERS = catalog.load()
 RANDOM = st.binary(min_size=16, max_size=64)
@@ -25,15 +33,16 @@ KEYS = {
 }
 
 
-def test_the_providers_are_those_that_are_documented() -> None:
-    assert PROVIDERS.keys() == KEYS.keys()
+def test_there_are_many_providers_and_each_has_one_name() -> None:
+    files = Path(catalog.__file__).with_name("providers").glob("*.toml")
+    assert sum(len(tomllib.loads(file.read_text("utf-8"))) for file in files) == len(PROVIDERS) > 100
 
 
 def test_the_catalog_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
         PROVIDERS["evil"] = PROVIDERS["generic"]  # type: ignore[index]  # that is what must not be possible
     with pytest.raises(FrozenInstanceError):
-        PROVIDERS["openai"].header = "X-Evil"  # type: ignore[misc]  # as above
+        PROVIDERS["openai"].title = "X-Evil"  # type: ignore[misc]  # as above
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -91,7 +100,7 @@ def test_clients_find_the_placeholder_and_the_gateway_where_they_look(name: str)
 POSITIONS = {
     "openai": [("Authorization", "Bearer {}")],
     "anthropic": [("x-api-key", "{}"), ("Authorization", "Bearer {}")],
-    "gemini": [("x-goog-api-key", "{}"), ("Authorization", "Bearer {}")],
+    "gemini": [("x-goog-api-key", "{}"), ("Authorization", "Bearer {}"), ("key", "{}")],
     "github": [("Authorization", "Bearer {}"), ("Authorization", "token {}")],
     "slack": [("Authorization", "Bearer {}")],
     "generic": [("Authorization", "Bearer {}")],
@@ -101,16 +110,68 @@ POSITIONS = {
 @pytest.mark.parametrize("name", POSITIONS)
 def test_the_key_goes_into_the_header_of_its_provider(name: str) -> None:
     provider = PROVIDERS[name]
-    accepted = [(place.header, place.format) for place in provider.accepts]
-    assert [(provider.header, provider.format), *accepted] == POSITIONS[name]
+    assert [(place.name, place.format) for place in (provider.key, *provider.accepts)] == POSITIONS[name]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
 def test_a_provider_does_not_let_its_key_header_or_an_account_through_as_an_ordinary_header(provider: Provider) -> None:
-    keys = {header.lower() for header in (provider.header, *(place.header for place in provider.accepts))}
+    keys = {place.name.lower() for place in (provider.key, *provider.accepts)}
     assert keys & {*provider.headers, *provider.arguments} == set()
     assert set(provider.headers) & set(provider.arguments) == set()
     assert {*provider.headers} & {"cookie", "host", "authorization", "proxy-authorization"} == set()
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_every_provider_makes_a_resource_and_a_placeholder_with_one_spelling(provider: Provider) -> None:
+    url = provider.destination or "https://customer.example"
+    settings = {"provider": provider.name, "user": "me@acme.example"}
+    made = catalog.placeholder(provider, b"0123456789abcdef")
+    target.check(Resource("api", "http", url, (), None, settings), Secret(made))
+    assert quote(made) == made
+    assert json.dumps(made) == f'"{made}"'
+    assert not made.startswith("eyJ")  # what looks like a token is taken for one of remit's
+    assert not weak(made.encode())
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_the_positions_of_a_provider_are_apart_and_none_is_a_header_that_never_goes_along(provider: Provider) -> None:
+    places = (provider.key, *provider.accepts)
+    assert len(set(places)) == len(places)
+    headers = {place.name.lower().encode() for place in places if place.in_header}
+    assert headers & target.NEVER == set()
+    assert {name.encode() for name in (*provider.headers, *provider.arguments)} & target.NEVER == set()
+    assert provider.key.place != "body"
+
+
+# Both are read by one client, which is configured for one of the two.
+TWICE = {"JIRA_URL"}
+
+
+def test_no_two_providers_have_the_same_variable() -> None:
+    named = [
+        name for one in PROVIDERS.values() for name in (*one.variables, *([one.base.variable] if one.base else ()))
+    ]
+    assert {name for name in named if named.count(name) > 1} == TWICE
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_a_check_makes_nothing_and_sends_what_may_go_along(provider: Provider) -> None:
+    if provider.check is None:
+        return
+    path = provider.check.path.partition("?")[0]
+    minting = provider.name == "docker-hub"  # which has nothing else, and whose token is thrown away
+    assert catalog.named(provider, "GET", path, ["/**"]) is not minting
+    names = {name.encode() for name, _ in provider.check.headers}
+    assert names <= target.ALWAYS | {name.encode() for name in provider.headers}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+def test_what_mints_is_permitted_by_its_own_name_alone(provider: Provider) -> None:
+    for operation in (*provider.mints, *provider.batches):
+        method, path = operation.method.replace("*", "POST"), operation.path.replace("*", "x1")
+        assert not catalog.named(provider, method, path, ["/**"])
+        assert catalog.named(provider, method, path, [path])
+    assert len(set(provider.mints)) == len(provider.mints)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
@@ -228,9 +289,16 @@ def test_an_operation_of_every_method_is_one_whatever_the_method() -> None:
 
 def test_a_provider_is_found_by_its_name_alone() -> None:
     assert catalog.provider_of("slack") is PROVIDERS["slack"]
-    for name in ("Slack", "", None, ["slack"]):
-        with pytest.raises(InvalidRequestError, match="anthropic, gemini, generic, github, openai, slack"):
+    for name, near in (
+        ("Slack", "slack"),
+        ("githb", "github"),
+        ("", "generic"),
+        (7, "generic"),
+        (["slack"], "slack"),
+    ):
+        with pytest.raises(InvalidRequestError, match="names none of the catalog") as refused:
             catalog.provider_of(name)
+        assert near in (refused.value.help or "")
 
 
 @pytest.mark.attack("DST-09")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from remit.catalog import Base, Operation, Part, Position, read
+from remit.catalog import Base, Operation, Part, Probe, read
+from remit.catalog.positions import Position
 from remit.errors import InvalidRequestError, RemitError
 
 LEAST = """
 [acme]
 title = "Acme"
-header = "X-Acme-Key"
-format = "{}"
+key = { header = "X-Acme-Key", format = "{}" }
 shape = "acme_<hex:32>"
 """
 
 
 def test_the_least_of_a_provider_is_where_its_key_goes_and_what_it_looks_like() -> None:
     acme = read(LEAST)["acme"]
-    assert (acme.name, acme.title, acme.header, acme.format) == ("acme", "Acme", "X-Acme-Key", "{}")
+    assert (acme.name, acme.title, acme.key) == ("acme", "Acme", Position("header", "X-Acme-Key"))
     assert acme.shape == (Part(text="acme_"), Part(alphabet="0123456789abcdef", count=32))
     assert (acme.destination, acme.hosts, acme.variables, acme.base, acme.mints) == (None, (), (), None, ())
 
@@ -34,10 +34,12 @@ def test_everything_that_may_be_said_is_read() -> None:
     headers = ["acme-version"]
     mints = ["POST /keys/*"]
     batches = ["POST /jobs"]
+    check = { path = "/v1/me?limit=1", headers = { acme-version = "2" } }
     rotate = "https://acme.com/keys"
     """
     acme = read(LEAST + more)["acme"]
-    assert acme.accepts == (Position("Authorization", "Bearer {}"),)
+    assert acme.accepts == (Position("header", "Authorization", "Bearer {}"),)
+    assert acme.check == Probe("/v1/me?limit=1", (("acme-version", "2"),))
     assert acme.base == Base("ACME_URL", "{}/v2")
     assert acme.mints == (Operation("POST", "/keys/*"),)
     assert acme.batches == (Operation("POST", "/jobs"),)
@@ -73,6 +75,18 @@ WRONG = {
     "a base without its value": LEAST + 'base = { variable = "ACME_URL" }',
     "a base that is elsewhere": LEAST + 'base = { variable = "ACME_URL", value = "https://evil.com/{}" }',
     "a position with more": LEAST + 'accepts = [{ header = "A", format = "{}", query = "key" }]',
+    "a position with two places": LEAST + 'accepts = [{ basic = "{}:", query = "key" }]',
+    "a position of nothing": LEAST + "accepts = [{}]",
+    "a query with a format": LEAST + 'accepts = [{ query = "key", format = "{}" }]',
+    "a Basic without a password": LEAST + 'accepts = [{ basic = "{}" }]',
+    "a Basic without a place": LEAST + 'accepts = [{ basic = "a:b" }]',
+    "a parameter with a blank": LEAST + 'accepts = [{ query = "a key" }]',
+    "a field by expression": LEAST + 'accepts = [{ body = "a[*].key" }]',
+    "a check without a path": LEAST + "check = {}",
+    "a check elsewhere": LEAST + 'check = { path = "https://evil.com/" }',
+    "a check with a blank": LEAST + 'check = { path = "/v1 /me" }',
+    "a check with a method": LEAST + 'check = { path = "/me", method = "POST" }',
+    "a check with headers that are text": LEAST + 'check = { path = "/me", headers = "a" }',
     "a position that is text": LEAST + 'accepts = ["Authorization"]',
     "an argument in upper case": LEAST + 'arguments = ["Acme-Account"]',
     "an operation without a method": LEAST + 'mints = ["/keys"]',
@@ -96,3 +110,13 @@ def test_a_refusal_names_the_provider_and_the_key() -> None:
         read(LEAST + 'regex = ".*"')
     with pytest.raises(InvalidRequestError, match=r"`acme\.hosts` must be a list"):
         read(LEAST + "hosts = 1")
+
+
+def test_a_provider_that_is_known_is_replaced_by_one_that_says_so_and_no_other() -> None:
+    with pytest.raises(InvalidRequestError, match="`acme`: there is a provider of this name"):
+        read(LEAST, {"acme"})
+    with pytest.raises(InvalidRequestError, match="`acme`: there is no provider to replace"):
+        read(LEAST + "replaces = true", {"other"})
+    with pytest.raises(InvalidRequestError, match=r"`acme\.replaces` must be true or false"):
+        read(LEAST + "replaces = 1", {"acme"})
+    assert read(LEAST + "replaces = true", {"acme"})["acme"].title == "Acme"

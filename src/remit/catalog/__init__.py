@@ -15,15 +15,18 @@ import math
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import MISSING, dataclass
-from functools import cache, lru_cache
+from difflib import get_close_matches
+from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from itertools import count
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
+from remit.catalog import positions
+from remit.catalog.positions import Position
 from remit.core import fields
 from remit.core.paths import check_path, path_le
 from remit.errors import InvalidRequestError
@@ -39,23 +42,15 @@ MIN_RANDOM = 16  # bytes
 _DEEP = 8  # segments before the word
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
 _LOWER = re.compile(r"[a-z][a-z0-9-]{0,63}")  # header names that are compared
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}")
 _METHOD = re.compile(r"[A-Z]{1,20}|\*")
 _BODILESS = re.compile(r"GET|HEAD|DELETE|OPTIONS")
 _RANDOM = re.compile(r"<([a-z0-9]+):([1-9][0-9]{0,2})>")
-_LITERAL = re.compile(r"[A-Za-z0-9_-]*")
-_FORMAT = re.compile(r"(?:[A-Za-z]+ )?\{\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A header that holds a key, and its value with ``{}`` for the key."""
-
-    header: str
-    format: str
+_LITERAL = re.compile(r"[A-Za-z0-9._-]*")  # one spelling in a URL, a header and JSON
+_PROBE = re.compile(r"(?:/[A-Za-z0-9._~@-]+)+/?(?:\?[A-Za-z0-9._~=&-]+)?")
+_AUTHORIZATION = Position("header", "Authorization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +59,14 @@ class Base:
 
     variable: str
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A GET that changes nothing and that a provider answers with 2xx for a key that works, and for no other."""
+
+    path: str  # with its query
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,7 @@ class Provider:
 
     name: str
     title: str
-    header: str
-    format: str
+    key: Position
     shape: tuple[Part, ...]
     destination: str | None = None
     hosts: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ class Provider:
     reads_bodies: bool = False
     mints: tuple[Operation, ...] = ()
     batches: tuple[Operation, ...] = ()
+    check: Probe | None = None
     rotate: str | None = None
 
 
@@ -119,10 +122,21 @@ BATCHES = (
 _MAY_BE_BATCH = re.compile("batch|/_(?:bulk|mget|msearch)$")
 
 
-@cache
+_known: dict[str, Provider] = {}
+
+
 def load() -> Mapping[str, Provider]:
-    """Return the providers that remit ships, by name."""
-    return read(files(__name__).joinpath("providers.toml").read_text(encoding="utf-8"))
+    """Return the providers that remit ships and those that were added, by name."""
+    if not _known:
+        for file in sorted(files(__name__).joinpath("providers").iterdir(), key=lambda file: file.name):
+            _known.update(read(file.read_text(encoding="utf-8"), _known))
+    return MappingProxyType(_known)
+
+
+def add(more: Mapping[str, Provider]) -> None:
+    """Add providers of the operator's own to this process, and to those that it forks from now on."""
+    load()
+    _known.update(more)
 
 
 def placeholder(provider: Provider, random_bytes: bytes) -> str:
@@ -166,10 +180,11 @@ def named(provider: Provider | None, method: str, path: str, patterns: Iterable[
 
 
 def provider_of(name: object) -> Provider:
-    """Return a provider by name, or raise InvalidRequestError that lists the names there are."""
+    """Return a provider by name, or raise InvalidRequestError that says which names are near."""
     found = load().get(name) if isinstance(name, str) else None
     if found is None:
-        raise InvalidRequestError(f"`provider` must be one of {', '.join(sorted(load()))}")
+        near = get_close_matches(str(name).lower(), load()) or ["generic"]
+        raise InvalidRequestError("`provider` names none of the catalog", help=f"did you mean {' or '.join(near)}?")
     return found
 
 
@@ -194,13 +209,23 @@ def _plain_segment(segment: str) -> str:
     return text.partition(";")[0].strip(". ").replace("*", "%2a")
 
 
-def read(text: str) -> Mapping[str, Provider]:
-    """Return the providers of a TOML text by name, or raise InvalidRequestError saying which key is wrong."""
+def read(text: str, known: Container[str] = ()) -> Mapping[str, Provider]:
+    """Return the providers of a TOML text by name, or raise InvalidRequestError saying which key is wrong.
+
+    One of ``known`` is refused unless its table says ``replaces = true``, and so is a table that says so in vain.
+    """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidRequestError("the catalog is not TOML") from error
-    return MappingProxyType({name: _provider(name, table) for name, table in tables.items()})
+        raise InvalidRequestError(f"the catalog is not TOML: {error}") from error
+    found = {}
+    for name, table in tables.items():
+        replaces = isinstance(table, dict) and fields.flag(f"{name}.replaces", table.pop("replaces", False))
+        if replaces is not (name in known):
+            said = "there is no provider to replace" if replaces else "there is a provider of this name"
+            raise InvalidRequestError(f"`{name}`: {said}", help="`replaces = true` puts a provider in the place of one")
+        found[name] = _provider(name, table)
+    return MappingProxyType(found)
 
 
 def _provider(name: str, table: object) -> Provider:
@@ -210,16 +235,16 @@ def _provider(name: str, table: object) -> Provider:
         if keys:
             raise InvalidRequestError(f"`{name}`: {word}: {', '.join(f'`{key}`' for key in sorted(keys))}")
     where = f"{name}."
-    position = _position(where, {key: table[key] for key in ("header", "format")})
     return Provider(
         name=name,
         title=fields.text(where + "title", table["title"]),
-        header=position.header,
-        format=position.format,
+        key=positions.read(where + "key", table["key"], _AUTHORIZATION),
         shape=_shape(where + "shape", table["shape"]),
         destination=_url(where + "destination", table["destination"]) if "destination" in table else None,
         hosts=_list(where + "hosts", table, _HOST),
-        accepts=tuple(_position(where + "accepts.", item) for item in _items(where + "accepts", table)),
+        accepts=tuple(
+            positions.read(where + "accepts", item, _AUTHORIZATION) for item in _items(where + "accepts", table)
+        ),
         variables=_list(where + "variables", table, _VARIABLE),
         base=_base(where + "base", table["base"]) if "base" in table else None,
         arguments=_list(where + "arguments", table, _LOWER),
@@ -228,6 +253,7 @@ def _provider(name: str, table: object) -> Provider:
         reads_bodies=fields.flag(where + "reads_bodies", table.get("reads_bodies", False)),
         mints=tuple(_operation(where + "mints", item) for item in _items(where + "mints", table)),
         batches=tuple(_operation(where + "batches", item) for item in _items(where + "batches", table)),
+        check=_probe(where + "check", table["check"]) if "check" in table else None,
         rotate=_url(where + "rotate", table["rotate"]) if "rotate" in table else None,
     )
 
@@ -253,19 +279,22 @@ def _keys(where: str, value: object, keys: set[str]) -> dict[str, object]:
     return value
 
 
-def _position(where: str, value: object) -> Position:
-    table = _keys(where.rstrip("."), value, {"header", "format"})
-    return Position(
-        fields.text(where + "header", table["header"], _HEADER), fields.text(where + "format", table["format"], _FORMAT)
-    )
-
-
 def _base(where: str, value: object) -> Base:
     table = _keys(where, value, {"variable", "value"})
     text = fields.text(f"{where}.value", table["value"])
     if not text.startswith("{}"):
         raise _wrong(f"{where}.value", "must start with `{}`")
     return Base(fields.text(f"{where}.variable", table["variable"], _VARIABLE), text)
+
+
+def _probe(where: str, value: object) -> Probe:
+    if not isinstance(value, dict) or "path" not in value or not value.keys() <= {"path", "headers"}:
+        raise _wrong(where, "must have `path`, and may have `headers`")
+    headers = value.get("headers", {})
+    if not isinstance(headers, dict):
+        raise _wrong(f"{where}.headers", "must be a table")
+    found = ((fields.text(where, name, _LOWER), fields.text(where, text)) for name, text in headers.items())
+    return Probe(fields.text(f"{where}.path", value["path"], _PROBE), tuple(found))
 
 
 def _url(where: str, value: object) -> str:
@@ -295,7 +324,7 @@ def _shape(where: str, value: object) -> tuple[Part, ...]:
         at = found.end()
     parts.append(Part(text=text[at:]))
     if any(not _LITERAL.fullmatch(part.text) for part in parts):
-        raise _wrong(where, "may hold letters, digits, `-` and `_` outside of `<alphabet:count>`")
+        raise _wrong(where, "may hold letters, digits, `.`, `-` and `_` outside of `<alphabet:count>`")
     if sum(part.count * math.log2(len(part.alphabet) or 1) for part in parts) < MIN_ENTROPY:
         raise _wrong(where, f"must have {MIN_ENTROPY} random bits, so that nobody guesses a placeholder")
     return tuple(part for part in parts if part.text or part.count)

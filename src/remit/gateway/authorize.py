@@ -55,6 +55,10 @@ Args = Mapping[str, str]  # name -> JSON text
 Pairs = tuple[tuple[str, str], ...]  # of a query
 
 
+def is_json(fields: Fields) -> bool:
+    return _JSON.fullmatch(fields.get(b"content-type") or b"") is not None
+
+
 def compile_rules(scope: Scope, resource: str) -> Rules:
     """Compile the details of ``scope`` that name ``resource`` and paths of it, in the order of the scope."""
     rules = []
@@ -132,7 +136,7 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
             help=f"where this API takes one, its resource is to say so: --setting 'body_on=[\"{request.method}\"]'",
         )
     if rules[0].free:
-        return _permitted(rules[0], target, request, None, {})
+        return _permitted(rules[0], target, request, None, {}, request.body)
     pairs = canon.query_pairs(request.target.query)
     args = {f"query.{name}": json_text(value) for name, value in pairs}
     args.update(_header_args(rules, target, request.fields))
@@ -169,7 +173,7 @@ def _by_head(rules: Rules, target: HttpTarget, request: HttpRequest, pairs: Pair
 
 def _with_body(rules: Rules, target: HttpTarget, request: HttpRequest, pairs: Pairs, args: Args) -> Permit:
     assert request.body is not None  # noqa: S101 - narrows the type
-    if not _JSON.fullmatch(request.fields.get(b"content-type") or b""):
+    if not is_json(request.fields):
         raise InvalidRequestError(
             "the grant names arguments in the body, so the body must be JSON in UTF-8",
             help="say so in the request: `Content-Type: application/json`",

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from remit import jose
+from remit.catalog.positions import taken_from_body, taken_from_query
 from remit.core.orders import json_text
 from remit.errors import MethodError, PlaceholderError, RemitError
-from remit.gateway import framing
-from remit.gateway.authorize import Permit
+from remit.gateway import canon, framing
+from remit.gateway.authorize import Permit, is_json
 from remit.gateway.canon import RequestTarget
 from remit.gateway.cutting import shut
 from remit.gateway.framing import Fields
@@ -75,18 +76,25 @@ class Placeholders:
         self._proven = proven
         self._patterns = SecretPatterns(sorted(set(self._of.values())))
 
-    def check_head(self, fields: Fields, raw: bytes, target: HttpTarget) -> None:
-        """Raise PlaceholderError if a placeholder, or the caller's token, stands where it does not belong."""
+    def check_head(self, fields: Fields, raw: bytes, target: HttpTarget) -> bytes | None:
+        """Return the query without a placeholder that stands where it belongs.
+
+        Raise PlaceholderError if one, or the caller's token, stands where it does not.
+        """
         token = self._token(fields)
         patterns = self._looked_for(token)
+        path, mark, rest_of = raw.partition(b"?")
+        mine = self._of.get(target.resource.name)
+        query: bytes | None = rest_of if mark else None
+        for place in target.positions:
+            query = taken_from_query(query, place, mine) if place.place == "query" else query
         if patterns is None:
-            return
-        path, _, query = raw.partition(b"?")
-        for where, part in (("path", path), ("query", query)):
+            return query
+        for where, part in (("path", path), ("query", query or b"")):
             if patterns.hit(part):
                 raise misplaced(where, target)
-        mine = self._of.get(target.resource.name)
-        proper = set() if mine is None else {(n, f.replace("{}", mine.decode()).encode()) for n, f in target.positions}
+        headers = () if mine is None else (place for place in target.positions if place.in_header)
+        proper = {(i.name.lower().encode(), i.value((mine or b"").decode()).encode()) for i in headers}
         rest = []
         for name, value in fields.items:
             if (name, value) in proper:
@@ -98,6 +106,22 @@ class Placeholders:
         if patterns.hit(b"\n".join(map(b": ".join, rest))):
             found = next((name.decode() for name, value in rest if patterns.hit(value)), None)
             raise misplaced("headers" if found is None else f"header `{found}`", target)
+        return query
+
+    def stands_in_body(self, fields: Fields, target: HttpTarget) -> bool:
+        """Whether a body is short JSON in which a placeholder may stand."""
+        if fields.length is None or fields.length > min(canon.LIGHT, target.max_body) or not is_json(fields):
+            return False
+        return target.resource.name in self._of and any(place.place == "body" for place in target.positions)
+
+    def taken(self, body: bytes, fields: Fields, target: HttpTarget) -> bytes:
+        """Return a body without the placeholder that stands where it belongs; a long one as it is."""
+        mine = self._of.get(target.resource.name)
+        if mine is None or mine not in body or canon.heavy(body) or not is_json(fields):
+            return body
+        value = canon.json_body(body)
+        there = [i for i in target.positions if i.place == "body" and taken_from_body(value, i, mine.decode())]
+        return canon.json_bytes(value) if there else body
 
     def scrubber(self, fields: Fields) -> Scrubber | None:
         """Return what looks for placeholders, and for the caller's token, in a body."""
@@ -117,12 +141,12 @@ class Placeholders:
 
 def misplaced(where: str, target: HttpTarget) -> PlaceholderError:
     """Return the refusal of a placeholder or token that stands in a part of a request, with its right place."""
-    injection, provider = target.injection, target.provider
-    right = f"`{injection.header}: {injection.format.replace('{}', '…')}`"
+    provider = target.provider
+    right = " or ".join(f"`{place.shown()}`" for place in target.positions)
     reads = f", as a client does that reads `{provider.variables[0]}`" if provider and provider.variables else ""
     return PlaceholderError(
         f"a placeholder or a token of remit's stands in the {where}",
-        help=f"send a placeholder alone, in {right}{reads}; in no URL and no body",
+        help=f"send a placeholder alone, in {right}{reads}; nowhere else",
     )
 
 

@@ -140,15 +140,21 @@ class HttpExchange:
         grant, headers = self.grant or "", self._headers
         await self._plane.broker.grant(grant)  # an ended grant is told so, whatever it covered
         placeholders = self._downstream.listener.placeholders
-        placeholders.check_head(headers.fields, self._head.target, route.target)
+        query = placeholders.check_head(headers.fields, self._head.target, route.target)
+        if query != target.query:
+            target = replace(target, query=query)
         request = HttpRequest(self.method, target, headers.fields, has_body=self.upload is not None)
         permit = authorize(route.rules, route.target, request)
-        if permit is None:
-            assert self.upload is not None  # noqa: S101 - it hangs on a body that is there
-            request = replace(request, body=await self.upload.collected(route.target, route.view.task))
+        if self.upload is not None and (
+            permit is None or (not request.coded and placeholders.stands_in_body(headers.fields, route.target))
+        ):
+            body, anew = await self.upload.collected(route.target, route.view.task)
+            if permit is not None and not anew:
+                return permit
+            request = replace(request, body=body)
             turn = self._plane.authorizing.setdefault(route.view.task, asyncio.Lock())
             permit = await authorize_body(route.rules, route.target, request, turn, self.check_ended)
-            assert permit is not None  # noqa: S101 - a body that was read is enough
+        assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
 
     def check_ended(self) -> None:
@@ -207,7 +213,8 @@ class HttpExchange:
         if signer is None:
             return permit
         if permit.body is None and self.upload is not None:
-            permit = replace(permit, body=await self.upload.collected(pool.credential.target, self._use.task))
+            body, _ = await self.upload.collected(pool.credential.target, self._use.task)
+            permit = replace(permit, body=body)
         lines = await pool.credential.signed(signer, permit.start, permit.lines, permit.body or b"")
         self._plane.pools.check_current(pool)
         return replace(permit, lines=permit.lines + lines)
@@ -231,7 +238,8 @@ class HttpExchange:
         framed = framing_lines(self.method, self._headers.fields, body, streams=streams, keep=self._read_whole)
         if upload is not None and body is None:
             body = upload.begin(up)
-        head = b"".join((permit.start, credential.fixed, permit.lines, framed, body or b""))
+        start = credential.line(permit.start) if credential.query else permit.start
+        head = b"".join((start, credential.fixed, permit.lines, framed, body or b""))
         self._sent_off = True
         up.begin(self, head)
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from remit.catalog import Position, Provider, provider_of
+from remit.catalog import Provider, positions, provider_of
+from remit.catalog.positions import Position
 from remit.core import fields
 from remit.core.addresses import is_address
 from remit.core.fields import is_loopback
@@ -28,8 +29,12 @@ from remit.gateway.patterns import LEAST, SHORTEST, SecretPatterns, weak
 from remit.ports import Resource
 from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
-SETTINGS = frozenset({"arguments", "body_on", "headers", "inject", "max_body", "private", "provider", "reads_bodies"})
-UNKNOWN = Provider(name="", title="", header="Authorization", format="Bearer {}", shape=())  # where none is named
+SETTINGS = frozenset(
+    {"arguments", "body_on", "headers", "inject", "max_body", "private", "provider", "reads_bodies", "user"}
+)
+UNKNOWN = Provider(
+    name="", title="", key=Position("header", "Authorization", "Bearer {}"), shape=()
+)  # where none is named
 MAX_BODY = 262_144  # bytes of a body that is judged as a whole
 SECONDS = 10.0  # that a source of credentials may take
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -77,7 +82,7 @@ _SILENT = frozenset(
 class HttpTarget:
     """What is configured about one http resource, compiled; nothing secret.
 
-    ``positions`` are the header fields where a placeholder may stand, and ``source`` has the credential if it is no
+    ``positions`` are where a placeholder may stand, that of the key first; ``source`` has the credential if it is no
     static secret.
     """
 
@@ -85,11 +90,12 @@ class HttpTarget:
         self, resource: Resource, provider: Provider | None, source: CredentialSource | None = None, version: int = 0
     ) -> None:
         settings, known = resource.settings, provider or UNKNOWN
-        injection = _injection(settings.get("inject"), Position(known.header, known.format))
+        user = settings.get("user")
+        injection = _injection(settings.get("inject"), known.key).of_user(user)
         self.resource, self.version = resource, version
         self.source = source
         self.provider = provider
-        self.positions = tuple((i.header.lower().encode(), i.format) for i in (injection, *known.accepts))
+        self.positions = (injection, *(place.of_user(user) for place in known.accepts))
         self.destination = read_destination(resource.destination)
         written = self.destination.host  # who writes an address means it
         self.private = fields.flag("private", settings.get("private", written == "localhost" or is_address(written)))
@@ -101,7 +107,8 @@ class HttpTarget:
         arguments = _names("arguments", known.arguments) | _names("arguments", settings.get("arguments", ()))
         self.arguments = arguments - NEVER  # they select an account
         names = source.names if source is not None else ()
-        self._written = frozenset(header for header, _ in self.positions).union(name.encode() for name in names)
+        written_in = {place.name.lower() for place in self.positions if place.in_header}
+        self._written = frozenset(name.encode() for name in written_in.union(names))
         forbidden = NEVER | self.arguments | self._written
         named = _names("headers", known.headers) | _names("headers", settings.get("headers", ()))
         self.allowed = (ALWAYS | named) - forbidden
@@ -148,15 +155,12 @@ def check(resource: Resource, value: Secret | None) -> None:
 def _injection(raw: object, default: Position) -> Position:
     if raw is None:
         return default
-    if not isinstance(raw, Mapping) or not set(raw) <= {"header", "format"}:
-        raise InvalidRequestError("`inject` is an object with `header` and `format`")
-    header = fields.text("inject.header", raw.get("header", default.header), _HEADER)
-    if header.lower().encode() in NEVER:
+    found = positions.read("inject", raw, default)
+    if found.place == "body":  # a body streams, and what an upstream stores of one is no place for a key
+        raise InvalidRequestError("`inject` puts a key into a header or a query, and into no body")
+    if found.name.lower().encode() in NEVER and found.in_header:
         raise InvalidRequestError("`inject.header` is not the name of a header that may hold a credential")
-    form = fields.text("inject.format", raw.get("format", default.format), _VALUE)
-    if form.count("{}") != 1:
-        raise InvalidRequestError("`inject.format` is text with one `{}`")
-    return Position(header, form)
+    return found
 
 
 def _names(what: str, raw: object) -> frozenset[bytes]:
@@ -219,14 +223,21 @@ class BoundCredential:
     """An injection as it is written for a target; ``names`` are all header fields that its source writes.
 
     ``fixed`` are the header lines of every request, with Host; with a ``signer`` each is signed when it is finished.
+    ``query`` is a parameter, written, that ends the query of each.
     """
 
-    __slots__ = ("_names", "fixed", "patterns", "signer", "target", "until")
+    __slots__ = ("_names", "fixed", "patterns", "query", "signer", "target", "until")
 
     def __init__(
-        self, target: HttpTarget, injection: Injection, names: frozenset[str], signer: RequestSigner | None = None
+        self,
+        target: HttpTarget,
+        injection: Injection,
+        names: frozenset[str],
+        signer: RequestSigner | None = None,
+        query: bytes = b"",
     ) -> None:
         self.target = target
+        self.query = query
         if any(map(weak, injection.patterns)):
             raise UpstreamError(
                 "the credential is too short to be kept out of answers, so the request was not sent",
@@ -242,6 +253,11 @@ class BoundCredential:
     def __repr__(self) -> str:
         return f"BoundCredential({self.target.resource.name!r})"
 
+    def line(self, start: bytes) -> bytes:
+        """Return a request line with the credential in its query, if that is where it goes."""
+        target, _, version = start.rpartition(b" ")
+        return b"%b%b%b %b" % (target, b"&" if b"?" in target else b"?", self.query, version)
+
     async def signed(self, signer: RequestSigner, start: bytes, lines: bytes, body: bytes) -> bytes:
         """Return the lines that sign a request of a request line, header lines and a body."""
         method, target, _ = start.decode("ascii").split(" ", 2)
@@ -253,10 +269,16 @@ class BoundCredential:
 
 def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
     """Return the credential that is a resource's static secret, where its settings or its provider say."""
-    text = secret.reveal() if secret is not None else ""
-    fields = ((target.injection.header, target.injection.format.replace("{}", text)),) if text else ()
-    injection = Injection(fields, (text.encode(),) if text else ())  # what holds the secret holds a form of it
-    return BoundCredential(target, injection, frozenset({target.injection.header.lower()}))
+    text, place = secret.reveal() if secret is not None else "", target.injection
+    name, names = place.name, frozenset({place.name.lower()} if place.in_header else ())
+    if not text:
+        return BoundCredential(target, Injection((), ()), names)
+    value = place.value(text)
+    # What holds the secret holds a form of it; of base64 and escapes the whole is looked for beside it.
+    patterns = (text.encode(),) if place.place == "header" or value == text else (text.encode(), value.encode())
+    if place.in_header:
+        return BoundCredential(target, Injection(((name, value),), patterns), names)
+    return BoundCredential(target, Injection((), patterns), names, query=f"{name}={value}".encode())
 
 
 async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> BoundCredential:

@@ -106,8 +106,8 @@ class Upload:
         self._told = True
         self._downstream.release()
 
-    async def collected(self, target: HttpTarget, task: str) -> bytes:
-        """Read and search all of it, to be authorized or signed."""
+    async def collected(self, target: HttpTarget, task: str) -> tuple[bytes, bool]:
+        """Read and search all of it, to be authorized or signed; say whether a placeholder was taken out of it."""
         limit, length = target.max_body, self._headers.fields.length or 0
         while self.reading and max(self._size, length) <= limit:
             self._wake = asyncio.get_running_loop().create_future()
@@ -117,8 +117,9 @@ class Upload:
         if max(self._size, length) > limit:
             raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         self._wake = None
-        body = b"".join(self._pending)
-        if (scrubber := self._downstream.listener.placeholders.scrubber(self._headers.fields)) is not None:
+        came, placeholders = b"".join(self._pending), self._downstream.listener.placeholders
+        body = placeholders.taken(came, self._headers.fields, target)
+        if (scrubber := placeholders.scrubber(self._headers.fields)) is not None:
             for at in range(0, len(body), PIECE):  # others get their turns in between
                 try:
                     scrubber.feed(body[at : at + PIECE])
@@ -127,4 +128,4 @@ class Upload:
                 if at + PIECE < len(body):
                     await self._downstream.plane.turns.wait(task)
                     self._request.check_ended()
-        return body
+        return body, body is not came

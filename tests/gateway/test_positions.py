@@ -1,0 +1,338 @@
+"""Where a key stands: a header, Basic, a query parameter; a placeholder also in a JSON field. Nowhere else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from base64 import b64encode
+from collections.abc import Mapping
+
+import pytest
+
+from remit.core import audit
+from remit.errors import InvalidRequestError
+from remit.gateway.server import Channel
+from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
+
+QUERY: Mapping[str, object] = {"inject": {"query": "api_key"}}
+BASIC: Mapping[str, object] = {"inject": {"basic": "{user}:{}"}, "user": "me@acme.test"}
+TAVILY: Mapping[str, object] = {"provider": "tavily"}
+JSON = "Content-Type: application/json"
+ODD = "rmt-real/3f1c+0a9be7d24856=b0d1c2e3f4a59687"  # a key that a query escapes
+
+
+def basic(text: str) -> str:
+    return f"Authorization: Basic {b64encode(text.encode()).decode()}"
+
+
+def nothing_came(r: Rig) -> bool:
+    return r.upstream.seen == [] and r.upstream.heard(SECRET) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "came"),
+    [
+        (f"?api_key={PLACEHOLDER}", f"?api_key={SECRET}"),
+        (f"?a=1&api_key={PLACEHOLDER}&b=2", f"?a=1&b=2&api_key={SECRET}"),
+        (f"?a=1&api_key={PLACEHOLDER}", f"?a=1&api_key={SECRET}"),
+        ("", f"?api_key={SECRET}"),
+        ("?a=1", f"?a=1&api_key={SECRET}"),
+    ],
+)
+def test_a_placeholder_in_the_query_becomes_the_key_at_its_end(asked: str, came: str) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=QUERY) as r:
+            for _ in range(2):  # the second is one that is known
+                assert (await r.get(f"/api/bytes/3{asked}")).status == 200
+            assert [seen.target for seen in r.upstream.seen] == [f"/bytes/3{came}"] * 2
+            assert "authorization" not in r.upstream.seen[0].headers
+
+    play(scene)
+
+
+def test_arguments_of_a_grant_need_not_name_the_credentials_parameter_and_cannot_be_met_by_it() -> None:
+    named = http(paths=["/bytes/3"], args={"query.q": "any"})
+
+    async def scene() -> None:
+        async with rig(named, settings=QUERY) as r:
+            assert (await r.get(f"/api/bytes/3?api_key={PLACEHOLDER}&q=cats")).status == 200
+            assert r.upstream.seen[0].target == f"/bytes/3?q=cats&api_key={SECRET}"
+            refused = (await r.get(f"/api/bytes/3?api_key={PLACEHOLDER}&q=cats&more=1")).json()
+            assert refused["code"] == "scope"
+            assert "api_key" not in json.dumps(refused["enough"])
+
+    play(scene)
+
+
+OTHER_KEYS = [
+    "api_key=mine",
+    "API_KEY=mine",
+    "api%5Fkey=mine",
+    "api%255Fkey=mine",
+    "api_key[]=mine",
+    "api.key=mine",
+    "api+key=mine",
+    "%EF%BD%81pi_key=mine",
+    "api_key",
+    f"api_key=x{PLACEHOLDER}",
+    f"api_key={PLACEHOLDER}",
+]
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize("also", OTHER_KEYS)
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_second_parameter_of_the_credentials_name_in_any_spelling_is_refused(also: str, order: int) -> None:
+    pairs = [f"api_key={PLACEHOLDER}", also]
+
+    async def scene() -> None:
+        async with rig(ALL, settings=QUERY) as r:
+            reply = await r.get(f"/api/bytes/3?{'&'.join(pairs[::-1] if order else pairs)}")
+            assert reply.status in {400, 403}
+            assert nothing_came(r)
+            assert PLACEHOLDER.encode() not in reply.body
+
+    play(scene)
+
+
+@pytest.mark.parametrize("channel", [True, False])
+def test_a_key_of_the_clients_own_does_not_stand_beside_the_real_one(*, channel: bool) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=QUERY) as r:
+            port = r.port if channel else await r.listen(Channel(r.grant.id, {}))
+            reply = await r.get("/api/bytes/3?api_key=mine", port=port)
+            assert (reply.status, reply.json()["code"]) == (400, "invalid-request")
+            assert nothing_came(r)
+
+    play(scene)
+
+
+MISPLACED = [
+    ("GET", f"/api/x?other={PLACEHOLDER}", (), b""),
+    ("GET", f"/api/x?Api_Key={PLACEHOLDER}", (), b""),
+    ("GET", f"/api/x?api%5Fkey={PLACEHOLDER}", (), b""),
+    ("GET", f"/api/x?api_key=%73{PLACEHOLDER[1:]}", (), b""),
+    ("GET", f"/api/x/{PLACEHOLDER}", (), b""),
+    ("GET", "/api/x", (f"Authorization: Bearer {PLACEHOLDER}",), b""),
+    ("GET", "/api/x", (basic(f"{PLACEHOLDER}:"),), b""),
+    ("POST", "/api/x", (JSON,), json.dumps({"api_key": PLACEHOLDER}).encode()),
+]
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize(("method", "target", "lines", "body"), MISPLACED)
+def test_where_the_query_is_the_place_a_placeholder_is_refused_elsewhere(
+    method: str, target: str, lines: tuple[str, ...], body: bytes
+) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=QUERY) as r:
+            reply = await r.get(target, *lines, method=method, body=body)
+            assert reply.status in {400, 403}
+            assert nothing_came(r)
+            if reply.status == 403:
+                assert "`?api_key=…`" in str(reply.json()["help"])
+
+    play(scene)
+
+
+def test_a_key_in_a_query_is_escaped_and_withheld_in_each_spelling() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=QUERY, secret=ODD) as r:
+            assert (await r.get(f"/api/x?api_key={PLACEHOLDER}")).status == 502  # the answer says what was asked for
+            assert r.upstream.seen[0].target == "/x?api_key=rmt-real%2F3f1c%2B0a9be7d24856%3Db0d1c2e3f4a59687"
+            assert [event.code for event in await r.outcomes(1)] == ["upstream"]
+
+    play(scene)
+
+
+def test_a_placeholder_in_basic_becomes_the_key_of_the_configured_user() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=BASIC) as r:
+            assert (await r.get("/api/bytes/3", basic(f"me@acme.test:{PLACEHOLDER}"))).status == 200
+            assert (await r.get("/api/bytes/3")).status == 200
+            expected = basic(f"me@acme.test:{SECRET}").partition(": ")[2]
+            assert [seen.headers["authorization"] for seen in r.upstream.seen] == [expected] * 2
+
+    play(scene)
+
+
+WRONG_BASIC = [
+    (basic(f"other@acme.test:{PLACEHOLDER}"),),
+    (basic(f"{PLACEHOLDER}:{PLACEHOLDER}"),),
+    (basic(f"{PLACEHOLDER}:me@acme.test"),),
+    (basic(f"me@acme.test:{PLACEHOLDER}{PLACEHOLDER}"),),
+    (basic(f"me@acme.test:{PLACEHOLDER}:x"),),
+    (basic(f"me@acme.test: {PLACEHOLDER}"),),
+    (basic(f"me@acme.test:{PLACEHOLDER}"), basic(f"me@acme.test:{PLACEHOLDER}")),
+    (basic(f"me@acme.test:{PLACEHOLDER}"), f"X-Api-Key: {PLACEHOLDER}"),
+    (basic(f"me@acme.test:{PLACEHOLDER}").replace("Authorization", "X-Authorization"),),
+    (f"Authorization: Basic me@acme.test:{PLACEHOLDER}",),
+    (f"Authorization: Bearer {PLACEHOLDER}",),
+    (f"Authorization: Basic {b64encode(basic(f'me@acme.test:{PLACEHOLDER}').encode()).decode()}",),
+]
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize("lines", WRONG_BASIC)
+def test_a_placeholder_in_another_basic_is_refused(lines: tuple[str, ...]) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=BASIC) as r:
+            reply = await r.get("/api/bytes/3", *lines)
+            assert reply.status in {400, 403}
+            assert nothing_came(r)
+
+    play(scene)
+
+
+def test_what_a_refusal_says_of_basic_has_the_users_name_and_no_placeholder() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=BASIC) as r:
+            reply = await r.get("/api/bytes/3", basic(f"other:{PLACEHOLDER}"))
+            assert "`Authorization: Basic base64(me@acme.test:…)`" in str(reply.json()["help"])
+            assert PLACEHOLDER.encode() not in reply.body
+
+    play(scene)
+
+
+def test_an_answer_that_repeats_basic_is_withheld() -> None:
+    whole = b64encode(f"me@acme.test:{SECRET}".encode()).decode()
+
+    async def scene() -> None:
+        async with rig(ALL, settings=BASIC) as r:
+            assert (await r.get("/api/headers")).status == 502
+            assert r.upstream.seen[0].headers["authorization"] == f"Basic {whole}"
+
+    play(scene)
+
+
+@pytest.mark.parametrize("args", ["any", {"body": "any"}, {"body.query": "any"}])
+def test_a_placeholder_in_a_field_of_the_body_is_taken_out_of_it(args: object) -> None:
+    grant = {**ALL, "args": args}
+
+    async def scene() -> None:
+        async with rig(grant, settings=TAVILY) as r:
+            body = json.dumps({"api_key": PLACEHOLDER, "query": "caf\u00e9"}).encode()
+            for _ in range(2):
+                assert (await r.get("/api/bytes/3", JSON, method="POST", body=body)).status == 200
+            for seen in r.upstream.seen:
+                assert json.loads(seen.body) == {"query": "caf\u00e9"}
+                assert seen.headers["authorization"] == f"Bearer {SECRET}"
+                assert seen.headers["content-length"] == str(len(seen.body))
+            assert len(r.upstream.seen) == 2
+
+    play(scene)
+
+
+def test_a_body_without_a_placeholder_goes_on_byte_for_byte() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=TAVILY) as r:
+            for body in (b'{ "api_key" : "mine","query":1.50}', b'{"api_key":1,"api_key":2}', b"no JSON"):
+                assert (await r.get("/api/bytes/3", JSON, method="POST", body=body)).status == 200
+                assert r.upstream.seen[-1].body == body
+
+    play(scene)
+
+
+WRONG_BODIES = {
+    "a name in another case": f'{{"Api_Key": "{PLACEHOLDER}"}}',
+    "another field": f'{{"query": "{PLACEHOLDER}"}}',
+    "a field inside": f'{{"a": {{"api_key": "{PLACEHOLDER}"}}}}',
+    "a list": f'[{{"api_key": "{PLACEHOLDER}"}}]',
+    "a longer text": f'{{"api_key": "Bearer {PLACEHOLDER}"}}',
+    "a list in the field": f'{{"api_key": ["{PLACEHOLDER}"]}}',
+    "the name twice": f'{{"api_key": "{PLACEHOLDER}", "api_key": "{PLACEHOLDER}"}}',
+    "the name twice, another value": f'{{"api_key": "{PLACEHOLDER}", "api_key": "x"}}',
+    "the name twice, escaped": f'{{"api_key": "{PLACEHOLDER}", "api\\u005fkey": "x"}}',
+    "a second copy": f'{{"api_key": "{PLACEHOLDER}", "query": "{PLACEHOLDER}"}}',
+    "a copy in the name": f'{{"api_key": "{PLACEHOLDER}", "{PLACEHOLDER}": 1}}',
+    "not all JSON": f'{{"api_key": "{PLACEHOLDER}"}} x',
+    "escaped": f'{{"api_key": "\\u0073{PLACEHOLDER[1:]}"}}',
+    "long": json.dumps({"api_key": PLACEHOLDER, "query": "x" * 9_000}),
+}
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize("text", WRONG_BODIES.values(), ids=WRONG_BODIES)
+@pytest.mark.parametrize("args", ["any", {"body": "any"}, {"body.query": "any"}])
+def test_a_placeholder_elsewhere_in_a_body_is_refused(text: str, args: object) -> None:
+    async def scene() -> None:
+        async with rig({**ALL, "args": args}, settings=TAVILY) as r:
+            reply = await r.get("/api/bytes/3", JSON, method="POST", body=text.encode())
+            assert (reply.status, reply.json()["code"]) in {(403, "placeholder"), (400, "invalid-request")}
+            assert r.upstream.heard(PLACEHOLDER) == 0
+            if reply.status == 403:
+                assert '`"api_key": "…"`' in str(reply.json()["help"])
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "lines", [("Content-Type: text/plain",), (), (JSON, "Content-Encoding: gzip"), (JSON, "Content-Encoding: br")]
+)
+def test_a_field_is_one_of_plain_json_alone(lines: tuple[str, ...]) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=TAVILY) as r:
+            body = json.dumps({"api_key": PLACEHOLDER}).encode()
+            assert (await r.get("/api/bytes/3", *lines, method="POST", body=body)).status == 403
+            assert r.upstream.heard(PLACEHOLDER) == 0
+
+    play(scene)
+
+
+def test_a_provider_that_takes_its_key_in_a_query_too_gets_it_in_its_own_place() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings={"provider": "gemini"}) as r:
+            assert (await r.get(f"/api/bytes/3?key={PLACEHOLDER}&alt=sse")).status == 200
+            assert (r.upstream.seen[0].target, r.upstream.seen[0].headers["x-goog-api-key"]) == (
+                "/bytes/3?alt=sse",
+                SECRET,
+            )
+
+    play(scene)
+
+
+@pytest.mark.parametrize("settings", [QUERY, BASIC])
+def test_no_log_and_no_entry_of_the_audit_has_the_key_or_what_it_is_written_as(
+    settings: Mapping[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def scene() -> None:
+        async with rig(ALL, settings=settings) as r:
+            assert (await r.get("/api/bytes/3")).status == 200
+            assert (await r.get("/api/echo/plain")).status in {200, 502}
+            assert (await r.get("/api/drop")).status == 502
+            assert (await r.get("/api/bytes/3?api_key=mine&x")).status in {200, 400}
+            await r.outcomes(3)
+            log = repr([audit.read(entry) for entry in await r.store.entries(0, 1_000)]) + caplog.text
+            whole = b64encode(f"me@acme.test:{SECRET}".encode()).decode()
+            assert (SECRET in log, whole in log, "api_key" in log) == (False, False, False)
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"inject": {"query": "api key"}},
+        {"inject": {"query": "a", "format": "{}"}},
+        {"inject": {"query": "a", "header": "B"}},
+        {"inject": {"body": "api_key"}},
+        {"inject": {"basic": "no place:"}},
+        {"inject": {"basic": "{}"}},
+        {"inject": {"basic": "{}:{}"}},
+        {"inject": {"basic": "a:b:{}"}},
+        {"inject": {"basic": "{user}:{}"}},
+        {"inject": {"basic": "{user}:{}"}, "user": "a:b"},
+        {"inject": {"basic": "{user}:{}"}, "user": "{}"},
+        {"inject": {"basic": "{user}:{}"}, "user": ""},
+        {"inject": {}},
+    ],
+)
+def test_a_position_that_makes_no_sense_is_refused(settings: Mapping[str, object]) -> None:
+    async def scene() -> None:
+        with pytest.raises(InvalidRequestError):
+            async with rig(ALL, settings=settings):
+                pass
+
+    play(scene)
