@@ -34,8 +34,9 @@ def inside(command, depth=0):
     told = {"command": command, "socket": "/run/remit/channel.sock", "request": {"delegate": {
         "authorization_details": [READ], "depth": depth, "fan_out": depth}}, "binds": paths, "env": ["PYTHONPATH"]}
     return [sys.executable, drive, json.dumps(told)]
-look = ["sh", "-c", "id -u; ls -d /proc/[0-9]* | wc -l; test -w /proc/sys/kernel/core_pattern || echo safe"]
-with serving(folder) as runs:
+core = "test -w /proc/sys/kernel/core_pattern || echo safe"
+look = ["sh", "-c", f"id -u; ls -d /proc/[0-9]* | wc -l; {core}; grep -c search.test /etc/hosts"]
+with serving(folder, "https://search.test") as runs:
     ways = {"plain": look, "nested": inside(look), "deep": inside(inside(look), 1)}
     environ = {"PYTHONPATH": os.environ["PYTHONPATH"]}
     done = {name: runs.run(way, binds=paths, environ=environ, env=["PYTHONPATH"]) for name, way in ways.items()}
@@ -71,7 +72,7 @@ def test_runs_and_runs_inside_them_work_without_any_privilege(tmp_path_factory: 
     assert found.keys() == {"plain", "nested", "deep"}
     for code, said, complaint in found.values():
         assert (code, complaint) == (0, "")
-        assert (said[0], said[2]) == (str(os.getuid() or NOBODY), "safe")
+        assert (said[0], said[2], said[3]) == (str(os.getuid() or NOBODY), "safe", "1")  # port 443 was bound
         assert int(said[1]) <= 6  # a /proc of its own: bubblewrap's init, and the shell with what it started
 
 

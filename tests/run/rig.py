@@ -114,8 +114,8 @@ def _streams(answer: Answer) -> Callable[[], asyncio.StreamReaderProtocol]:
 class House:
     """The broker in its thread, and everything to look at."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, destination: str) -> None:
+        self.folder, self.destination = folder, destination
         self.control, self.handover = (folder / "runtime" / name for name in ("control.sock", "handover-1.sock"))
         self.world = World(now=datetime.now(UTC))
         self.loop = asyncio.new_event_loop()
@@ -131,7 +131,7 @@ class House:
     async def start(self) -> None:
         await self.begin()
         await self.broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
-        await self.broker.put_resource(OPERATOR, search("http://127.0.0.1:9"), Secret("api-key-0123456789ab"))
+        await self.broker.put_resource(OPERATOR, search(self.destination), Secret("api-key-0123456789ab"))
         await self.serve()
 
     async def restart(self) -> None:
@@ -289,9 +289,9 @@ def house() -> Iterator[House]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[House]:
-    """Serve runs until the block ends, all that is theirs in ``folder``."""
-    built = House(folder)
+def serving(folder: Path, destination: str = "http://127.0.0.1:9") -> Iterator[House]:
+    """Serve runs until the block ends, all that is theirs in ``folder``; ``destination`` is that of their resource."""
+    built = House(folder, destination)
     built.project.mkdir()
     (folder / "home").mkdir()
     built.control.parent.mkdir(mode=0o700)

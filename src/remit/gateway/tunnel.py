@@ -16,13 +16,14 @@ from remit.gateway.fronts.proxy import HTTPS, authority, unreached
 from remit.gateway.intercept import Interception
 
 _CONNECT = re.compile(rb"CONNECT ([\x21-\x7e]+) HTTP/1\.[01]")  # Python before 3.12 speaks HTTP/1.0 to proxies
+_MORE = 3  # descriptors that TLS counts for, beside the connection's: it keeps a quarter of a megabyte for each
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class ProxyConnection(ClientConnection):
     """One connection to a run's proxy; ``by_name``: it begins in TLS, whose server name says the host."""
 
-    __slots__ = ("_by_name", "_interception", "_securing")
+    __slots__ = ("_by_name", "_counted", "_interception", "_securing")
 
     def __init__(
         self, listener: GatewayListener, connections: ClientConnections, interception: Interception, *, by_name: bool
@@ -30,6 +31,19 @@ class ProxyConnection(ClientConnection):
         super().__init__(listener, connections)
         self._interception: Interception | None = interception  # None: it is a connection for one host
         self._by_name, self._securing = by_name, False
+        self._counted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._counted = self.listener.quota.take(_MORE)
+        super().connection_made(transport)
+        if not self._counted:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._counted:
+            self._counted = False
+            self.listener.quota.give(_MORE)
 
     def data_received(self, data: bytes) -> None:
         if self._securing:

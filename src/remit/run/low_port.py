@@ -12,6 +12,7 @@ import os
 import socket
 
 from remit.errors import UnavailableError
+from remit.run import mounted
 from remit.run.inside import BACKLOG
 
 LOWEST = 1024  # that anybody may bind
@@ -41,7 +42,7 @@ def bind(pid: int, port: int) -> int:
 def _there(answer: socket.socket, pid: int, port: int) -> None:
     """Bind and answer, as a process of its own; it ends here."""
     try:
-        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        network = os.open(mounted.shown(pid) / "ns/net", os.O_RDONLY)
         owner, libc = fcntl.ioctl(network, _NS_GET_USERNS), ctypes.CDLL(None)
         if not libc.setns(owner, _NEW_USER) and not libc.setns(network, _NEW_NET):
             sock = socket.socket()

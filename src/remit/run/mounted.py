@@ -29,15 +29,20 @@ class Mount:
     writable: bool
 
 
-def mounts(process: int) -> list[Mount]:
-    """Return what a process sees mounted. Its number is ours; a /proc that we share with a run around us has others."""
+def shown(process: int) -> Path:
+    """Return where /proc shows a process. Its number is ours; a /proc that we share with a run around us has others."""
     handle = os.pidfd_open(process)
     try:
         told = Path(f"/proc/self/fdinfo/{handle}").read_text("ascii")
     finally:
         os.close(handle)
+    return Path("/proc", told.partition("Pid:")[2].split()[0])
+
+
+def mounts(process: int) -> list[Mount]:
+    """Return what a process sees mounted."""
     found = []
-    for line in Path(f"/proc/{told.partition('Pid:')[2].split()[0]}/mountinfo").read_bytes().splitlines():
+    for line in (shown(process) / "mountinfo").read_bytes().splitlines():
         words = [os.fsdecode(_ESCAPE.sub(lambda octal: bytes((int(octal[1], 8),)), word)) for word in line.split(b" ")]
         found.append(Mount(words[2], Path(words[3]), Path(words[4]), "rw" in words[5].split(",")))
     return found
