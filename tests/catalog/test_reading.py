@@ -113,9 +113,9 @@ def test_a_refusal_names_the_provider_and_the_key() -> None:
 
 
 def test_a_provider_that_is_known_is_replaced_by_one_that_says_so_and_no_other() -> None:
-    with pytest.raises(InvalidRequestError, match="`acme`: there is a provider of this name"):
+    with pytest.raises(InvalidRequestError, match="`acme` is a provider that there is already"):
         read(LEAST, {"acme"})
-    with pytest.raises(InvalidRequestError, match="`acme`: there is no provider to replace"):
+    with pytest.raises(InvalidRequestError, match="`acme` replaces no provider that there is"):
         read(LEAST + "replaces = true", {"other"})
     with pytest.raises(InvalidRequestError, match=r"`acme\.replaces` must be true or false"):
         read(LEAST + "replaces = 1", {"acme"})

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from itertools import count
@@ -125,16 +125,24 @@ _MAY_BE_BATCH = re.compile("batch|/_(?:bulk|mget|msearch)$")
 _known: dict[str, Provider] = {}
 
 
+@cache
+def shipped() -> Mapping[str, Provider]:
+    """Return the providers that remit ships, by name."""
+    found: dict[str, Provider] = {}
+    for file in sorted(files(__name__).joinpath("providers").iterdir(), key=lambda file: file.name):
+        found.update(read(file.read_text(encoding="utf-8"), found))
+    return MappingProxyType(found)
+
+
 def load() -> Mapping[str, Provider]:
     """Return the providers that remit ships and those that were added, by name."""
     if not _known:
-        for file in sorted(files(__name__).joinpath("providers").iterdir(), key=lambda file: file.name):
-            _known.update(read(file.read_text(encoding="utf-8"), _known))
+        _known.update(shipped())
     return MappingProxyType(_known)
 
 
 def add(more: Mapping[str, Provider]) -> None:
-    """Add providers of the operator's own to this process, and to those that it forks from now on."""
+    """Add providers of the operator's own to those of this process."""
     load()
     _known.update(more)
 
@@ -210,20 +218,24 @@ def _plain_segment(segment: str) -> str:
 
 
 def read(text: str, known: Container[str] = ()) -> Mapping[str, Provider]:
-    """Return the providers of a TOML text by name, or raise InvalidRequestError saying which key is wrong.
+    """Return the providers of a TOML text by name, as ``of`` does."""
+    try:
+        return of(tomllib.loads(text), known)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequestError("the catalog is not TOML") from error
+
+
+def of(tables: Mapping[str, object], known: Container[str] = ()) -> Mapping[str, Provider]:
+    """Return the providers of decoded TOML by name, or raise InvalidRequestError saying which key is wrong.
 
     One of ``known`` is refused unless its table says ``replaces = true``, and so is a table that says so in vain.
     """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidRequestError(f"the catalog is not TOML: {error}") from error
     found = {}
     for name, table in tables.items():
-        replaces = isinstance(table, dict) and fields.flag(f"{name}.replaces", table.pop("replaces", False))
-        if replaces is not (name in known):
-            said = "there is no provider to replace" if replaces else "there is a provider of this name"
-            raise InvalidRequestError(f"`{name}`: {said}", help="`replaces = true` puts a provider in the place of one")
+        said = table.get("replaces", False) if isinstance(table, dict) else False
+        if (replaces := fields.flag(f"{name}.replaces", said)) is not (name in known):
+            what = "replaces no provider that there is" if replaces else "is a provider that there is already"
+            raise InvalidRequestError(f"`{name}` {what}", help="`replaces = true` puts a provider in the place of one")
         found[name] = _provider(name, table)
     return MappingProxyType(found)
 
@@ -231,7 +243,10 @@ def read(text: str, known: Container[str] = ()) -> Mapping[str, Provider]:
 def _provider(name: str, table: object) -> Provider:
     if not _NAME.fullmatch(name) or not isinstance(table, dict):
         raise InvalidRequestError(f"`{name}` is not the table of a provider")
-    for word, keys in (("unknown", table.keys() - _REQUIRED - _OPTIONAL), ("missing", _REQUIRED - table.keys())):
+    for word, keys in (
+        ("unknown", table.keys() - _REQUIRED - _OPTIONAL - {"replaces"}),
+        ("missing", _REQUIRED - table.keys()),
+    ):
         if keys:
             raise InvalidRequestError(f"`{name}`: {word}: {', '.join(f'`{key}`' for key in sorted(keys))}")
     where = f"{name}."

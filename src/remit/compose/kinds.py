@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
+from remit import catalog
 from remit.config import settings
 from remit.config.settings import Settings
 from remit.core import scope as scopes
@@ -18,8 +19,9 @@ BUILT_IN = {kind.name: kind for kind in (http.KIND, postgres.KIND, spiffe.KIND)}
 
 
 def known(configured: Settings | None = None) -> Mapping[str, Kind]:
-    """Return the kinds by name, and register their tables, so that scopes can be read in this process."""
+    """Return the kinds by name. Their tables, and providers of one's own, are known to this process from now on."""
     named = {} if configured is None else configured.kinds
+    catalog.add({} if configured is None else configured.providers)
     found = BUILT_IN | {name: _loaded(name, version) for name, version in named.items()}
     for kind in found.values():
         scopes.register(kind.name, kind.table)

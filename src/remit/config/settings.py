@@ -8,11 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 from msgspec.inspect import StructType, UnionType, VarTupleType, type_info
 
+from remit import catalog
+from remit.catalog import Provider
 from remit.config.sections import Configuration, Section, loopback, unknown
 from remit.config.values import Address, decode
 from remit.errors import InvalidRequestError
@@ -21,7 +24,7 @@ S = TypeVar("S", bound=Section)
 
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
 _EXPECTED = re.compile(r"Expected `(\w+)[^`]*`(?: of length [<>]= (\d+))?(?:, got .*)?")
-_SETTING = re.compile(r"`([a-z_]+(?:\.[^`.]+)?)`")  # or a section, as details begin with it
+_SETTING = re.compile(r"`([a-z][a-z0-9_-]*(?:\.[^`.]+)?)(?:\.[^`]*)?`")  # or a section, as details begin with it
 _HEADER = re.compile(r"\s*\[\[?\s*([\w-]+)\s*\]")
 _NAMED = {"str": "text", "int": "a whole number", "bool": "true or false", "array": "a list", "object": "a table"}
 
@@ -43,6 +46,10 @@ class Places:
         return self.state / "remit.db"
 
     @property
+    def providers(self) -> Path:
+        return self.config.with_name("providers.toml")  # of the catalog, the operator's own
+
+    @property
     def lock(self) -> Path:
         return self.state / "lock"  # of whoever serves the state
 
@@ -62,6 +69,7 @@ class Settings(Configuration, frozen=True, kw_only=True):
     """What is configured, and where it applies."""
 
     places: Places
+    providers: Mapping[str, Provider] = MappingProxyType({})  # the operator's own
 
     def _check(self) -> None:
         _check_issuers(self)
@@ -105,18 +113,26 @@ def places(environ: Mapping[str, str]) -> Places:
 
 
 def load(environ: Mapping[str, str]) -> Settings:
-    """Read the configuration file, if there is one, or raise InvalidRequestError naming the file and line."""
+    """Read the configuration, and the providers beside it, or raise InvalidRequestError naming the file and line."""
     where = places(environ)
-    try:
-        raw = tomllib.loads(where.config.read_text("utf-8"))
-    except FileNotFoundError:
-        raw = {}
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidRequestError(f"`{where.config}` cannot be read: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"`{where.config}` cannot be read: it is not readable UTF-8 text") from error
+    raw = _tables(where.config)
     with located(where.config):
-        return read(where, raw)
+        found = read(where, raw)
+    with located(where.providers):
+        own = catalog.of(_tables(where.providers), catalog.shipped())
+    return msgspec.structs.replace(found, providers=own)
+
+
+def _tables(path: Path) -> Mapping[str, object]:
+    """Return decoded TOML, or nothing where there is no file."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidRequestError(f"`{path}` cannot be read: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"`{path}` cannot be read: it is not readable UTF-8 text") from error
 
 
 def read(where: Places, raw: Mapping[str, object]) -> Settings:
