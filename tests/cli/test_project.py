@@ -126,8 +126,8 @@ def test_a_run_without_options_goes_by_the_file(
     assert (asked["purpose"], asked["ttl"], asked["depth"], asked["fan_out"]) == ("sell shoes", 7_200, 1, 3)
     assert asked["authorization_details"][0]["paths"] == ["/v1/a"]
     assert spec.binds == (
-        Bind(PurePosixPath(folder.parent / "shared")),
-        Bind(PurePosixPath(folder / "out"), writable=True),
+        Bind(PurePosixPath(folder.parent / "shared"), straight=True),
+        Bind(PurePosixPath(folder / "out"), writable=True, straight=True),
     )
     assert spec.env == ("NODE_OPTIONS=--enable-source-maps",)
     assert spec.named == (NamedVariable("SEARCH_KEY", "placeholder", "search"),)

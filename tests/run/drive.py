@@ -8,7 +8,7 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from remit.errors import RemitError
-from remit.run import launcher
+from remit.run import launcher, named
 from remit.run.sandbox import ROOM, Bind
 from remit.run.spec import PROCESSES, LaunchSpec
 
@@ -24,6 +24,7 @@ def main() -> int:
         environ=dict(os.environ),
         binds=tuple(Bind(PurePosixPath(path), writable) for path, writable in told.get("binds", [])),
         env=tuple(told.get("env", ())),
+        named=tuple(named.read(name, text) for name, text in told.get("named", {}).items()),
         hidden=tuple(map(Path, told.get("hidden", ()))),
         apart=tuple(map(Path, told.get("apart", ()))),
         host_net=told.get("host_net", False),

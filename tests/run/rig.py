@@ -85,7 +85,8 @@ class EchoServices:
 
         server: Closing
         if listener.kind == "channel":
-            who = SocketAuth(holder, run=run.redeemed.run)
+            ports = {name.partition(":")[2]: int(port) for name, port in run.places.items() if ":" in name}
+            who = SocketAuth(holder, ports=ports, run=run.redeemed.run)
             server = await listen.serve(self.app, sock, who, start=start, share=self.quota.of(holder.task))
         elif start is not None:
             server = await start(_streams(answer), sock)

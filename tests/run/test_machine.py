@@ -57,6 +57,15 @@ def test_a_path_that_is_not_there_is_named_and_cannot_be_bound(tmp_path: Path) -
     assert "--bind" in str(raised.value.help)
 
 
+def test_a_bind_that_no_link_may_lead_to_is_refused_once_one_does(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "secret")
+    named = Bind(PurePosixPath(tmp_path / "out"), writable=True)
+    assert machine.view(spec(tmp_path, binds=(named,))).binds[0].path == tmp_path / "secret"
+    with pytest.raises(InvalidRequestError, match=r"`.*/out` leads to `.*/secret`"):
+        machine.view(spec(tmp_path, binds=(replace(named, straight=True),)))
+
+
 def test_more_credential_files_than_can_be_covered_are_refused(tmp_path: Path) -> None:
     (tmp_path / "runtime").mkdir()
     many = tuple(tmp_path / f".env.{number}" for number in range(machine.MAX_MASKED + 1))

@@ -15,6 +15,7 @@ GIVEN = {"REMIT_URL_OPEN_AI": "http://127.0.0.1:8471/open-ai", "REMIT_KEY_OPEN_A
         ("placeholder:brave", NamedVariable("X", "placeholder", "brave")),
         ("url:openai", NamedVariable("X", "url", "openai")),
         ("url:openai/v1/", NamedVariable("X", "url", "openai", "/v1/")),
+        ("lease:warehouse", NamedVariable("X", "lease", "warehouse")),
         ("=debug", NamedVariable("X", "", "debug")),
         ("=", NamedVariable("X", "", "")),
         ("=placeholder:brave", NamedVariable("X", "", "placeholder:brave")),

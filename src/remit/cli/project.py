@@ -111,6 +111,8 @@ def _meaning(found: FoundProject, project: ProjectFile) -> Iterator[str]:
                 what = f"the placeholder of `{each.of}`"
             case "url":
                 what = f"the URL of `{each.of}` at the gateway{each.path and f', with {each.path}'}"
+            case "lease":
+                what = f"a credential for `{each.of}`, which the command can hand on while the run lasts"
             case _:
                 what = f"`{each.of}`"
         yield f"  has {each.name} = {what}{f'  ({STEERS})' if each.steers else ''}"
@@ -138,7 +140,7 @@ def completed(
         "resource": list(project.resources),
     }
     taken = {name: value for name, value in bounds.items() if value is not None and name not in given}
-    binds = [Bind(PurePosixPath(bind.path), bind.writable) for bind in project.binds(found.path.parent)]
+    binds = [Bind(PurePosixPath(bind.path), bind.writable, straight=True) for bind in project.binds(found.path.parent)]
     said = {text.partition("=")[0] for text in around.env}
     named = [each for each in project.variables if each.name not in said]
     texts = [f"{each.name}={each.of}" for each in named if not each.source]

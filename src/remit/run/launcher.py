@@ -29,7 +29,7 @@ from types import FrameType
 
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, RemitError, UnavailableError
-from remit.run import again, handover, low_port, named, offer, sandbox
+from remit.run import again, handover, leased, low_port, named, offer, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
 from remit.run.spec import TRUSTED_BY, LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
@@ -130,8 +130,8 @@ class _Run:
                 self.terminal.open()
             for number in (*FORWARDED, signal.SIGWINCH):
                 stack.callback(signal.signal, number, signal.signal(number, self._signalled))
-            complete_ = complete(environment, variables, self.spec.env) | named.values(self.spec.named, variables)
-            self.inner.go(self.spec.command, complete_, self.spec.limits)
+            given_here = complete(environment, variables, self.spec.env) | self._named(given, variables, stack)
+            self.inner.go(self.spec.command, given_here, self.spec.limits)
             failed = self.inner.failure()
             code = self._wait()
         if failed is not None:
@@ -144,6 +144,17 @@ class _Run:
                         _say("help: a run sees the system, its working directory and what --bind names")
         self._finish()
         return code
+
+    def _named(self, given: Message, variables: Mapping[str, str], stack: contextlib.ExitStack) -> dict[str, str]:
+        """Return the variables that the project names, leases issued; what ends before the run is renewed meanwhile."""
+        wanted = [each for each in self.spec.named if each.source == "lease"]
+        found = named.values(self.spec.named, variables)
+        if wanted:
+            channel = leased.RunChannel(self.inner.pid, variables["REMIT_SOCKET"])
+            values, held = leased.issued(channel, wanted, self.spec.request, given)
+            stack.callback(leased.Renewals(channel, held, _say).end)
+            found |= values
+        return found
 
     def _reach(self, given: Message) -> Mapping[str, str]:
         """Have the hosts that the run reaches lead to its proxy; return what tells clients to trust it for them."""

@@ -250,9 +250,11 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
     Hidden folders that are not there yet are made where a run would see them: a cover needs a place.
     """
     named = [Path(bind.path) for bind in spec.binds]
-    for path in named:
+    for path, bind in zip(named, spec.binds, strict=True):
         if not path.exists():
             raise InvalidRequestError(f"`{path}` is not there and cannot be bound", help="--bind takes PATH or PATH:rw")
+        if bind.straight and path.resolve() != path:  # an agent that may write there put a link in its place just now
+            raise InvalidRequestError(f"`{path}` leads to `{path.resolve()}`", help="look at what was put there")
     binds = tuple(sandbox.Bind(path.resolve(), bind.writable) for path, bind in zip(named, spec.binds, strict=True))
     straight = [Path(os.path.normpath(path.absolute())) for path in named]
     own = (spec.socket.parent, *spec.hidden)

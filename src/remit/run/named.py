@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from remit.errors import InvalidRequestError
 
 PROJECT = "remit.toml"  # the file of a project
-SOURCES = ("placeholder", "url")
-FORMS = "it is `placeholder:RESOURCE`, `url:RESOURCE/path` or `=text`"
+SOURCES = ("placeholder", "url", "lease")
+FORMS = "it is `placeholder:RESOURCE`, `url:RESOURCE/path`, `lease:RESOURCE`, or `=text`"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PATH = re.compile(r"[!-~]*")
@@ -60,11 +60,15 @@ def label(resource: str) -> str:
 
 
 def values(named: Iterable[NamedVariable], given: Mapping[str, str]) -> dict[str, str]:
-    """Return the named variables of a run that was ``given`` its own."""
+    """Return the named variables of a run that was ``given`` its own; of leases none."""
     found = {}
     for each in named:
+        if each.source == "lease":
+            continue
         key = f"REMIT_{'URL' if each.source == 'url' else 'KEY'}_{label(each.of)}"
         if key not in given:
-            raise InvalidRequestError(f"`{each.name}` cannot be set: `{each.of}` is not used through the gateway")
+            raise InvalidRequestError(
+                f"`{each.name}` cannot be set: `{each.of}` is not used through the gateway", help=FORMS
+            )
         found[each.name] = given[key] + each.path
     return found

@@ -41,6 +41,7 @@ class Bind:
 
     path: Path
     writable: bool = False
+    straight: bool = False  # no link leads to it, or the run is refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ def render_exposure(spec: LaunchSpec) -> list[str]:
             "warning: every local process, of any user, can use this run's gateway and database ports",
         ]
     lines += [f"note: the command can write to {bind.path}" for bind in spec.binds if bind.writable]
+    lines += [f"note: {each.name} is a credential for {each.of}" for each in spec.named if each.source == "lease"]
     empty = "note: {} holds credentials and is empty in this run, until that file is replaced"
     said = "warning: it can read {}" if spec.unsandboxed else empty
     lines += [said.format(path) for path in spec.masked[:MANY]]
