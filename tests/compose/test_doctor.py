@@ -364,6 +364,16 @@ def test_the_doctor_tries_the_very_namespaces_that_a_run_has(monkeypatch: pytest
     assert findings[-1].level == "good"
 
 
+@pytest.mark.parametrize("lacks", [[], ["no autogroup"], ["no autogroup", "no control group"]])
+def test_what_this_machine_does_not_bound_of_runs_is_one_line(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, lacks: list[str]
+) -> None:
+    monkeypatch.setattr(doctor, "unbounded", lambda: lacks)
+    found = [finding for finding in doctor.namespaces(settings) if finding.name == "runs"]
+    assert [finding.level for finding in found] == ["warning"] * bool(lacks)
+    assert all(finding.text.endswith("; ".join(lacks)) for finding in found)
+
+
 def test_in_a_run_whose_channel_is_gone_the_channel_is_wrong(tmp_path: Path) -> None:
     finding = doctor.channel({"REMIT_SOCKET": str(tmp_path / "none"), "REMIT_GRANT": "grt_1"})
     assert finding.level == "wrong"

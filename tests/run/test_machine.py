@@ -29,6 +29,28 @@ def test_a_machine_with_a_filter_says_nothing(tmp_path: Path, kind: str) -> None
     assert machine.gaps(spec(tmp_path), kind) == []
 
 
+@pytest.mark.parametrize("within", ["user.slice/run.scope", "user.slice", ""])
+def test_what_a_machine_bounds_of_a_run_is_what_its_control_groups_and_its_kernel_say(
+    tmp_path: Path, within: str
+) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "sys/kernel").mkdir(parents=True)
+    (groups / "user.slice/run.scope").mkdir(parents=True)
+    (groups / "other.slice").mkdir()
+    (groups / "other.slice/memory.max").write_text("4096\n")
+    assert len(machine.unbounded(proc, groups)) == 2
+    (proc / "self/cgroup").write_text("4:memory:/old\n0::/user.slice/run.scope\n")
+    (proc / "sys/kernel/sched_autogroup_enabled").write_text("0\n")
+    (groups / "user.slice/run.scope/memory.max").write_text("max\n")
+    assert ["autogroup" in lack for lack in machine.unbounded(proc, groups)] == [True, False]
+    (proc / "sys/kernel/sched_autogroup_enabled").write_text("1\n")
+    [lack] = machine.unbounded(proc, groups)
+    assert "memory" in lack
+    (groups / within / "memory.max").write_text("8589934592\n")
+    assert machine.unbounded(proc, groups) == []
+
+
 def test_every_link_on_the_way_to_what_is_remits_is_a_sign(tmp_path: Path) -> None:
     (tmp_path / "real/state").mkdir(parents=True)
     (tmp_path / "one").symlink_to("two")

@@ -27,7 +27,7 @@ from remit.errors import RemitError, UnavailableError
 from remit.identity.documents import PublishedDocuments
 from remit.identity.fetch import HttpFetch
 from remit.run import sandbox
-from remit.run.machine import bubblewrap, covers_proc
+from remit.run.machine import bubblewrap, covers_proc, unbounded
 from remit.sdk import Client, Place, admin, verbs
 from remit.sdk.place import find
 from remit.stores import sqlite_rows
@@ -231,6 +231,9 @@ def _probed(asking: Coroutine[Any, Any, Sequence[ProbeResult]]) -> Sequence[Prob
 def namespaces(settings: Settings) -> Iterator[CheckResult]:
     del settings
     yield from _namespaces(("--proc", "/proc"))
+    if lacking := unbounded():
+        help_ = "docs/explanation/limits.md, of the machine: `systemd-run --user --scope -p MemoryMax=8G remit run …`"
+        yield CheckResult("runs", "warning", f"a run is bounded less than it could be: {'; '.join(lacking)}", help_)
 
 
 def nested() -> Iterator[CheckResult]:

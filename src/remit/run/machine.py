@@ -164,6 +164,22 @@ def gaps(spec: LaunchSpec, machine: str) -> list[str]:
     return [f"warning: no system call filter for {machine}: your kernel keyrings and vsock are within the run's reach"]
 
 
+def unbounded(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> list[str]:
+    """Return what this machine does not bound of a run that is started from here, each as a clause."""
+
+    def read(path: Path) -> str:
+        with contextlib.suppress(OSError):
+            return path.read_text("utf-8").strip()
+        return ""
+
+    own = [line.removeprefix("0::/") for line in read(proc / "self/cgroup").splitlines() if line.startswith("0::/")]
+    around = [groups, *(groups / part for name in own for part in (Path(name), *Path(name).parents))]
+    memory = any(read(path / "memory.max").isdecimal() for path in around)
+    shares = read(proc / "sys/kernel/sched_autogroup_enabled") == "1"
+    found = [] if shares else ["it stands back at cores by its priority alone (no autogroup)"]
+    return found if memory else [*found, "its memory is bounded for each process, not in all (no control group does)"]
+
+
 @contextlib.contextmanager
 def started(spec: LaunchSpec) -> Iterator[Inner]:
     """Start the sandbox of a run, or without one its first process; it is killed at the end if it still runs.
