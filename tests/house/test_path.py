@@ -34,7 +34,7 @@ BUDGET = {
     "identity": 1_300,
     "policies": 900,
     "gateway": 4_620,
-    "run": 3_210,
+    "run": 3_230,
     "web": 1_350,
     "control": 650,
     "console": 600,
