@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
+from remit.cli.app import app
 from remit.cli.entry import run, trusted
 
 REMIT = Path(sys.executable).with_name("remit")
@@ -77,8 +80,18 @@ def test_a_command_that_needs_another_prints_its_help(arguments: list[str], caps
     assert run(arguments) == 2
     told = capsys.readouterr().err
     assert told.splitlines()[0].lower().startswith(" ".join(["usage: remit", *arguments]))
-    assert "\nCommands:\n" in told
+    assert ("\nCommands:\n" in told) is bool(arguments)
     assert "\\x0a" not in told
+
+
+def test_the_help_has_all_commands_in_groups_and_no_type_of_python(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert set(re.findall(r"^  ([a-z]+)  ", told, re.MULTILINE)) == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert "..." not in told.partition("Run agents:")[2]
+    for command in (["run"], ["resource", "add"], ["audit", "tail"], ["open"]):
+        assert run([*command, "--help"]) == 0
+        assert not re.search(r"<[a-z]", capsys.readouterr().out)
 
 
 def test_an_error_of_ours_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

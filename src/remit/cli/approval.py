@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from remit.cli import options, sdk
+from remit.cli import ids, options, sdk
 from remit.cli.login import AsOwner, visit
 from remit.cli.options import argument, option
 from remit.cli.render import Table, answer, detail_line, granted, said, waiting
@@ -22,7 +22,7 @@ from remit.errors import ConflictError, DeniedError, LapsedError, UnavailableErr
 LOCAL = "unix://"  # how the owner of a state is called
 LIFE = 600  # seconds; nothing that is asked waits for longer
 
-Id = Annotated[str, argument("APPROVAL", "What was asked, as `remit approvals` lists it.")]
+Id = Annotated[str, argument("APPROVAL", "What was asked, as `remit approvals` lists it.", callback=ids.of("approval"))]
 Digest = Annotated[str | None, option("--digest DIGEST", "The request that was seen, where nobody can confirm.")]
 
 

@@ -80,7 +80,7 @@ def _instant(text: str, now: datetime) -> datetime:
 @app.command("tail")
 @options.expanded
 def tail(
-    count: Annotated[int, option("--lines -n", "How many of the last entries.", min=0)] = 20,
+    count: Annotated[int, option("--lines -n COUNT", "How many of the last entries.", min=0)] = 20,
     whole: Annotated[bool, option("--all -a", "All entries, from the first.")] = False,
     follow: Annotated[bool, option("--follow -f", "Wait for more.")] = False,
     *,

@@ -13,8 +13,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
-from remit.cli import sdk
+from remit.cli import ids, sdk
 from remit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ def duration(text: str | None) -> str | None:
 
 
 Json = Annotated[bool, option("--json", "Print one JSON object.")]
-GrantId = Annotated[str, option("--grant -g GRANT", "The grant it comes from.", envvar="REMIT_GRANT")]
-Label = Annotated[str, argument(None, "What the child is called, for people to read.")]
+GrantId = Annotated[
+    str, option("--grant -g GRANT", "The grant it comes from.", envvar="REMIT_GRANT", callback=ids.of("grant"))
+]
+Label = Annotated[str, argument("[LABEL]", "What the child is called, for people to read.")]
 Ttl = Annotated[str | None, option("--ttl TIME", "How long at most: 90s, 15m, 1h.", callback=duration)]
 
 
@@ -72,8 +75,8 @@ class GrantOptions:
         list[str] | None, option("--grant-detail -d JSON", "A whole detail, or an array of them.")
     ] = None
     ttl: Ttl = None
-    depth: Annotated[int, option("--depth", "How many hops of delegation may follow.", min=0)] = 0
-    fan_out: Annotated[int, option("--fan-out", "How many live children each grant may have.", min=0)] = 0
+    depth: Annotated[int, option("--depth COUNT", "How many hops of delegation may follow.", min=0)] = 0
+    fan_out: Annotated[int, option("--fan-out COUNT", "How many live children each grant may have.", min=0)] = 0
     exercise: Annotated[
         bool, option("--exercise/--no-exercise", "Whether it may be used itself, or delegated alone.")
     ] = True
@@ -130,7 +133,21 @@ def kinds() -> Mapping[str, Kind]:
 
 
 def group(noun: str, text: str) -> typer.Typer:
-    return typer.Typer(name=noun, help=text, no_args_is_help=True, rich_markup_mode=None)
+    return Commands(name=noun, help=text, no_args_is_help=True, rich_markup_mode=None)
+
+
+class PlainHelp(TyperCommand):
+    """A command whose help has no types of Python in it."""
+
+    def get_help(self, ctx: Any) -> str:
+        return re.sub(r"<[a-z][a-z \[\]]*>", lambda found: " " * len(found[0]), super().get_help(ctx))
+
+
+class Commands(typer.Typer):
+    """Commands of one noun, or of none."""
+
+    def command(self, name: str | None = None, **more: Any) -> Callable[[Any], Any]:
+        return super().command(name, cls=PlainHelp, **more)
 
 
 def wishes(resources: Sequence[str] | None, details: Sequence[str] | None) -> list[str | Detail]:

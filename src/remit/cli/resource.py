@@ -10,7 +10,7 @@ import typer
 
 from remit.cli import options, sdk
 from remit.cli.options import argument, option
-from remit.cli.render import Table, answer, detail_lines, safe, said, waiting
+from remit.cli.render import Table, answer, detail_lines, waiting
 from remit.core.scope import check_name
 from remit.errors import ConflictError
 
@@ -46,9 +46,10 @@ def add(
     secret: Annotated[
         bool, option("--secret", "Read its static secret from stdin or a prompt, in the same step.")
     ] = False,
+    replace: Annotated[bool, option("--replace", "Put it in place of the resource of that name.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Add a resource, or replace one, which is asked about on a terminal; it is checked at the target first.
+    """Add a resource, or replace all of one with --replace; it is checked at the target first.
 
     \b
     Examples:
@@ -72,10 +73,8 @@ def add(
         given = options.loaded(text) if text.startswith("{") else options.fields(text)
         body["bound"].append({"type": kind.name, "resource": name, **given})
     there = {item["resource"]: item["destination"] for item in sdk.ask(sdk.verbs.resources())}.get(name)
-    replace = safe(f"`{name}` is there already, for {there}: replace all of it?")  # a script goes on
-    if there is not None and sys.stdin.isatty() and not typer.confirm(replace, err=True):
-        said("nothing was changed")
-        raise typer.Exit(1)
+    if there is not None and not replace:
+        raise ConflictError(f"`{name}` is there already, for {there}", help="--replace puts this in place of all of it")
     if secret:
         body["secret"] = read_secret(name)
     with waiting("checking the target"):

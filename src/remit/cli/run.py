@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remit.cli import options, project, sdk
+from remit.cli import ids, options, project, sdk
 from remit.cli.login import AsOwner, session_token
 from remit.cli.options import argument, option
 from remit.cli.render import safe
@@ -40,9 +40,12 @@ class RunOptions(options.GrantOptions):
 def run(
     context: typer.Context,
     command: Annotated[list[str], argument("-- COMMAND…", "What is run, with its arguments.")],
-    grant: Annotated[str | None, option("--grant -g GRANT", "Use this grant; with -r or -d, a child of it.")] = None,
-    purpose: Annotated[str | None, option("--purpose -p", "Open a task for this; else for `run PROGRAM`.")] = None,
-    label: Annotated[str, option("--label", "What a child is called.")] = "",
+    grant: Annotated[
+        str | None,
+        option("--grant -g GRANT", "Use this grant; with -r or -d, a child of it.", callback=ids.of("grant")),
+    ] = None,
+    purpose: Annotated[str | None, option("--purpose -p TEXT", "Open a task for this; else for `run PROGRAM`.")] = None,
+    label: Annotated[str, option("--label TEXT", "What a child is called.")] = "",
     *,
     request: RunOptions,
     as_owner: AsOwner = False,

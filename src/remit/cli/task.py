@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options, sdk
+from remit.cli import ids, options, sdk
 from remit.cli.approval import request_parts
 from remit.cli.login import AsOwner, session_token
 from remit.cli.options import argument, option
@@ -35,7 +35,7 @@ class TaskOptions(options.GrantOptions):
 
 @options.expanded
 def open_(
-    purpose: Annotated[str, argument(None, "What the task is for, in a sentence. It goes into the audit log.")],
+    purpose: Annotated[str, argument("PURPOSE", "What the task is for, in a sentence. It goes into the audit log.")],
     *,
     request: TaskOptions,
     as_owner: AsOwner = False,
@@ -52,7 +52,10 @@ def open_(
     granted(opened, json, *detail_lines(opened.details), f"use it: remit run --grant {opened.grant} -- COMMAND")
 
 
-def show(node: Annotated[str, argument("ID", "A task, grant, lease or approval.")], json: options.Json = False) -> None:
+def show(
+    node: Annotated[str, argument("ID", "A task, grant, lease or approval.", callback=ids.of(*ids.NOUNS))],
+    json: options.Json = False,
+) -> None:
     """Show a task, a grant, a lease or an approval, with everything that is known of it.
 
     \b
@@ -139,7 +142,12 @@ def delegate(
     *,
     request: options.GrantOptions,
     approval: Annotated[
-        str | None, option("--approval APPROVAL", "Make exactly what a human approved, in place of all else.")
+        str | None,
+        option(
+            "--approval APPROVAL",
+            "Make exactly what a human approved, in place of all else.",
+            callback=ids.of("approval"),
+        ),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -186,7 +194,7 @@ def issue(
 
 
 def renew(
-    lease: Annotated[str, argument("LEASE", "The lease.")],
+    lease: Annotated[str, argument("LEASE", "The lease.", callback=ids.of("lease"))],
     ttl: Annotated[str, option("--ttl TIME", "From now on: 90s, 15m, 1h.", callback=options.duration)],
     json: options.Json = False,
 ) -> None:
@@ -201,20 +209,29 @@ def renew(
     answer(json, renewed, {"lease": lease, "expires_at": renewed["expires_at"]}, *sooner)
 
 
-def revoke(node: Annotated[str, argument("ID", "A grant, a lease or a task.")], json: options.Json = False) -> None:
+def revoke(
+    node: Annotated[
+        str,
+        argument("ID", "A grant, a lease or a task, or how its id begins.", callback=ids.of("task", "grant", "lease")),
+    ],
+    json: options.Json = False,
+) -> None:
     """Revoke a grant with everything below it, a lease, or a whole task; say truthfully what is outstanding.
 
     \b
     Examples:
       remit revoke grt_7VYx1bD0Qe2mNf3sK9h6Lw
       remit revoke lse_0aJ9cE4dT1vXr8kPq5bS7g --json
+      remit revoke 7VY                           (where no other id begins so)
     """
     with waiting("revoking"):
         report = sdk.ask(sdk.verbs.end(node))
     ended(report, json)
 
 
-def close(task: Annotated[str, argument("TASK", "The task.")], json: options.Json = False) -> None:
+def close(
+    task: Annotated[str, argument("TASK", "The task.", callback=ids.of("task"))], json: options.Json = False
+) -> None:
     """Close a task: every grant and lease in it ends.
 
     \b
@@ -227,7 +244,9 @@ def close(task: Annotated[str, argument("TASK", "The task.")], json: options.Jso
 
 
 def tree(
-    task: Annotated[str | None, argument("[TASK]", "One task; else all that are open.")] = None,
+    task: Annotated[
+        str | None, argument("[TASK]", "One task; else all that are open.", callback=ids.of("task"))
+    ] = None,
     ended: Annotated[bool, option("--all -a", "Tasks that are closed, too.")] = False,
     watch: Annotated[bool, option("--watch -w", "Keep it on the screen, drawn anew.")] = False,
     json: options.Json = False,
