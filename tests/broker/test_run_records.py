@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from remit.broker import Broker
@@ -99,6 +100,24 @@ def test_a_record_that_is_none_is_a_damaged_state(world: World) -> None:
         await world.store.commit((PutRecord(replace(record, rev=2, body=b"7")),), ())
         with pytest.raises(IntegrityError):
             await broker.runs.load()
+
+    run(body())
+
+
+def test_a_record_of_a_broker_that_knew_no_hosts_is_read(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        task, grant = await held(broker)
+        sealer = FileSealer(b"k" * 32)
+        records = RunRecords(broker._tasks, sealer)
+        await records.keep(kept(task, grant.id), grant.expires_at)
+        [record] = await world.store.records(KIND)
+        opened = sealer.open(msgspec.json.decode(record.body, type=bytes), b"run run_1 1")
+        members = msgspec.json.decode(opened, type=dict[str, object])
+        assert members.pop("reach")
+        sealed = sealer.seal(msgspec.json.encode({**members, "rev": 2}), b"run run_1 2")
+        await world.store.commit((PutRecord(replace(record, rev=2, body=msgspec.json.encode(sealed))),), ())
+        assert await records.load() == [KeptRun(*(getattr(kept(task, grant.id, 2), name) for name in members))]
 
     run(body())
 

@@ -134,7 +134,7 @@ class KeptRun(Struct, frozen=True):
     placeholders: Mapping[str, str]
     places: Places
     ticket: bytes  # SHA-256
-    reach: RunReach | None
+    reach: RunReach | None = None  # a record may be of a broker that knew no such thing
 
 
 @dataclass(frozen=True, slots=True)
