@@ -229,6 +229,7 @@ def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str],
     assert second.returncode == 1
     [authority] = [each for each in psutil.Process(up.pid).children() if each.name() == "remit authority"]
     assert second.stderr.startswith(f"error: another broker serves this state: process {authority.pid}\n")
+    assert "`remit down`" in second.stderr  # who kills that process has the supervisor start it again
 
 
 @pytest.mark.parametrize("place", ["/proc/x", "/dev/null/state"])

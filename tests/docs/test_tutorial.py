@@ -73,5 +73,9 @@ def test_the_sub_agent_is_refused_what_it_was_not_granted(said: str) -> None:
     assert "garden" not in said
 
 
+def test_both_tasks_are_shown_closed_at_the_end(said: str) -> None:
+    assert re.findall(r"read my notes +task_\S+ +(\w+)", said) == ["closed"] * 2
+
+
 def test_the_log_verifies_at_the_end(said: str) -> None:
     assert re.search(r"^root\s+[0-9a-f]{64}$", said, re.MULTILINE)

@@ -83,7 +83,7 @@ def hold(path: Path, how: int = os.O_RDONLY) -> int:
         pid = holder((path if stat.S_ISDIR(found.st_mode) else path.parent) / "lock")
         raise UnavailableError(
             "another broker serves this state" + (f": process {pid}" if pid else ""),
-            help="use that one, stop it, or name another REMIT_STATE_DIR",
+            help="use that one, end it with `remit down`, or name another REMIT_STATE_DIR",
         ) from error
     except BaseException:
         os.close(handle)
