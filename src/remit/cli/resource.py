@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from remit.cli import options, sdk
 from remit.cli.options import argument, option
 from remit.cli.render import Table, answer, detail_lines, waiting
 from remit.core.scope import check_name
-from remit.errors import ConflictError
+from remit.errors import ConflictError, InvalidRequestError
 
 if TYPE_CHECKING:
     from remit.ports.kind import Kind
@@ -161,6 +162,36 @@ def check(name: Name, json: options.Json = False) -> None:
         "; ".join(f"{item['name']}: {item['text']}" for item in found),
         help=f"fix it, or accept by name: {hints}" if hints else "fix it at the target",
     )
+
+
+@app.command("test")
+def try_key(name: Name, json: options.Json = False) -> None:
+    """Test the key of an http resource: one GET that its provider's entry in the catalog names.
+
+    It is a request of a run like any other: the resource's bound has to permit it, and the audit has it. What is told
+    is the status and the time; nobody reads the answer. Exits with 1 unless the key works.
+
+    \b
+    Examples:
+      remit resource test openai
+    """
+    from remit.catalog import load
+    from remit.cli.tested import tested
+    from remit.compose import kinds
+
+    found = sdk.ask(sdk.verbs.resource(name))
+    kinds.on_this_machine(os.environ)  # with providers of one's own
+    provider = load().get(str(found["settings"].get("provider")))
+    if provider is None or provider.check is None:
+        raise InvalidRequestError(
+            f"no request is known that tests the key of `{name}`",
+            help="`check` of its provider in the catalog says one",
+        )
+    with waiting("asking the provider"):
+        told = tested(found, provider.check)
+    says = {True: "works", False: "does not work", None: "may or may not work"}[told["works"]]
+    answer(json, told, f"the key of `{name}` {says}: {told['status']} after {told['milliseconds']} ms")
+    raise typer.Exit(int(told["works"] is not True))
 
 
 secrets = options.group("secret", "Static secrets, sealed at rest.")
