@@ -232,6 +232,16 @@ def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str],
     assert "`remit down`" in second.stderr  # who kills that process has the supervisor start it again
 
 
+def test_a_port_that_another_process_has_is_one_clear_error(environ: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config = Path(environ["XDG_CONFIG_HOME"]) / "remit" / "config.toml"
+        config.write_text(f'[listen]\napi = "off"\ngateway = "127.0.0.1:{port}"\n', "utf-8")
+        done = subprocess.run([REMIT, "up"], env=environ, capture_output=True, text=True, check=False, timeout=30)
+    help_ = 'help: set `listen.gateway` to another, or to "off"'
+    assert (done.returncode, done.stderr.splitlines()) == (1, [f"error: 127.0.0.1:{port} is in use", help_])
+
+
 @pytest.mark.parametrize("place", ["/proc/x", "/dev/null/state"])
 def test_a_state_directory_that_cannot_be_made_is_one_clear_error(environ: dict[str, str], place: str) -> None:
     names = environ | {"REMIT_STATE_DIR": place}

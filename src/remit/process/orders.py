@@ -81,11 +81,12 @@ class Ended(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """An order was carried out; not so where there is an ``error``, which says why."""
+    """An order was carried out; not so where there is an ``error``, which says why, and a ``help`` what to do."""
 
     order: int
     error: str = ""
     state: ProcessesState | None = None
+    help: str | None = None
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -166,7 +167,7 @@ class Supervision:
         finally:
             del self._asked[number]
         if isinstance(answer, Done) and answer.error:
-            raise UnavailableError(answer.error)
+            raise UnavailableError(answer.error, help=answer.help)
         return answer
 
     def _read(self) -> None:

@@ -275,7 +275,7 @@ class Supervisor:
             try:
                 self._listeners[free] = _numbers(role.listen(free))
             except RemitError as error:
-                self._tell(orders.Done(order, error.detail))
+                self._tell(orders.Done(order, error.detail, help=error.help))
                 return
         self._workers[free] = _Process(free, role, asked=order)
 
