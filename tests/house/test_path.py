@@ -43,7 +43,7 @@ BUDGET = {
     "sessions": 900,
     "config": 895,
     "compose": 3_230,
-    "cli": 2_770,
+    "cli": 2_790,
     "sdk": 2_140,
     "testing": 1_000,
 }

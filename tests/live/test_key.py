@@ -70,9 +70,9 @@ def here(tmp_path: Path) -> Iterator[Terminal]:
             broker.communicate(timeout=PATIENCE)
 
 
-def add(here: Terminal, url: str, key: str = KEY, bound: str = "actions=GET,paths=/v1/**,args=any") -> None:
+def add(here: Terminal, url: str, bound: str = "actions=GET,paths=/v1/**,args=any") -> None:
     words = ["resource", "add", "llm", url, "--provider", "anthropic", "--bound", bound, "--secret"]
-    subprocess.run([*COMMAND, *words], cwd=here.work, env=here.environ(), input=key, text=True, check=True)
+    subprocess.run([*COMMAND, *words], cwd=here.work, env=here.environ(), input=KEY, text=True, check=True)
 
 
 def test_a_key_that_works_one_that_does_not_and_a_provider_that_fails_are_told_apart(here: Terminal) -> None:
@@ -84,7 +84,9 @@ def test_a_key_that_works_one_that_does_not_and_a_provider_that_fails_are_told_a
         told = json.loads(out)
         assert told == {"resource": "llm", "works": True, "status": 200, "milliseconds": told["milliseconds"]}
         assert server.seen == [("/v1/models", KEY, "2023-06-01")]
-        add(here, url, "sk-real-another-0123456789abcdef0123")
+        other = "sk-real-another-0123456789abcdef0123"
+        words = [*COMMAND, "secret", "set", "llm"]
+        subprocess.run(words, cwd=here.work, env=here.environ(), input=other, text=True, check=True)
         code, out, err = here.run("resource", "test", "llm")
         assert (code, out.split(":")[0]) == (1, "the key of `llm` does not work"), err
         server.broken = True
