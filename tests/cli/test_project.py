@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path, PurePosixPath
 
@@ -82,6 +83,7 @@ def test_without_a_terminal_nothing_is_accepted(launched: list[LaunchSpec], caps
     assert launched == []
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_run_accepts_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_run_accepts_nothing(
     assert not (folder.parent / "state/projects").exists()
 
 
+@pytest.mark.attack("LAU-15")
 def test_names_and_texts_that_would_drive_a_terminal_are_written_out(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,10 +113,22 @@ def test_a_place_without_a_file_is_told(folder: Path, capsys: pytest.CaptureFixt
     assert "there is no `remit.toml` here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("said", "accepted"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
+def test_at_a_terminal_a_human_is_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: str, *, accepted: bool
+) -> None:
+    typed = io.StringIO(said)
+    monkeypatch.setattr(typed, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", typed)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert (run(["allow"]) == 0) is accepted
+    assert (folder.parent / "state/projects").exists() is accepted
+
+
 def test_what_is_kept_is_readable_by_its_owner_alone(folder: Path) -> None:
     accept()
     [kept] = (folder.parent / "state/projects").iterdir()
-    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert [at.stat().st_mode & 0o777 for at in (kept, *kept.parents[:2])] == [0o600, 0o700, 0o700]
 
 
 def test_a_run_without_options_goes_by_the_file(
@@ -157,6 +172,16 @@ def test_options_stand_in_place_of_what_the_file_says(launched: list[LaunchSpec]
     assert spec.named == ()
 
 
+def test_a_lease_is_shown_as_handed_out_and_left_to_the_launcher(
+    folder: Path, launched: list[LaunchSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "remit.toml").write_text('resources = ["search"]\n[env]\nDATABASE_URL = "lease:search"\n')
+    accept()
+    assert "DATABASE_URL = a credential for `search`, which the command can hand on" in capsys.readouterr().out
+    assert run(["run", "--", "true"]) == 7
+    assert launched[0].named == (NamedVariable("DATABASE_URL", "lease", "search"),)
+
+
 @pytest.mark.usefixtures("folder")
 def test_where_options_say_what_is_granted_the_file_is_not_looked_at(launched: list[LaunchSpec]) -> None:
     assert run(["run", "-r", "search", "--", "true"]) == 7
@@ -164,6 +189,7 @@ def test_where_options_say_what_is_granted_the_file_is_not_looked_at(launched: l
     assert [(spec.binds, spec.named) for spec in launched] == [((), ()), ((), ())]
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_file_that_changed_after_it_was_accepted_is_refused(
     folder: Path, launched: list[LaunchSpec], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +202,7 @@ def test_a_file_that_changed_after_it_was_accepted_is_refused(
     assert launched == []
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_file_planted_below_an_accepted_one_does_not_count(
     folder: Path, launched: list[LaunchSpec], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,6 +123,7 @@ def test_without_resources_there_is_nothing_to_run_by(home: Path) -> None:
     assert "`resources` is missing" in refused(home, 'purpose = "x"\n').detail
 
 
+@pytest.mark.attack("LAU-15")
 @pytest.mark.parametrize(
     "text",
     ["resources = [", "a = " + "[" * 8_000, "depth = " + "9" * 8_000, 'resources = ["a"]\n\x1b = 1\n', "\0"],
@@ -136,6 +137,7 @@ def test_many_dotted_keys_are_refused_as_unknown(home: Path) -> None:
     assert "`a` is not a setting" in refused(home, 'resources = ["a"]\n' + ".".join("a" * 400) + " = 1\n").detail
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_huge_file_is_refused_before_it_is_read(home: Path) -> None:
     with (home / "shop/remit.toml").open("ab") as file:
         file.truncate(1 << 40)
@@ -149,6 +151,7 @@ def test_other_texts_than_utf8_are_refused(home: Path) -> None:
         found(home)
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_link_a_pipe_and_a_folder_are_no_project(home: Path) -> None:
     path = home / "shop/remit.toml"
     path.rename(home / "other.toml")
@@ -165,12 +168,14 @@ def test_a_link_a_pipe_and_a_folder_are_no_project(home: Path) -> None:
         found(home)
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_file_that_others_can_write_is_refused(home: Path) -> None:
     (home / "shop/remit.toml").chmod(0o646)
     with pytest.raises(InvalidRequestError, match=r"others can write `.*/remit\.toml`"):
         found(home)
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_file_in_a_folder_that_others_can_write_is_refused(home: Path) -> None:
     (home / "shop").chmod(0o1777)
     with pytest.raises(InvalidRequestError, match=r"others can write `.*/shop`"):
@@ -186,6 +191,7 @@ def test_a_group_may_write_if_it_is_this_users_own(home: Path) -> None:
             found(home)
 
 
+@pytest.mark.attack("LAU-15")
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
 def test_a_file_of_somebody_else_is_refused(home: Path) -> None:
     os.chown(home / "shop/remit.toml", 12_345, -1)

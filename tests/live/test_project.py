@@ -60,6 +60,7 @@ def here(tmp_path: Path) -> Iterator[Terminal]:
         found.run("down")
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_run_goes_by_an_accepted_file_which_no_agent_changes_or_accepts(here: Terminal) -> None:
     project, python = here.home / "project", (sys.executable, "-c", AGENT)
     code, _, err = here.run("run", "--", *python)
@@ -80,6 +81,7 @@ def test_a_run_goes_by_an_accepted_file_which_no_agent_changes_or_accepts(here: 
     assert (code, "below/remit.toml` was not accepted" in err) == (1, True)
 
 
+@pytest.mark.attack("LAU-15")
 def test_a_bind_that_an_agent_has_turned_into_a_link_is_not_followed(here: Terminal) -> None:
     project = here.home / "project"
     (project / "remit.toml").write_text(TEXT.replace("./out:rw", "link:rw"))

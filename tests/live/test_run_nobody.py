@@ -27,7 +27,13 @@ TESTS = Path(__file__).parents[1]
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from tests.run.rig import READ, serving
+from remit.ports import Issued
+from tests.broker.world import OPERATOR, FullEngine, warehouse
+from tests.run.rig import READ, TABLE, opening, serving
+class DsnEngine(FullEngine):
+    async def issue(self, plan, expires_at):
+        await super().issue(plan, expires_at)
+        return Issued({"dsn": "postgresql://a@b/c"})
 folder, drive = Path(sys.argv[1]), sys.argv[2]
 paths = [[path, False] for path in os.environ["PYTHONPATH"].split(":")]
 def inside(command, depth=0):
@@ -40,6 +46,10 @@ with serving(folder, "https://search.test") as runs:
     ways = {"plain": look, "nested": inside(look), "deep": inside(inside(look), 1)}
     environ = {"PYTHONPATH": os.environ["PYTHONPATH"]}
     done = {name: runs.run(way, binds=paths, environ=environ, env=["PYTHONPATH"]) for name, way in ways.items()}
+    runs.world.engine = DsnEngine
+    runs.call(runs.broker.put_resource(OPERATOR, warehouse(), None))
+    named = {"named": {"DSN": "lease:warehouse"}, "quiet": True, "environ": environ}
+    done["leased"] = runs.run(["sh", "-c", "echo $DSN"], opening({**TABLE, "ttl": 60}), **named)
     print(json.dumps({name: [run.returncode, run.stdout.split(), run.stderr] for name, run in done.items()}))
 """
 
@@ -69,6 +79,8 @@ def test_runs_and_runs_inside_them_work_without_any_privilege(tmp_path_factory: 
         found = _as_nobody(python, place)
     finally:
         shutil.rmtree(place)
+    code, said, complaint = found.pop("leased")
+    assert (code, complaint, [dsn.partition("@")[0] for dsn in said]) == (0, "", ["postgresql://a"])
     assert found.keys() == {"plain", "nested", "deep"}
     for code, said, complaint in found.values():
         assert (code, complaint) == (0, "")

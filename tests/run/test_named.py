@@ -38,6 +38,7 @@ def test_a_value_that_cannot_be_read_is_refused_with_the_forms_that_there_are(te
     assert "placeholder:" in str(refusal.value.help)
 
 
+@pytest.mark.attack("LAU-15")
 @pytest.mark.parametrize(
     "name",
     [

@@ -84,7 +84,8 @@ def _keep(found: FoundProject) -> None:
     from remit.keys.file import write_private
 
     path = kept(places(os.environ).state, found.path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (path.parents[1], path.parent):  # the state itself may be new, too
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, msgspec.json.encode(found.record()), over=True)
 
 
