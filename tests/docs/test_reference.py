@@ -15,6 +15,7 @@ from msgspec.structs import fields
 from remit import errors
 from remit.compose.kinds import BUILT_IN
 from remit.cli.app import app
+from remit.config.project import FoundProject, ProjectFile
 from remit.config.sections import Configuration
 from remit.core import scope
 from remit.gateway import target
@@ -77,6 +78,16 @@ def _settings() -> Iterator[str]:
 def test_every_setting_is_on_the_page_and_nothing_else() -> None:
     rows = re.findall(r"^\| `([a-z_]+\.[a-z_<>]+)` \|", _page("configuration.md"), re.MULTILINE)
     assert set(rows) == set(_settings())
+
+
+def test_every_setting_of_a_project_is_on_its_page_and_in_an_example_that_is_one() -> None:
+    path = DOCS / "how-to" / "write-a-project-file.md"
+    page = path.read_text(encoding="utf-8")
+    [example] = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    read = FoundProject(path, example, None).read()
+    names = [one.encode_name for one in fields(ProjectFile)]
+    assert [name for name in names if not getattr(read, name)] == []
+    assert [name for name in names if f"`{name}`" not in page and f"`[{name}]`" not in page] == []
 
 
 def test_every_field_of_every_detail_type_is_on_the_page() -> None:
