@@ -26,16 +26,17 @@ DEBIAN = {
 def require(name: str) -> str:
     """Return the path of a program, or skip the test (fail it when peers are required)."""
     found = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
-    return found if found is not None else _absent(f"`{name}`", DEBIAN.get(name, name))
+    return found if found is not None else absent(f"`{name}`", f"on Debian: apt-get install {DEBIAN.get(name, name)}")
 
 
 def require_file(path: Path, package: str) -> Path:
     """Return the path of a file that a Debian package brings, or skip the test as above."""
-    return path if path.exists() else _absent(f"`{path}`", package)
+    return path if path.exists() else absent(f"`{path}`", f"on Debian: apt-get install {package}")
 
 
-def _absent(what: str, package: str) -> NoReturn:
-    text = f"{what} is not installed; on Debian: apt-get install {package}"
+def absent(what: str, remedy: str) -> NoReturn:
+    """Skip the test, or fail it when peers are required."""
+    text = f"{what} is not installed; {remedy}"
     if os.environ.get("REMIT_REQUIRE_PEERS") == "1":
         pytest.fail(text, pytrace=False)
     pytest.skip(text)

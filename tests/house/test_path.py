@@ -45,6 +45,7 @@ BUDGET = {
     "compose": 3_230,
     "cli": 2_790,
     "sdk": 2_140,
+    "integrations": 400,
     "testing": 1_000,
 }
 

@@ -119,8 +119,8 @@ class GrantProof:
                 step = steps.send(response)
 
 
-def auth_of(library: Any, proof: GrantProof) -> Any:
-    """Return auth for a library whose ``Auth`` has the interface of httpx's, and is httpx's own."""
+def auth_of(library: Any, proof: Any) -> Any:
+    """Return auth, by the flows of ``proof``, for a library whose ``Auth`` has the interface of httpx's."""
     flows = {"sync_auth_flow": proof.sync_auth_flow, "async_auth_flow": proof.async_auth_flow}
     return type("Auth", (library.Auth,), flows)()
 

@@ -1,0 +1,32 @@
+"""What the agents of each framework share: their grants, the body of their tools, how they are started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import httpx
+
+import remit
+from remit.sdk.detail import DetailLike
+
+Wishes = list[DetailLike]
+
+LEAD: Wishes = ["openai", "search"]
+RESEARCH: Wishes = ["openai", remit.detail("search", paths=["/v1/search"])]
+BROWSE: Wishes = ["openai", remit.detail("search", paths=["/v1/browse"])]
+TOO_MUCH: Wishes = ["openai", remit.detail("search", paths=["/v2/**"])]
+
+
+def get(path: str) -> str:
+    """Return what the search API answers to whoever is at work, or the code of the refusal."""
+    answer = httpx.get(remit.current().url("search") + path, timeout=30)
+    return str(answer.json().get("code") or f"{answer.status_code} {path}")
+
+
+def start(work: Callable[[str, str], str]) -> None:
+    """Let agents work in one way at one text, and print what they say, or that they were refused."""
+    try:
+        print(work(*sys.argv[1:]).replace("\n", " "))
+    except Exception as error:  # noqa: BLE001 - whatever a framework makes of a refusal
+        print("refused:", type(error).__name__, str(error).replace("\n", " "))

@@ -1,0 +1,83 @@
+"""A broker whose `openai` and `search` are the obedient model, and programs of other environments in runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.frameworks.model import KEY, Seen, obedient
+from tests.sdk.test_live import REMIT, _configured, broker
+
+ROOT = Path(__file__).parents[2]
+AGENTS = ROOT / "tests" / "frameworks" / "agents"
+QUIET = ["OPENAI_AGENTS_DISABLE_TRACING=1", "CREWAI_DISABLE_TELEMETRY=true", "OTEL_SDK_DISABLED=true"]
+QUIET += ["LANGSMITH_TRACING=false", "CREWAI_TRACING_ENABLED=false", "PYTHONDONTWRITEBYTECODE=1"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of a run: what its program printed last, what reached the model, and who used what.
+
+    ``uses`` has for each label of a grant the resources and what was decided.
+    """
+
+    answer: str
+    paths: list[str]
+    uses: dict[str, set[tuple[str, str]]]
+
+
+@dataclass
+class Rig:
+    """A broker, and what reached the model behind it."""
+
+    environ: dict[str, str]
+    seen: Seen
+    folder: Path
+
+    def remit(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run one command."""
+        return subprocess.run(
+            [REMIT, *words], env=self.environ, input=stdin, capture_output=True, text=True, cwd=self.folder, check=False
+        )
+
+    def agent(self, python: Path, name: str, *words: str) -> Told:
+        """Run one of ``agents/`` in a run whose own grant may only be delegated."""
+        self.seen.paths.clear()
+        told = [f"--env={item}" for item in [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *QUIET]]
+        binds = ["--bind", str(ROOT), "--bind", str(python.parents[1])]
+        request = ["-p", name, "-r", "openai", "-r", "search", "--no-exercise", "--depth", "3", "--fan-out", "8"]
+        command = [str(python), str(AGENTS / f"{name}.py"), *words]
+        done = self.remit("run", "-q", *request, *binds, *told, "--", *command)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return Told(done.stdout.strip().splitlines()[-1], list(self.seen.paths), self._uses())
+
+    def _uses(self) -> dict[str, set[tuple[str, str]]]:
+        """Return what the newest task's grants were used for."""
+        tasks = json.loads(self.remit("tree", "--all", "--json").stdout)["tasks"]
+        newest = max(tasks, key=lambda task: str(task["opened_at"]))
+        found: dict[str, set[tuple[str, str]]] = {}
+        labels = {grant["grant"]: grant["label"] or "the run" for grant in newest["grants"]}
+        for line in self.remit("audit", "tail", "--all", "--json").stdout.splitlines():
+            entry = json.loads(line)
+            if entry["event"] == "resource.use" and entry["grant"] in labels:
+                decided = entry["code"] or entry["decision"]
+                found.setdefault(labels[entry["grant"]], set()).add((entry["resource"], decided))
+        return found
+
+
+@contextmanager
+def rigged(folder: Path) -> Iterator[Rig]:
+    """Start all of it."""
+    environ = _configured(folder)
+    (folder / "project").mkdir()
+    with obedient() as seen, broker(environ):
+        rig = Rig(environ, seen, folder / "project")
+        for name, method, options in [("openai", "POST", ["--provider", "openai"]), ("search", "GET", [])]:
+            bound = ["-b", f"actions={method},paths=/v1/**,args=any"]
+            added = rig.remit("resource", "add", name, seen.address, *options, *bound, "--secret", stdin=KEY)
+            assert added.returncode == 0, added.stderr
+        yield rig
