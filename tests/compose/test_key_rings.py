@@ -310,22 +310,22 @@ def test_the_keys_of_the_trust_domain_rotate_by_themselves_when_it_is_time(tmp_p
     at = [datetime(2026, 11, 25, 12, tzinfo=UTC)]
     authority = FileAuthority(tmp_path / "keys", FileSealer(b"k" * 32), "remit.test", lambda: at[0])
     ring, before = KeyRing(authority), authority.signer.kid
-    ring.prune()
+    asyncio.run(ring.prune())
     assert authority.signer.kid == before
     at[0] += TURN_AFTER
-    ring.prune()
+    asyncio.run(ring.prune())
     assert authority.signer.kid != before
 
 
 def test_a_ring_that_cannot_be_pruned_holds_up_no_other() -> None:
     class Broken:
-        def prune(self) -> None:
+        async def prune(self) -> None:
             raise UnavailableError
 
     class Counted:
         pruned = 0
 
-        def prune(self) -> None:
+        async def prune(self) -> None:
             self.pruned += 1
 
     counted = Counted()

@@ -94,6 +94,11 @@ def test_the_fields_are_those_that_are_read() -> None:
     assert said.keys() - FIELDS == {"agent", "claims", "jkt", "x5t"}
 
 
+def test_more_delegates_than_can_be_compared_are_not_even_read() -> None:
+    with pytest.raises(InvalidRequestError, match="at most 32 patterns"):
+        read({**LEAST, "delegates": ["*"] * (spiffe.MAX_PATTERNS + 1)})
+
+
 def test_as_many_delegates_as_can_be_compared_are_taken() -> None:
     check(changed(read(LEAST), {"delegates": ("*",) * spiffe.MAX_PATTERNS}))
     check(changed(read(LEAST), {"delegates": ("a" * spiffe.MAX_TEXT,)}))

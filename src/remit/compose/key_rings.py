@@ -5,6 +5,7 @@ What is about to happen is in the audit before it does, and what came of it afte
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -19,15 +20,13 @@ from remit.keys.signers import FileKeyring
 
 OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
 PRUNE = 60.0  # seconds between looks at what is to be rotated, or is published no longer
-
 AUDIT, EVENTS, SPIFFE, TOKEN = "audit", "events", "spiffe", "token"
 
 
 class KeyRing:
     """The keys of one purpose. ``changed`` is told of every change of what they publish.
 
-    ``keep`` is called before a key is revoked, which then no longer signs: it puts what another one signed in the place
-    of evidence that would be worth nothing.
+    ``keep`` is called before one that signs no more is revoked: it has another sign what was its evidence.
     """
 
     def __init__(
@@ -36,11 +35,11 @@ class KeyRing:
         changed: Callable[[], None] = lambda: None,
         keep: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._keys, self._changed, self._keep = keys, changed, keep
-        self.published = keys.published
+        self._keys, self._changed, self._keep, self.published = keys, changed, keep, keys.published
         self._told = keys.published()
 
     async def rotate(self) -> None:
+        await asyncio.to_thread(self._keys.make_ahead)
         self._keys.rotate()
         self._tell()
 
@@ -49,11 +48,14 @@ class KeyRing:
             if kid == self.published()[0].kid:
                 await self.rotate()
             await self._keep()
+        await asyncio.to_thread(self._keys.make_ahead)
         self._keys.revoke(kid)
         self._tell()
 
-    def prune(self) -> None:
+    async def prune(self) -> None:
         """Publish no longer what nothing needs any more, and rotate if it is time."""
+        if self._keys.due:
+            await asyncio.to_thread(self._keys.make_ahead)
         self._keys.prune()
         self._tell()
 
@@ -91,7 +93,7 @@ class KeyRings:
         failed: Exception | None = None
         for ring in self._rings.values():
             try:
-                ring.prune()
+                await ring.prune()
             except Exception as error:  # noqa: BLE001 - the first is raised when all have been pruned
                 failed = failed or error
         if failed is not None:

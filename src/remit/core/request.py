@@ -22,6 +22,7 @@ MAX_TTL = timedelta(hours=8)
 MAX_LABEL = 200  # characters
 MAX_NUMBER = 10**9  # that is read at all: more seconds are no time span
 SECOND = timedelta(seconds=1)
+_MANY = f"`delegates` has at most {spiffe.MAX_PATTERNS} patterns, of {spiffe.MAX_TEXT:,} characters in all"
 
 BOUNDS = frozenset({"ttl", "depth", "fan_out", "exercise", "delegates", "unattested"})
 LIMITS = BOUNDS | {"authorization_details"}  # what limits a grant: ignoring one would give more
@@ -91,6 +92,8 @@ def read_bounds(members: Mapping[str, object]) -> Bounds:
     ttl, delegates = members.get("ttl"), members.get("delegates")
     if delegates is not None and not (isinstance(delegates, list) and all(isinstance(each, str) for each in delegates)):
         raise InvalidRequestError("`delegates` must be an array of patterns")
+    if len(delegates or ()) > spiffe.MAX_PATTERNS:  # before anything crosses a link
+        raise InvalidRequestError(_MANY)
     return Bounds(
         ttl=None if ttl is None else timedelta(seconds=fields.whole("ttl", ttl, most=MAX_NUMBER)),
         depth=fields.whole("depth", members.get("depth", 0), most=MAX_NUMBER),
@@ -124,10 +127,8 @@ def check(request: GrantRequest) -> None:
     if len(request.label) > MAX_LABEL or not is_legible(request.label):
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
     delegates = bounds.delegates or ()
-    if len(delegates) > spiffe.MAX_PATTERNS:
-        raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_PATTERNS} patterns")
-    if sum(map(len, delegates)) > spiffe.MAX_TEXT:
-        raise InvalidRequestError(f"`delegates` has at most {spiffe.MAX_TEXT:,} characters in all")
+    if len(delegates) > spiffe.MAX_PATTERNS or sum(map(len, delegates)) > spiffe.MAX_TEXT:
+        raise InvalidRequestError(_MANY)
     for pattern in delegates:
         spiffe.check_pattern(pattern)
 

@@ -68,6 +68,7 @@ class FileAuthority:
         self.trust_domain, self._clock = trust_domain, clock
         self._files = SealedFiles(directory, sealer, "spiffe", "authority", "key")
         self._watching: list[Callable[[], None]] = []
+        self._ahead: list[bytes] = []
         self.sequence = max(self._files.numbers(), default=0)
         found = msgspec.json.decode(self._files.read(self.sequence), type=_AuthorityFile) if self.sequence else None
         if found is None or found.trust_domain != trust_domain:
@@ -97,10 +98,7 @@ class FileAuthority:
         self._watching.append(callback)
 
     def certify(self, agent: str, public: bytes, serial: int, end: datetime) -> Sequence[bytes]:
-        """Return the chain of an X.509-SVID, DER, leaf first.
-
-        ``public`` is the agent's key as a DER SubjectPublicKeyInfo. It ends at ``end``, an hour from now at most.
-        """
+        """Return the chain of an SVID (DER, the leaf first) for a SubjectPublicKeyInfo; it lasts an hour at most."""
         now, signing = self._clock(), self._signing_first[0]
         end = min(end, now + MAX_LIFE)
         start = min(now, end) - SKEW
@@ -123,13 +121,17 @@ class FileAuthority:
             raise NotFoundError("there is no such key in this ring")
         self._begin_anew()
 
+    @property
+    def due(self) -> bool:
+        return self._clock() >= self._held.turned + TURN_AFTER
+
     def prune(self) -> None:
         """Rotate when it is time, and stop publishing what no SVID needs any more."""
         now = self._clock()
         kept = tuple(each for each in self._held.generations if each.until is None or now < each.until)
         if kept != self._held.generations:
             self._keep(replace(self._held, generations=kept))
-        if now < self._held.turned + TURN_AFTER:
+        if not self.due:
             return
         if x509.load_der_x509_certificate(kept[0].certificate).not_valid_after_utc > now + TURN_AFTER + MAX_LIFE:
             self.rotate()
@@ -139,8 +141,12 @@ class FileAuthority:
     def _begin_anew(self) -> None:
         self._keep(_AuthorityFile(self.trust_domain, self._clock(), (self._made(), self._made())))
 
+    def make_ahead(self) -> None:
+        """Make the next keys for JWT-SVIDs, in any thread: each takes 0.1 to 0.5 seconds."""
+        self._ahead = [generate("RS256"), generate("RS256")]  # as many as it takes to begin anew
+
     def _made(self) -> _Generation:
-        ca, jwt = generate("ES256"), generate("RS256")
+        ca, jwt = generate("ES256"), self._ahead.pop() if self._ahead else generate("RS256")
         return _Generation(ca, ca_certificate(ca, self.trust_domain, self._clock() - SKEW), jwt)
 
     def _keep(self, held: _AuthorityFile) -> None:

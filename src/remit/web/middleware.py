@@ -106,9 +106,13 @@ def _admit(request: Request, query: frozenset[str] | None) -> None:
             "a path here has no percent-encoding", help="a name has lower-case letters, digits, `.`, `_` and `-`"
         )
     raw: bytes = request.scope["query_string"]
+    if raw.count(b"&") >= wire.MAX_PAIRS:
+        raise InvalidRequestError(f"a query has at most {wire.MAX_PAIRS} parameters")
     if not _SECRETS.isdisjoint(pair.partition(b"=")[0].decode("latin-1").lower() for pair in raw.split(b"&")):
         raise InvalidRequestError("a credential has no place in a URL")
     if query is not None and request.scope["path"].startswith("/v1/"):
+        if len(raw) > wire.MAX_QUERY:
+            raise InvalidRequestError(f"a query has at most {wire.MAX_QUERY:,} bytes here")
         wire.pairs(raw, query, strict=True)
 
 

@@ -30,7 +30,9 @@ MAX_BODY = 65_536  # bytes
 MAX_FIELDS = 32  # of a form or a query
 MAX_KEY = 128  # characters of an Idempotency-Key
 MAX_SECONDS = 10**9
-SLICE = 32_768  # characters of a list after which the loop may do something else
+MAX_QUERY = 4_096  # bytes of a query of ``/v1``
+MAX_PAIRS = 2 * MAX_FIELDS  # of a query, those that mean nothing among them
+SLICE = 32_768  # characters that are read or written, after which the loop may do something else
 
 HEADERS = {"cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
 
@@ -62,6 +64,12 @@ async def body(request: Request) -> bytes:
     return bytes(data)
 
 
+async def _give_way(raw: bytes) -> None:
+    """Let others go on when much has been read, before it is acted on."""
+    if len(raw) > SLICE:
+        await asyncio.sleep(0)
+
+
 def _typed(request: Request, wanted: str) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given != wanted:
@@ -75,7 +83,10 @@ async def form(request: Request, known: frozenset[str], targets: frozenset[str] 
     """
     _typed(request, _FORM)
     _check_limits(name for name, _ in parse_qsl(request.scope["query_string"].decode("latin-1")))
-    return pairs(await body(request), known, targets)
+    raw = await body(request)
+    fields = pairs(raw, known, targets)
+    await _give_way(raw)
+    return fields
 
 
 def pairs(
@@ -121,7 +132,7 @@ def _check_limits(names: Iterable[str]) -> None:
 def some(query: str, known: frozenset[str]) -> dict[str, str]:
     """Return the known fields of a query, each at most once; whatever else is in it means nothing (RFC 6749 §4.1.2)."""
     try:
-        read = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=2 * MAX_FIELDS)
+        read = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_PAIRS)
     except ValueError as error:
         raise InvalidRequestError("the parameters are not well formed") from error
     given = [(name, value) for name, value in read if name in known]
@@ -133,7 +144,8 @@ def some(query: str, known: frozenset[str]) -> dict[str, str]:
 async def document(request: Request, known: frozenset[str]) -> dict[str, object]:
     """Return the body as a JSON object that has known members only."""
     _typed(request, _JSON)
-    read = read_json(await body(request))
+    read = read_json(raw := await body(request))
+    await _give_way(raw)
     if not isinstance(read, dict):
         raise InvalidRequestError("the body must be a JSON object")
     only(read, known)
