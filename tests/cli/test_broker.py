@@ -222,6 +222,17 @@ def test_a_command_that_needs_a_broker_starts_one(environ: dict[str, str]) -> No
     assert asked("down").returncode == 0
 
 
+def test_the_death_of_a_worker_is_in_the_log(up: subprocess.Popen[str], environ: dict[str, str]) -> None:
+    assert up.stdout is not None
+    told = json.loads(up.stdout.readline())
+    [edge] = [each for each in psutil.Process(up.pid).children() if each.name() == "remit edge"]
+    edge.kill()
+    edge.wait(30)
+    assert run(["status"]) == 0  # of the supervisor, which has told of the death before
+    assert "ERROR remit the edge died (-9) and is started again" in Path(told["log"]).read_text("utf-8")
+    assert environ["REMIT_STATE_DIR"] in told["log"]
+
+
 def test_a_second_broker_on_the_same_state_is_refused(up: subprocess.Popen[str], environ: dict[str, str]) -> None:
     assert up.stdout is not None
     up.stdout.readline()

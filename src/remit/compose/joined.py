@@ -115,6 +115,8 @@ class Workers:
         reports = self._reports.get(report.name)
         if reports is not None and not reports.serves.done():
             reports.serves.set_exception(UnavailableError(f"the {report.name} died at its start", help="see the log"))
+        if report.status and not report.name.startswith(OWN):  # whose tasks are over are killed
+            _LOG.error("the %s died (%d) and is started again", report.name, report.status)
         if report.name in self._ends:
             self._ends.pop(report.name).gone()
         if report.name in self._runs and self._authority is not None:
