@@ -64,8 +64,9 @@ def test_the_dsn_of_a_lease_at_the_runs_own_port_is_in_the_variable(runs: House,
     assert runs.world.target.accounts == {}  # it ended with the run
 
 
-def test_a_lease_that_ends_before_the_run_is_renewed_in_place(runs: House) -> None:
-    with runs.start_run(["cat"], wanting(2), named=NAMED, stdin=subprocess.PIPE) as process:
+@pytest.mark.parametrize("edges", [1, 2])
+def test_a_lease_that_ends_before_the_run_is_renewed_in_place_also_by_the_next_edge(runs: House, edges: int) -> None:
+    with runs.start_run(["sh", "-c", "echo ready; cat"], wanting(2), named=NAMED, stdin=subprocess.PIPE) as process:
         accounts = runs.world.target.accounts
         runs.until(lambda: len(accounts) == 1)
         [(name, first)] = accounts.items()
@@ -74,6 +75,10 @@ def test_a_lease_that_ends_before_the_run_is_renewed_in_place(runs: House) -> No
             runs.world.now = datetime.now(UTC)
             return accounts[name] > first and (accounts[name] - first).total_seconds() > 2
 
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        for _ in range(edges - 1):
+            runs.call(runs.next_edge())
         runs.until(renewed)
         process.communicate(b"", PATIENCE)
     assert process.returncode == 0
