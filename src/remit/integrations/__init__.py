@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from typing import Any, TypeVar
@@ -106,7 +106,7 @@ def stepped(steps: Generator[T, None, Any]) -> Iterator[T]:
         context.run(steps.close)
 
 
-async def astepped(steps: AsyncGenerator[T, None]) -> AsyncIterator[T]:
+async def astepped(steps: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """Take each step of an async generator in a context of its own."""
     context = copy_context()
 
