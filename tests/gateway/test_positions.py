@@ -13,6 +13,7 @@ from remit.core import audit
 from remit.errors import InvalidRequestError
 from remit.gateway.server import Channel
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
+from tests.support.upstream import Upstream
 
 QUERY: Mapping[str, object] = {"inject": {"query": "api_key"}}
 BASIC: Mapping[str, object] = {"inject": {"basic": "{user}:{}"}, "user": "me@acme.test"}
@@ -70,6 +71,7 @@ OTHER_KEYS = [
     "api%5Fkey=mine",
     "api%255Fkey=mine",
     "api_key[]=mine",
+    "api_key[0]=mine",
     "api.key=mine",
     "api+key=mine",
     "%EF%BD%81pi_key=mine",
@@ -198,8 +200,10 @@ def test_an_answer_that_repeats_basic_is_withheld() -> None:
     whole = b64encode(f"me@acme.test:{SECRET}".encode()).decode()
 
     async def scene() -> None:
-        async with rig(ALL, settings=BASIC) as r:
+        route = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(whole), whole.encode())
+        async with rig(ALL, settings=BASIC, upstream=Upstream(routes={"/bare": route})) as r:
             assert (await r.get("/api/headers")).status == 502
+            assert (await r.get("/api/bare")).status == 502
             assert r.upstream.seen[0].headers["authorization"] == f"Basic {whole}"
 
     play(scene)
@@ -223,9 +227,10 @@ def test_a_placeholder_in_a_field_of_the_body_is_taken_out_of_it(args: object) -
     play(scene)
 
 
-def test_a_body_without_a_placeholder_goes_on_byte_for_byte() -> None:
+@pytest.mark.parametrize("args", ["any", {"body": "any"}])
+def test_a_body_without_a_placeholder_goes_on_byte_for_byte(args: object) -> None:
     async def scene() -> None:
-        async with rig(ALL, settings=TAVILY) as r:
+        async with rig({**ALL, "args": args}, settings=TAVILY) as r:
             for body in (b'{ "api_key" : "mine","query":1.50}', b'{"api_key":1,"api_key":2}', b"no JSON"):
                 assert (await r.get("/api/bytes/3", JSON, method="POST", body=body)).status == 200
                 assert r.upstream.seen[-1].body == body

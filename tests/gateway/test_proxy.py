@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -66,6 +67,26 @@ def test_a_connection_for_a_host_reaches_its_resource_with_the_credential() -> N
             assert [(one.target, one.headers["authorization"]) for one in r.upstream.seen] == [
                 ("/v1/public/a?q=1", f"Bearer {SECRET}")
             ] * 2
+
+    play(scene)
+
+
+def test_a_placeholder_in_the_query_or_in_basic_becomes_the_key_behind_a_host_too() -> None:
+    basic = f"Authorization: Basic {b64encode(f'me:{PLACEHOLDER}'.encode()).decode()}"
+    whole = f"Basic {b64encode(f'me:{SECRET}'.encode()).decode()}"
+
+    async def scene() -> None:
+        reached = made()
+        async with rig(http(paths=["/bytes/*"]), settings={"inject": {"query": "key"}}) as r:
+            async with connected(r, await listening(r, reached), reached, "api.test") as wire:
+                assert (await sent(wire, f"/bytes/3?key={PLACEHOLDER}", "api.test")).status == 200
+                assert (await sent(wire, f"/bytes/3?Key={PLACEHOLDER}", "api.test")).status == 400
+            assert [one.target for one in r.upstream.seen] == [f"/bytes/3?key={SECRET}"]
+        async with rig(http(paths=["/bytes/*"]), settings={"inject": {"basic": "me:{}"}}) as r:
+            async with connected(r, await listening(r, reached), reached, "api.test") as wire:
+                assert (await sent(wire, "/bytes/3", "api.test", basic)).status == 200
+                assert (await sent(wire, "/bytes/3", "api.test", KEY)).status == 403
+            assert [one.headers["authorization"] for one in r.upstream.seen] == [whole]
 
     play(scene)
 

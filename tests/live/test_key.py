@@ -15,6 +15,14 @@ import pytest
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
 
 pytestmark = pytest.mark.live
+ACME = """
+[acme]
+title = "Acme"
+key = { header = "X-Api-Key" }
+variables = ["ACME_KEY"]
+shape = "acme_<hex:40>"
+check = { path = "/me", headers = { accept = "application/json" } }
+"""
 KEY = "sk-real-7fd1b2c3a4958677685746352413fedc"
 
 
@@ -58,6 +66,7 @@ def provider() -> Iterator[Provider]:
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Terminal]:
     configure(tmp_path, ["[listen]", 'api = "off"', 'gateway = "off"'])
+    (tmp_path / "config" / "remit" / "providers.toml").write_text(ACME)
     (tmp_path / "work").mkdir()
     terminal = Terminal(tmp_path, "https://idp.test", work=tmp_path / "work")
     with terminal.start("up", "--json") as broker:
@@ -70,8 +79,10 @@ def here(tmp_path: Path) -> Iterator[Terminal]:
             broker.communicate(timeout=PATIENCE)
 
 
-def add(here: Terminal, url: str, bound: str = "actions=GET,paths=/v1/**,args=any") -> None:
-    words = ["resource", "add", "llm", url, "--provider", "anthropic", "--bound", bound, "--secret"]
+def add(
+    here: Terminal, url: str, bound: str = "actions=GET,paths=/v1/**,args=any", provider: str = "anthropic"
+) -> None:
+    words = ["resource", "add", "llm", url, "--provider", provider, "--bound", bound, "--secret"]
     subprocess.run([*COMMAND, *words], cwd=here.work, env=here.environ(), input=KEY, text=True, check=True)
 
 
@@ -112,6 +123,15 @@ def test_a_destination_with_a_base_is_asked_below_it_once(here: Terminal) -> Non
         add(here, f"http://127.0.0.1:{server.server_address[1]}/v1", bound="actions=GET,paths=/models,args=any")
         assert here.run("resource", "test", "llm")[0] == 0
         assert [path for path, _, _ in server.seen] == ["/v1/models"]
+
+
+def test_a_provider_of_ones_own_is_one_in_every_process_of_a_broker(here: Terminal) -> None:
+    with provider() as server:
+        add(here, f"http://127.0.0.1:{server.server_address[1]}", "actions=GET,paths=/**,args=any", "acme")
+        assert here.run("resource", "test", "llm")[0] == 0
+        code, out, err = here.run("run", "-q", "--unsandboxed", "-r", "llm", "--", "sh", "-c", "echo $ACME_KEY")
+        assert (code, out.startswith("acme_"), len(out)) == (0, True, 46), err
+        assert server.seen == [("/me", KEY, None)]
 
 
 def test_a_resource_whose_provider_has_no_such_request_is_refused(here: Terminal) -> None:

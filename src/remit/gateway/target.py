@@ -275,7 +275,11 @@ def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
         return BoundCredential(target, Injection((), ()), names)
     value = place.value(text)
     # What holds the secret holds a form of it; of base64 and escapes the whole is looked for beside it.
-    patterns = (text.encode(),) if place.place == "header" or value == text else (text.encode(), value.encode())
+    patterns = (
+        (text.encode(),)
+        if place.place == "header" or value == text
+        else (text.encode(), value.removeprefix("Basic ").encode())
+    )
     if place.in_header:
         return BoundCredential(target, Injection(((name, value),), patterns), names)
     return BoundCredential(target, Injection((), patterns), names, query=f"{name}={value}".encode())
