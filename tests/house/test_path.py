@@ -42,7 +42,7 @@ BUDGET = {
     "oauth": 1_450,
     "sessions": 900,
     "config": 895,
-    "compose": 3_230,
+    "compose": 3_240,
     "cli": 2_790,
     "sdk": 2_140,
     "integrations": 400,
