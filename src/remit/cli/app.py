@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import approval, audit, broker, clock, login, options, policy, project, resource, run, task
+from remit.cli import approval, audit, broker, clock, login, options, policy, project, resource, run, systemd, task
 from remit.cli.options import option
 
 
@@ -40,8 +40,8 @@ SECTIONS: Mapping[str, tuple[tuple[Callable[..., None], ...], tuple[typer.Typer,
     "Approvals": ((approval.ask, approval.approvals, approval.approve, approval.deny), ()),
     "Who you are": ((login.login, login.whoami, login.logout), ()),
     "The broker": (
-        (broker.up, broker.down, broker.status, broker.doctor, broker.demo),
-        (audit.app, broker.keys, clock.app),
+        (broker.up, broker.down, broker.status, broker.doctor, broker.demo, systemd.completion),
+        (systemd.app, audit.app, broker.keys, clock.app),
     ),
 }
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 MISUSE = 2
 FAILED = 1
@@ -43,6 +45,27 @@ def main() -> None:
     except RemitError as error:
         complain(error)
         raise SystemExit(FAILED) from error
+    except Exception as error:
+        raise SystemExit(failed(error)) from error
+
+
+def failed(error: Exception) -> int:
+    """Say what nobody foresaw, in place of a traceback: of the machine, or a fault of ours and where it is."""
+    from remit.cli.render import complain
+    from remit.errors import RemitError
+    from remit.sdk.place import state
+
+    if isinstance(error, BrokenPipeError):  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    frames = list(traceback.walk_tb(error.__traceback__))
+    where = f"{Path(frames[-1][0].f_code.co_filename).name}:{frames[-1][1]}" if frames else "?"
+    if isinstance(error, OSError) and error.strerror:
+        said = f"{error.strerror}: `{error.filename}`" if error.filename else error.strerror
+    else:
+        said = f"this is a fault of remit's own: {type(error).__name__} at {where}: {error}"
+    complain(RemitError(said, help=f"the broker's log may say more: {state(os.environ) / 'log'}"))
+    return FAILED
 
 
 def trusted(path: Sequence[str], current: str) -> list[str]:
@@ -74,6 +97,10 @@ def run(arguments: Sequence[str]) -> int:
     from remit.errors import RemitError
 
     wrong = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ in {"ClickException", "TyperException"})
+    if "_REMIT_COMPLETE" in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
         code = app(list(arguments), prog_name="remit", standalone_mode=False)
     except RemitError as error:
@@ -81,9 +108,9 @@ def run(arguments: Sequence[str]) -> int:
         return FAILED
     except typer.Abort:
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - of a command line, or told of without a traceback
         if not isinstance(error, wrong):
-            raise
+            return failed(error)
         misused(error, _named(typer.main.get_command(app), arguments))
         return MISUSE
     return code if isinstance(code, int) else 0

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from remit.compose import planes
+from remit.compose import planes, systemd
 from remit.compose.status import addresses
 from remit.config.settings import Settings, load
 from remit.stores import private
@@ -22,7 +22,12 @@ def foreground(*, as_json: bool, edges: int) -> None:
     settings = load(os.environ)
     outwait(settings.places.lock, PATIENCE)
     tell = None if as_json else _line
-    planes.run(planes.Serving(settings, edges, tell=tell), lambda: _say(settings, as_json=as_json))
+
+    def ready() -> None:
+        _say(settings, as_json=as_json)
+        systemd.tell("READY=1")
+
+    planes.run(planes.Serving(settings, edges, tell=tell), ready)
 
 
 def _say(settings: Settings, *, as_json: bool) -> None:
