@@ -12,7 +12,7 @@ import typer
 from msgspec import inspect
 from msgspec.structs import fields
 
-from remit import errors
+from remit import catalog, errors
 from remit.compose.kinds import BUILT_IN
 from remit.cli.app import app
 from remit.config.project import FoundProject, ProjectFile
@@ -118,8 +118,13 @@ def test_every_provider_and_every_key_of_the_catalog_is_on_the_page() -> None:
     tables = [tomllib.loads(file.read_text("utf-8")) for file in (SOURCE / "catalog" / "providers").iterdir()]
     rows = {name: row for table in tables for name, row in table.items()}
     page = _page("catalog.md")
+    known = catalog.shipped()
+    for name in rows:
+        variables = ", ".join(f"`{one}`" for one in known[name].variables)
+        base = known[name].base
+        cells = (f"`{name}`", known[name].title, f"`{known[name].key.shown()}`", variables)
+        assert f"| {' | '.join(cells)} | {f'`{base.variable}`' if base else ''} |\n" in page
     keys = {key for row in rows.values() for key in row}
-    assert [name for name in rows if f"| `{name}` |" not in page] == []
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
 
 
