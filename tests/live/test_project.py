@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.live.terminal import Terminal, configure
+from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
+from tests.live.warehouse import warehouse
 
 BOUND = '{"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}'
 TEXT = """\
@@ -91,3 +94,63 @@ def test_a_bind_that_an_agent_has_turned_into_a_link_is_not_followed(here: Termi
     code, _, err = here.run("run", "--", "touch", "link/x")
     assert (code, f"leads to `{here.home}/secret`" in err) == (1, True), err
     assert list((here.home / "secret").iterdir()) == []
+
+
+LEASED = """\
+resources = ["warehouse:ttl=4"]
+[env]
+DATABASE_URL = "lease:warehouse"
+"""
+QUERY = """
+import os, sys, psycopg
+print("ready", flush=True)
+sys.stdin.readline()
+with psycopg.connect(os.environ["DATABASE_URL"]) as database:
+    print(database.execute("SELECT count(*) >= 0 FROM sales.revenue").fetchone()[0])
+"""
+
+
+def ends(here: Terminal) -> str:
+    """Return when the one lease ends."""
+    [lease] = [lease for task in here.told("tree")["tasks"] for lease in task["leases"]]
+    assert lease["state"] == "active"
+    return str(lease["expires_at"])
+
+
+def test_a_lease_that_a_project_names_logs_in_at_a_database_and_is_renewed_there(here: Terminal) -> None:
+    with warehouse() as house:
+        url = f"postgresql://{house.login}@127.0.0.1:{house.server.port}/{house.name}"
+        bound = ("--bound", "actions=select,tables=sales.revenue", "--setting", 'tls="loopback"')
+        accepted = ("--accept", "public-temp", "--accept", "public-connect")
+        added = subprocess.run(
+            [*COMMAND, "resource", "add", "warehouse", url, "--secret", *bound, *accepted],
+            cwd=here.work,
+            env=here.environ(),
+            input=house.password,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert added.returncode == 0, added.stderr
+        (here.home / "project/remit.toml").write_text(LEASED)
+        assert here.run("allow", "--yes")[0] == 0
+        command = [*COMMAND, "run", "--", sys.executable, "-c", QUERY]
+        with subprocess.Popen(
+            command,
+            cwd=here.work,
+            env=here.environ(),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said == "ready\n", process.communicate(timeout=PATIENCE)
+            first = ends(here)
+            until = time.monotonic() + PATIENCE
+            while ends(here) == first:  # it is renewed in place
+                assert time.monotonic() < until
+            out, err = process.communicate("\n", PATIENCE)
+        assert (process.returncode, out) == (0, "True\n"), err
+        assert not [role for role in house.roles() if "lse" in role]
