@@ -302,7 +302,7 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
 
 
 def _kept(binds: Sequence[sandbox.Bind]) -> set[Path]:
-    """Return what git and direnv run as their user, in what a run can write; a folder of hooks is made if need be.
+    """Return what git, direnv and remit obey as their user, where a run can write; hooks get a folder if need be.
 
     That is in the folders themselves and in those directly in them. What was bound by its own name is as it was asked.
     """
