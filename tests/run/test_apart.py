@@ -26,6 +26,7 @@ class Starter:
     ended: list[str] = field(default_factory=list)
 
     async def start_own(self) -> str:
+        await asyncio.sleep(0)
         if len(self.started) == self.room:
             raise UnavailableError("there is no room")
         self.started.append(f"/run/own.{len(self.started)}.sock")
@@ -98,6 +99,21 @@ def test_while_its_edge_starts_a_run_is_told_to_come_again_and_what_ended_meanwh
         assert starter.started == starter.ended == ["/run/own.0.sock"]
 
     scene(play)()
+
+
+def test_a_task_that_comes_back_while_its_edge_starts_has_one_in_the_end() -> None:
+    async def main() -> None:
+        own, moved, starter = apart.OwnEdges(lambda *where: moved.append(where)), list[tuple[str, str]](), Starter()
+        own.starter = starter
+        own.need(["t"])
+        own.ended("t", ())
+        own.need(["t"])
+        while own._doing:
+            await asyncio.wait(own._doing)
+        assert moved == [("t", "/run/own.0.sock")]
+        assert starter.ended == ["/run/own.1.sock"]
+
+    asyncio.run(main())
 
 
 def test_no_more_than_some_tasks_have_an_edge_of_their_own_and_where_none_starts_the_shared_one_serves(

@@ -74,14 +74,17 @@ class Workers:
         self._authority = authority
         authority.runs.own.starter = self
 
-    async def start(self, role: str) -> Worker:
+    async def start(self, role: str) -> None:
         """Start one more worker of a role, and wait until it serves, or raise what keeps it from that."""
-        worker = await self.supervision.start(role)
-        await self._serving(worker.name)
-        return worker
+        await self._serving((await self.supervision.start(role)).name)
 
     async def start_own(self) -> str:
-        worker = await self.start(OWN)
+        worker = await self.supervision.start(OWN)
+        try:
+            await self._serving(worker.name)
+        except RemitError:
+            await self.supervision.kill(worker, again=False)
+            raise
         handover = self._handover(worker.name)
         self._own[handover] = worker
         return handover

@@ -73,7 +73,7 @@ class OwnEdges:
             _LOG.error("%s gets no edge of its own: %s", task, error.detail)
             self._places.pop(task, None)
             return
-        if task not in self._places:
+        if self._places.get(task) != "":  # its runs have ended meanwhile, and perhaps others have begun
             await starter.end_own(place)
             return
         _LOG.warning("%s has an edge of its own: %d edges have died that served it", task, self._deaths[task])
