@@ -10,11 +10,16 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import TYPES
+from remit.errors import InvalidRequestError, LimitError
 from tests.compose.worst_requests import Operation, Request, Requests, heads, operations
 from tests.compose.worst_scene import SPEAKERS, Answered, Scene, scene
 from tests.support.measured import measured, pace
@@ -125,3 +130,32 @@ def test_no_head_holds_a_loop_for_long(here: Scene, who: str) -> None:
         [each] = [each for each in operations() if each.label == label]
         small = next(iter(Requests(here.known(who)).of(each)))
         _asked(here, who, ((label, small._replace(shape=shape, headers=headers)) for shape, headers in heads()))
+
+
+@pytest.mark.slow
+@pytest.mark.attack("DOS-09")
+@pytest.mark.parametrize(
+    "large", ["http.args: paths of 8 characters in 16", "http.uses: a number of 8 characters in 1 "]
+)
+def test_no_page_of_much_holds_a_loop_for_long(here: Scene, large: str) -> None:
+    here.bound(next(pair for about, pair in pairs("http") if about.startswith(large)))
+    here.authority.do(_filled(here, 300))
+    for who, places in (("operator", ("tasks", "approvals", "audit?limit=1000", "resources")), ("run", ())):
+        task = here.holder(here.roots["run"]).task
+        for place in (f"tasks/{task}", *places):
+            got, cost = _cost(here, who, Request(place, "GET", f"/v1/{place}"))
+            assert got.status == 200
+            assert got.size > 500
+            assert cost <= 1, (who, place, got)
+
+
+async def _filled(it: Scene, count: int) -> None:
+    """Make so many children of a run's grant, or as many as there may be, and have humans asked as often as may be."""
+    holder, broker = it.holder(it.roots["run"]), it.here.broker
+    request = GrantRequest(it.pair.child, Bounds(timedelta(minutes=5)))
+    with suppress(LimitError):
+        for _ in range(count):
+            await broker.delegate(holder, holder.grant, request)
+    with suppress(LimitError, InvalidRequestError):
+        while True:
+            await broker.ask(holder, holder.grant, replace(request, bounds=Bounds(timedelta(minutes=1), depth=9)))

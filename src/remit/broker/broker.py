@@ -56,7 +56,7 @@ from remit.ports.targets import EnginePort
 
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
 SOME = 64  # uses in one turn of the loop: each may debit the budgets of 64 grants
-PAGE_SIZE = 1_048_576  # characters of the details of the grants in one answer
+PAGE_SIZE, GRANT = 131_072, 512  # characters of the grants in one answer; what each counts for beside its details
 
 
 class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
@@ -175,7 +175,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         start = 0 if after is None else seen.index(after) + 1
         grants, total = list[Grant](), 0
         for grant_id in seen[start : start + limit]:
-            total += task.grants[grant_id].size
+            total += task.grants[grant_id].size + GRANT
             if total > PAGE_SIZE and grants:
                 break
             grants.append(task.grants[grant_id])
