@@ -52,6 +52,8 @@ TOOLS = [  # program, how it calls its agents (blocking, async, streaming, which
     ("with_pydantic_ai", "chat", ("research", "browse"), "work"),
     ("with_pydantic_ai", "responses", ("research", "browse"), "work"),
     ("with_pydantic_ai", "stream", ("research", "browse"), "work"),
+    ("with_ag2", "ask", ("research", "browse"), "work"),
+    ("with_ag2", "stream", ("research", "browse"), "work"),
     ("with_openai_agents", "chat", ("research", "browse"), "input"),
     ("with_openai_agents", "responses", ("research", "browse"), "input"),
     ("with_openai_agents", "stream", ("research", "browse"), "input"),
@@ -74,7 +76,13 @@ def test_sub_agents_at_once_each_work_under_their_own_grant(
     assert told.uses == BOTH
 
 
-EXCEED = [("with_langgraph", "work"), ("with_pydantic_ai", "work"), ("with_openai_agents", "input")]
+PROGRAMS = ["with_langgraph", "with_pydantic_ai", "with_openai_agents", "with_ag2"]
+EXCEED = [
+    ("with_langgraph", "work"),
+    ("with_ag2", "work"),
+    ("with_pydantic_ai", "work"),
+    ("with_openai_agents", "input"),
+]
 
 
 @pytest.mark.parametrize(("program", "argument"), EXCEED)
@@ -83,13 +91,12 @@ def test_a_sub_agent_that_would_get_more_than_its_parent_has_does_not_work(
 ) -> None:
     text = orders(argument, exceed=looks("/v1/search"))
     told = rig.agent(python("openai-3"), program, "responses" if argument == "input" else "invoke", text)
-    assert told.answer.startswith("refused:")
     assert "the request is wider than the grant it comes from" in told.answer
     assert told.uses == {"lead": {MODEL}}
-    assert len(told.paths) == 1
+    assert "/v1/search" not in told.paths
 
 
-@pytest.mark.parametrize("program", ["with_langgraph", "with_pydantic_ai", "with_openai_agents"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_an_agent_that_is_forgotten_is_refused(rig: Rig, program: str) -> None:
     told = rig.agent(python("openai-3"), program, "forgot", looks("/v1/search"))
     assert told.answer.startswith("refused:")
