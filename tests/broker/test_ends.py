@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import pytest
@@ -18,7 +18,7 @@ from remit.core.task import Change, Grant, Task
 from remit.errors import ConflictError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
 from tests.broker.samples import DETAIL
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, holder, on_end, run
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, confirmed, details, holder, on_end, run
 from tests.grant_requests import changed
 from tests.support.memory_store import MemoryStore
 from tests.uses import permitted_use
@@ -94,6 +94,7 @@ def test_a_revoke_whose_commit_fails_holds_reaches_the_target_and_says_that_it_i
         root = await world.opened(broker)
         below = (await broker.delegate(OPERATOR, root.id, child())).grant
         await broker.issue(holder(broker, below), below.id, DETAIL)
+        await confirmed(broker)
         cut: set[str] = set()
         on_end(broker, cut.update)
         medium(world).full = True
@@ -119,6 +120,7 @@ def test_what_could_not_be_recorded_is_tried_again_with_back_off_until_it_is_wit
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
+        await confirmed(broker)
         medium(world).full = True
         await broker.revoke(OPERATOR, root.id)
         for _ in range(100):  # twice a second for 50 s
@@ -150,6 +152,7 @@ def test_asking_again_records_it_and_then_says_closed(world: World) -> None:
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
+        await confirmed(broker)
         medium(world).full = True
         for _ in range(2):
             assert not (await broker.revoke(OPERATOR, root.id)).recorded
@@ -179,6 +182,7 @@ def test_every_verb_that_ends_reaches_the_target_though_nothing_can_be_recorded(
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
+        await confirmed(broker)
         medium(world).full = True
         report = await verb(broker, root)  # type: ignore[operator]  # one of the verbs above
         assert (report.state, report.recorded) == (Closure.PARTIAL, False)
@@ -193,6 +197,29 @@ def test_every_verb_that_ends_reaches_the_target_though_nothing_can_be_recorded(
     run(body())
 
 
+@pytest.mark.parametrize("verb", [close, revoke_lease])
+def test_an_end_right_after_an_issue_whose_confirmation_fails_too_reaches_the_target(
+    world: World, verb: Callable[[Broker, Grant], Awaitable[Report]]
+) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker)
+        await broker.issue(OPERATOR, root.id, DETAIL)
+        medium(world).full = True
+        report = await verb(broker, root)
+        assert (report.state, report.recorded) == (
+            Closure.UNKNOWN,
+            False,
+        )  # it may be on its way, for all that is stored
+        assert world.target.accounts == {}
+        medium(world).full = False
+        world.later(11)
+        await broker.sweep()
+        assert (await stored(world, broker, root)).leases == {}
+
+    run(body())
+
+
 @pytest.mark.parametrize("seconds", [601, 901])  # the end of the lease, and of the task
 @pytest.mark.attack("REV-08")
 def test_what_expires_ends_at_the_target_though_the_sweep_cannot_record_it(world: World, seconds: int) -> None:
@@ -200,6 +227,7 @@ def test_what_expires_ends_at_the_target_though_the_sweep_cannot_record_it(world
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
+        await confirmed(broker)
         medium(world).full = True
         world.later(seconds)
         await broker.sweep()
@@ -220,6 +248,7 @@ def test_a_revoke_that_is_cancelled_holds_and_is_recorded_later(world: World) ->
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
+        await confirmed(broker)
         medium(world).full = True
         task_id = broker._tasks.task_of(root.id).id
         revoking = asyncio.create_task(broker.revoke(OPERATOR, root.id))
@@ -328,6 +357,7 @@ def test_a_task_that_cannot_be_read_either_ends_at_the_target_and_is_recorded_wh
         broker = await world.ready()
         root = await world.opened(broker)
         await broker.issue(OPERATOR, root.id, DETAIL)
+        await confirmed(broker)
         medium(world).full = medium(world).unreadable = True
         report = await broker.revoke(OPERATOR, root.id)
         assert (report.state, report.recorded) == (Closure.PARTIAL, False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from remit.core.scope import Access
-from remit.core.task import LeaseState, Plan, Revocation
+from remit.core.task import LeaseState, Revocation
 from remit.errors import (
     AttenuationError,
     ConflictError,
@@ -18,14 +17,13 @@ from remit.errors import (
     InvalidRequestError,
     NotFoundError,
     ScopeError,
-    UnavailableError,
 )
-from remit.ports import Issued
 from tests.broker.samples import DETAIL
 from tests.broker.world import (
     OPERATOR,
     SEARCH,
     TABLE,
+    Handles,
     PlainEngine,
     World,
     child,
@@ -145,31 +143,6 @@ def test_an_idempotency_key_revokes_the_earlier_lease_first(world: World) -> Non
     run(body())
 
 
-def test_abandoning_reaches_the_target_when_the_store_fails_too(world: World) -> None:
-    async def body() -> None:
-        broker = await world.ready()
-        root = await world.opened(broker)
-        commit = world.store.commit
-
-        async def refuse(*_: object) -> None:
-            raise UnavailableError
-
-        async def cut() -> None:
-            world.store.commit = refuse  # type: ignore[method-assign,assignment]  # it fails
-
-        world.target.during_issue = cut
-        with pytest.raises(UnavailableError):
-            await broker.issue(OPERATOR, root.id, DETAIL)
-        world.store.commit = commit  # type: ignore[method-assign]  # a test stands in its way
-        assert world.target.accounts == {}
-        world.later(11)
-        await broker.sweep()
-        task = await world.store.load(broker._tasks.task_of(root.id).id)
-        assert [lease.state for lease in task.leases.values()] in ([], [LeaseState.REVOKED])
-
-    run(body())
-
-
 def test_renew_extends_the_target_within_the_grant(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
@@ -222,21 +195,8 @@ def test_an_ended_lease_is_not_renewed(world: World) -> None:
 
 
 def test_a_credential_whose_lease_was_revoked_meanwhile_is_ended_by_the_receipt_that_only_we_have(world: World) -> None:
-    class ByReceipt(PlainEngine):
-        """The target chooses the handle."""
-
-        async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
-            self.target.accounts["handle-7"] = expires_at
-            if self.target.during_issue is not None:
-                await self.target.during_issue()
-            return Issued({"user": plan.name}, {"handle": "handle-7"})
-
-        async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
-            await super().revoke(plan, receipt)
-            self.target.accounts.pop(receipt["handle"] if receipt else "", None)
-
     async def body() -> None:
-        world.engine, world.target.revocation = ByReceipt, Revocation.BY_RECEIPT
+        world.engine, world.target.revocation = Handles, Revocation.BY_RECEIPT
         broker = await world.ready()
         root = await world.opened(broker)
 

@@ -17,7 +17,7 @@ from remit.core.request import Bounds, GrantRequest
 from remit.core.task import Grant, Task
 from remit.errors import IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
-from tests.broker.world import OPERATOR, START, TABLE, World, details, run
+from tests.broker.world import OPERATOR, START, TABLE, World, confirmed, details, run
 from tests.support.memory_store import MemoryStore
 
 
@@ -167,6 +167,7 @@ def test_a_task_that_could_not_be_read_and_is_damaged_holds_up_no_other_in_the_s
         broker = await world.ready()
         root, other = [await world.opened(broker) for _ in range(2)]
         await broker.issue(OPERATOR, other.id, details(TABLE)[0])
+        await confirmed(broker)
         lost_id = broker._tasks.task_of(root.id).id
         await lost(world, broker, root, UnavailableError())
         assert lost_id in broker._tasks.known()

@@ -103,6 +103,20 @@ class PlainEngine:
         self.target.accounts.pop(plan.name, None)
 
 
+class Handles(PlainEngine):
+    """The target chooses the handle."""
+
+    async def issue(self, plan: Plan, expires_at: datetime) -> Issued:
+        self.target.accounts["handle-7"] = expires_at
+        if self.target.during_issue is not None:
+            await self.target.during_issue()
+        return Issued({"user": plan.name}, {"handle": "handle-7"})
+
+    async def revoke(self, plan: Plan, receipt: Mapping[str, str] | None) -> None:
+        await super().revoke(plan, receipt)
+        self.target.accounts.pop(receipt["handle"] if receipt else "", None)
+
+
 class FullEngine(PlainEngine):
     """Every optional ability too."""
 
@@ -179,6 +193,12 @@ class World:
 
     async def events(self) -> list[Event]:
         return [audit.read(entry) for entry in await self.store.entries(0, await self.store.size())]
+
+
+async def confirmed(broker: Broker) -> None:
+    """Let what confirms a lease that was handed out be recorded."""
+    for _ in range(3):
+        await broker._tasks.durable()
 
 
 OPERATOR = Operator(Subject("unix://host#1000", "local-uid"))

@@ -225,9 +225,23 @@ MUTANTS = [
     Mutant(
         "a failed issue is not abandoned",
         "broker/leases.py",
-        "            await self._abandon(task_id, lease, error)",
+        "            await self._abandon(engine, task_id, lease, issued, error)",
         "            assert error",
         ("tests/broker/test_leases.py", *TREE),
+    ),
+    Mutant(
+        "a lease that was handed out and is not confirmed is not abandoned",
+        "broker/leases.py",
+        "            await self._abandon(engine, confirmed.head.id, lease, issued, error)",
+        "            assert error",
+        ("tests/broker/test_leases_confirmed.py",),
+    ),
+    Mutant(
+        "what only a receipt ends is handed out before that is durable",
+        "broker/leases.py",
+        "        if lease.recallable:",
+        "        if lease:",
+        ("tests/broker/test_leases_confirmed.py",),
     ),
     Mutant(
         "the second revoke does not wait",

@@ -7,6 +7,7 @@ a schedule is the list of choices made so far, and the next one is the last that
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -173,7 +174,7 @@ def cancellation(actor: Actor) -> bool:
 def run(actors: Sequence[Actor], schedule: Schedule, look: Callable[[], None], harm: Harm | None = None) -> bool:
     """Run actors to their ends under a schedule, looking after each step. Return whether the process died.
 
-    ``harm`` is done at one step of the schedule's choosing, or at none.
+    ``harm`` is done at one step of the schedule's choosing, or at none. There may become more actors meanwhile.
     """
     left = schedule.preemptions
     running: Actor | None = None
@@ -202,15 +203,16 @@ def schedules(preemptions: int) -> Iterator[Schedule]:
         schedule = schedule.following()
 
 
-def alone(work: Awaitable[object]) -> object:
-    """Run one coroutine from start to end."""
+def alone(work: Awaitable[object], unwaited: Sequence[Actor] = ()) -> object:
+    """Run one coroutine from start to end, then those that go on by themselves, in the order they began."""
 
     async def wrapped() -> object:
         return await work
 
     actor = Actor("alone", wrapped())
-    while not actor.over:
-        actor.advance()
+    for each in itertools.chain((actor,), unwaited):
+        while not each.over:
+            each.advance()
     if actor.error is not None:
         raise actor.error
     return actor.result

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from remit.broker import Broker
 from remit.core import scope
@@ -22,6 +22,7 @@ from remit.errors import NotFoundError
 from remit.ports import Engine, Issued, Resource, Store, Write
 from tests.broker.world import ClearSealer
 from tests.grant_requests import changed
+from tests.model.schedule import Actor
 from tests.support.kinds import register, serving
 from tests.support.memory_store import MemoryStore
 from tests.support.simulated_target import BulkEngine, SimulatedEngine, SimulatedTarget
@@ -75,6 +76,7 @@ class Setting:
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     target: SimulatedTarget = field(init=False)
     in_flight: list[tuple[Plan, datetime]] = field(default_factory=list)
+    unwaited: list[Actor] = field(default_factory=list)  # what a broker goes on with by itself
 
     def __post_init__(self) -> None:
         self.target = SimulatedTarget(lambda: self.now, self.revocation)
@@ -89,7 +91,15 @@ class Setting:
             new_id=lambda prefix: f"{prefix}_{next(self.ids)}",
             bounded=at_once,
             in_time=at_once,
+            unwaited=self.go_on,
         )
+
+    def go_on(self, work: Coroutine[Any, Any, object]) -> None:
+        """Begin work that nobody waits for, and leave the rest of it to the schedule."""
+        actor = Actor("unwaited", work)
+        actor.advance()
+        if not actor.over:
+            self.unwaited.append(actor)
 
     def engine(self, _: Resource, __: Secret | None) -> Engine:
         """Return an engine on the target."""

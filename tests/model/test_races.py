@@ -76,7 +76,8 @@ def scene() -> Scene:
     """Set the scene, with nothing interleaved."""
     setting = Setting(store=QueueStore())
     made = Scene(setting, setting.broker())
-    alone(made.setup())
+    alone(made.setup(), setting.unwaited)
+    setting.unwaited.clear()
 
     async def gate(_: str, __: str) -> None:
         await pause()
@@ -217,7 +218,8 @@ def explore(pair: tuple[Verb, Verb], harm: str | None = None, preemptions: int =
     for schedule in schedules(preemptions):
         at = scene()
         harms: dict[str | None, Harm] = {"death": death, "cancellation": cancellation, "outage": at.break_store}
-        actors = [Actor(verb.__name__, verb(at)) for verb in pair]
+        actors = at.setting.unwaited
+        actors += [Actor(verb.__name__, verb(at)) for verb in pair]
         died = run(actors, schedule, partial(look, at), harms.get(harm))
         foreseen = (RemitError, NoneType, asyncio.CancelledError if harm == "cancellation" else NoneType)
         assert [actor.error for actor in actors if not isinstance(actor.error, foreseen)] == [], schedule.choices
@@ -245,3 +247,30 @@ def test_no_interleaving_of_two_verbs_does_harm(pair: tuple[Verb, Verb]) -> None
 def test_no_interleaving_in_which_something_breaks_does_harm(pair: tuple[Verb, Verb], harm: str) -> None:
     """The process dies, one of the two is cancelled, or the store fails, at each step."""
     assert explore(pair, harm, HARMED) > 10
+
+
+def test_a_lease_that_was_handed_out_and_not_confirmed_when_the_process_died_is_revoked() -> None:
+    at = scene()
+    actor = Actor("issue", issue(at))
+    while not actor.over:
+        actor.advance()
+    assert isinstance(actor.result, IssuedLease)
+    name = actor.result.lease.plan.name
+    assert name in at.setting.target.live()
+    assert [change for waiting in at.store.queue for change in waiting.writes] != []  # what confirms it
+    at.store.queue.clear()
+    assert alone(aftermath(at)) == []
+    assert name not in at.setting.target.live()
+    at.store.dead = True
+    for rest in at.setting.unwaited:
+        rest.bury()
+
+
+def test_a_lease_that_was_handed_out_is_confirmed_by_the_commit_that_follows() -> None:
+    at = scene()
+    issued = alone(issue(at), at.setting.unwaited)
+    assert isinstance(issued, IssuedLease)
+    task = alone(at.store.load(at.broker._tasks.task_of(at.root).id))
+    assert isinstance(task, Task)
+    assert task.lease(issued.lease.id) == issued.lease
+    assert (issued.lease.state, issued.lease.confirmed) == (LeaseState.ACTIVE, True)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
-from remit.broker.begun import InTime, in_time
+from remit.broker.begun import InTime, Unwaited, in_time, unwaited
 from remit.broker.checkpoints import Checkpoints, Sign, unsigned
 from remit.broker.clock import Elapsed
 from remit.broker.clock_acceptance import ClockAcceptance
@@ -81,6 +81,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         at_rest: str = "none",
         bounded: Bounded = asyncio.wait_for,
         in_time: InTime = in_time,
+        unwaited: Unwaited = unwaited,
         revocations: Callable[[SessionAccess], LoginRevocations] = lambda _access: LoginRevocations(),
     ) -> None:
         self._store, self._step_up, self.kinds = store, step_up, kinds
@@ -90,7 +91,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
-        self._families, self._sign = {}, sign
+        self._families, self._sign, self._unwaited = {}, sign, unwaited
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)

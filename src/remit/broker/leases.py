@@ -1,6 +1,8 @@
 """Issue, renew and revoke leases: the credentials of a grant.
 
 An issue is never retried or resumed: its lease is committed before the engine is called, and in doubt it is revoked.
+Where that commit is enough to revoke it, it is handed out while the one that confirms it is under way; if that one
+fails, or is lost in a crash, the lease is revoked as any that was planned and not confirmed.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
+from remit.broker.begun import Unwaited
 from remit.broker.checkpoints import Checkpoints
 from remit.broker.engines import ISSUE_WINDOW, ResourceEngine
 from remit.broker.policy import PolicyEnforcement, because, compared
@@ -18,9 +21,9 @@ from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
 from remit.core.principal import Principal
 from remit.core.scope import Detail
-from remit.core.task import Lease, LeaseState, Report
-from remit.errors import AttenuationError, ConflictError, DeniedError, NotFoundError, PolicyError, RemitError
-from remit.ports import NewId
+from remit.core.task import Change, Lease, LeaseState, Report
+from remit.errors import AttenuationError, ConflictError, DeniedError, PolicyError, RemitError
+from remit.ports import Issued, NewId
 from remit.ports.broker import IssuedLease
 from remit.ports.kind import LeaseRequest
 
@@ -34,6 +37,7 @@ class LeaseVerbs:
     policy: PolicyEnforcement
     _new_id: NewId
     checkpoints: Checkpoints
+    _unwaited: Unwaited
 
     async def lease(self, lease_id: str) -> Lease:
         return self._tasks.task_of_lease(lease_id).lease(lease_id)
@@ -80,24 +84,36 @@ class LeaseVerbs:
         issued = None
         try:
             issued = await engine.issue(lease.plan, lease.expires_at)
-            event = self._revoker.lease_event("lease.issue", "done", lease)
             confirmed = self._tasks.task(task_id).confirm(lease.id, issued.receipt, self._tasks.now())
-            task = await self._tasks.step(confirmed, event)
         except Exception as error:
-            await self._abandon(task_id, lease, error)
-            if issued is not None and issued.receipt is not None:  # known to nobody but us
-                with suppress(RemitError):
-                    await engine.revoke(lease.plan, issued.receipt)
+            await self._abandon(engine, task_id, lease, issued, error)
             raise
-        return IssuedLease(task.lease(lease.id), issued.credential)
+        confirming = self._confirm(engine, confirmed, lease, issued)
+        if lease.recallable:  # its durable plan is enough to end it: nothing is lost with the commit that follows
+            self._unwaited(confirming)
+        else:
+            await confirming
+        return IssuedLease(confirmed.leases[0], issued.credential)
 
-    async def _abandon(self, task_id: str, lease: Lease, error: Exception) -> None:
-        code = error.code if isinstance(error, RemitError) else "internal"
-        event = self._revoker.lease_event("lease.issue", "failed", lease, code=code)
+    async def _confirm(self, engine: ResourceEngine, confirmed: Change, lease: Lease, issued: Issued) -> None:
+        try:
+            await self._tasks.step(confirmed, self._revoker.lease_event("lease.issue", "done", lease))
+        except Exception as error:
+            await self._abandon(engine, confirmed.head.id, lease, issued, error)
+            raise
+
+    async def _abandon(
+        self, engine: ResourceEngine, task_id: str, lease: Lease, issued: Issued | None, error: Exception
+    ) -> None:
         with suppress(RemitError):  # it has ended all the same
+            event = self._revoker.lease_event("lease.issue", "failed", lease, code=getattr(error, "code", "internal"))
             await self._tasks.end(task_id, [event], leases=[lease.id])
-        with suppress(NotFoundError):  # the sweep finds it when it can be read
+        with suppress(RemitError):  # the sweep finds it when it can be read
             await self._revoker.visit(task_id, [lease.id])
+        # a receipt is known to nobody but us; and what was handed out does not work on while its task cannot be read
+        with suppress(RemitError):
+            if issued is not None and (issued.receipt is not None or task_id not in self._tasks):
+                await engine.revoke(lease.plan, issued.receipt)
 
     async def renew(self, principal: Principal, lease_id: str, ttl: timedelta) -> Lease:
         lease = await self.lease(lease_id)
@@ -118,8 +134,8 @@ class LeaseVerbs:
             await self._tasks.denied("lease.renew", lease.grant, error, resource=detail.resource)
             raise
         event = self._revoker.lease_event("lease.renew", "allow", lease, **because(decision))
-        task = await self._tasks.step(self._tasks.task(task.head.id).extend(lease_id, now + ttl, now), event)
-        longer = task.lease(lease_id)
+        later = self._tasks.task(task.id).extend(lease_id, now + ttl, now)
+        longer = (await self._tasks.step(later, event)).lease(lease_id)
         await engine.renew(longer.plan, longer.receipt, longer.expires_at)
         self._tasks.check(longer.grant)
         return longer

@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from remit.broker.begun import gather_limited
 from remit.broker.resources import ResourceRegistry
-from remit.broker.revocation import LeaseRevoker, gather_limited
+from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
 from remit.core import policy
 from remit.core import scope as scopes

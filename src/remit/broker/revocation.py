@@ -6,15 +6,13 @@ that succeeds, however often it takes.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
 
-from remit.broker import ends
+from remit.broker import begun, ends
 from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
@@ -25,9 +23,6 @@ from remit.errors import ConflictError, NotFoundError, RemitError, UnavailableEr
 from remit.ports import NotedEnd
 
 _LOG = logging.getLogger("remit.broker")
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 HASTE = 0.5  # seconds to wait for a store that has kept an end waiting already
 AT_ONCE = 64  # tasks that end together: they share a commit
@@ -75,7 +70,7 @@ class LeaseRevoker:
 
         loaded = {task.id: task for task in self._tasks}
         found = [i for i in self._tasks.known() if i not in loaded or (not loaded[i].head.closed and over(loaded[i]))]
-        return (await gather_limited(ended, found)).count(True)
+        return (await begun.gather_limited(ended, found)).count(True)
 
     async def end_noted(self) -> None:
         """End what the broker before this one has ended and could not record."""
@@ -84,7 +79,7 @@ class LeaseRevoker:
         ends = (
             [NotedEnd(task.id) for task in self._tasks] if everything else [i for i in noted if i.task in self._tasks]
         )
-        await gather_limited(self._end_noted, ends)
+        await begun.gather_limited(self._end_noted, ends)
 
     async def _end_noted(self, noted: NotedEnd) -> None:
         task = self._tasks.task(noted.task)
@@ -138,6 +133,7 @@ class LeaseRevoker:
 
     async def visit(self, task_id: str, lease_ids: Iterable[str]) -> Task:
         """Revoke leases at their targets and record what came of it; return the task with that."""
+        await self._tasks.back(task_id)  # another commit may have failed
         task = self._tasks.task(task_id)
         return await self._visited(task, [task.leases[i] for i in lease_ids if i in task.leases])
 
@@ -149,7 +145,7 @@ class LeaseRevoker:
         groups: dict[tuple[str, str], list[Lease]] = {}
         for lease in leases:
             groups.setdefault(_resource(lease), []).append(lease)
-        visits = await gather_limited(self._revoke_at_target, list(groups.values()))
+        visits = await begun.gather_limited(self._revoke_at_target, list(groups.values()))
         done = frozenset(lease_id for ended, _ in visits for lease_id in ended)
         residue = frozenset(lease_id for ended, untidy in visits if untidy for lease_id in ended)
         undone = frozenset(lease.id for lease in leases) - done
@@ -184,14 +180,14 @@ class LeaseRevoker:
         self._tasks.expire(now)
         due = self._tasks.due(now)
         try:
-            failures = [failure for failure in await gather_limited(self._finish, due, AT_ONCE) if failure]
+            failures = [failure for failure in await begun.gather_limited(self._finish, due, AT_ONCE) if failure]
         finally:
             for task_id in due:
                 self._hand_on(task_id)
         if failures:
             _LOG.warning("what ended in %d tasks could not be recorded: %s", len(failures), failures[0])
         idle = [resource for resource in self._waiting if resource not in self._busy]  # others may sweep meanwhile
-        await gather_limited(self._work, idle)
+        await begun.gather_limited(self._work, idle)
 
     async def _finish(self, task_id: str) -> str | None:
         """End what is over in a task, and record what could not be before; say why where it cannot be recorded now."""
@@ -285,16 +281,3 @@ class LeaseRevoker:
 
 def _resource(lease: Lease) -> tuple[str, str]:
     return lease.plan.detail.resource, lease.plan.detail.type
-
-
-async def gather_limited(work: Callable[[S], Awaitable[T]], items: Sequence[S], at_once: int | None = None) -> list[T]:
-    """Do the same for many, ``at_once`` at a time; a failure holds up no other, and the first is raised in the end."""
-    if len(items) == 1:
-        return [await work(items[0])]
-    done, step = list[T | BaseException](), at_once or len(items) or 1
-    for start in range(0, len(items), step):
-        done += await asyncio.gather(*map(work, items[start : start + step]), return_exceptions=True)
-    for failure in done:
-        if isinstance(failure, BaseException):
-            raise failure
-    return [item for item in done if not isinstance(item, BaseException)]

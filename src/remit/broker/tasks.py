@@ -1,6 +1,7 @@
 """The in-memory heads of tasks: how a pure step becomes durable, and how a live grant is looked up.
 
-INVARIANT: a head may be ahead of the store by commits that are under way, and no answer is given before its own commit.
+INVARIANT: a head may be ahead of the store by commits that are under way, and no answer is given before its own commit;
+what an issue confirms is no answer: its plan is (``leases``).
 The store keeps the order of calls, and a change is valid only on its base revision; so when one commit fails, all that
 were built on it fail too, before anything built on the reloaded head is looked at.
 """
