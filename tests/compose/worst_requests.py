@@ -129,7 +129,8 @@ def _values(*, read: bool) -> Iterator[tuple[str, object]]:
             yield from _jwts(size)
             yield from _keys(size)
     for size in (ROOM, ROOM // 3):
-        yield from anything(size, ROOM // SPARSE // 2)
+        yield from anything(size, ROOM // SPARSE // 2)  # of lists in lists as many as are read
+    yield "many texts", ["a"] * (ROOM // SPARSE - 100)
     for count, length in ((1, 1_000), (16, 128), (256, 7)):
         yield f"{count} patterns", [f"spiffe://a.test/{'x' * length}{n}/*" for n in range(count)]
     yield "a large number", 2**53 - 1
