@@ -155,5 +155,4 @@ class LeaseVerbs:
 
     async def retry_leases(self, task_id: str) -> None:
         """Revoke what is left of a task's leases at their targets, also where that was put off after a failure."""
-        left = [lease.id for lease in self._tasks.task(task_id).leases.values() if lease.retry_at is not None]
-        await self._revoker.visit(task_id, left)
+        await self._revoker.visit(task_id, [i.id for i in self._tasks.task(task_id).leases.values() if i.retry_at])
