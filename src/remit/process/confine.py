@@ -33,6 +33,7 @@ def raise_walls(confinement: Confinement | None, walls: Walls) -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if confinement is None:
         return
+    leave_terminals()
     seen = files.view(confinement.readable, confinement.covered)
     if walls.namespaces:
         mounts.replace_root(seen)
@@ -42,6 +43,19 @@ def raise_walls(confinement: Confinement | None, walls: Walls) -> None:
     if walls.seccomp:
         filtered = seccomp.program(os.uname().machine, rules(confinement, walls), otherwise=OTHERWISE)
         load_filter(filtered or b"")
+
+
+def leave_terminals() -> None:
+    """Have standard output and error lead nowhere if they lead to a terminal: who writes there can read what is typed.
+
+    What a worker has to say goes over its link, and its death is in the log.
+    """
+    for stream in (1, 2):
+        with suppress(OSError):  # it is closed
+            if os.isatty(stream):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
 
 
 def drop_capabilities() -> None:
