@@ -140,7 +140,7 @@ def test_no_head_holds_a_loop_for_long(here: Scene, who: str) -> None:
 def test_no_page_of_much_holds_a_loop_for_long(here: Scene, large: str) -> None:
     here.bound(next(pair for about, pair in pairs("http") if about.startswith(large)))
     here.authority.do(_filled(here, 300))
-    for who, places in (("operator", ("tasks", "approvals", "audit?limit=1000", "resources")), ("run", ())):
+    for who, places in (("operator", ("tasks", "approvals", "audit?limit=1000", "resources")), ("run", ("approvals",))):
         task = here.holder(here.roots["run"]).task
         for place in (f"tasks/{task}", *places):
             got, cost = _cost(here, who, Request(place, "GET", f"/v1/{place}"))

@@ -217,8 +217,8 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         """Return the places in the token status list of all grants that are live."""
         return self._tasks.places()
 
-    async def approvals(self, principal: Principal) -> list[port.ApprovalView]:
-        return await self._approvals.seen(principal)
+    async def approvals(self, principal: Principal) -> list[str]:
+        return self._approvals.known(principal)
 
     async def look(self, approval_id: str, principal: Principal | None = None) -> port.ApprovalView:
         if principal is None:

@@ -244,8 +244,8 @@ class BrokerPort(Protocol):
     ) -> Approval:
         """Ask whoever logs in, or ``approver`` alone, to open a task for a client, which waits for ``life`` at most."""
 
-    async def approvals(self, principal: Principal) -> Sequence[ApprovalView]:
-        """Return the approvals that a principal may know of, oldest first."""
+    async def approvals(self, principal: Principal) -> Sequence[str]:
+        """Return the ids of the approvals that a principal may know of, oldest first; each is looked at alone."""
 
     async def look(self, approval_id: str, principal: Principal | None = None) -> ApprovalView:
         """Return an approval that a principal may know of; None: the page of the flow that asked."""
