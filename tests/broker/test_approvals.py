@@ -15,6 +15,7 @@ from remit.errors import (
     NotFoundError,
     PendingError,
     RemitError,
+    RevokedError,
     UsedError,
 )
 from tests.broker.asking import ANN, BOB, House, wide
@@ -157,6 +158,46 @@ def test_a_key_that_the_human_saw_is_the_only_one_that_counts(house: House) -> N
             with pytest.raises(ApprovalError, match="something else"):
                 await broker.open(approved, replace(changed(wanted, {"jkt": key}), purpose="why"))
         assert ((await broker.open(approved, replace(wanted, purpose="why"))).grant).binding.jkt == "k" * 43
+
+    run(body())
+
+
+def test_a_child_is_made_by_the_id_of_its_approval_with_the_key_it_was_asked_for(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        item = await house.ask(broker, root, wide(jkt="k" * 43))
+        with pytest.raises(PendingError):
+            await broker.delegate_approved(item.id, "k" * 43)
+        await broker.approve(item.id, item.digest, house.human(item.digest))
+        opening = await broker.ask_to_open("cli", replace(wide(ttl=timedelta(minutes=5), jkt="k" * 43), purpose="why"))
+        for name, key in ((item.id, "j" * 43), (opening.id, "k" * 43), ("apr_guess", "k" * 43)):
+            with pytest.raises(NotFoundError):
+                await broker.delegate_approved(name, key)
+        child = (await broker.delegate_approved(item.id, "k" * 43)).grant
+        assert (child.parent, child.approval, child.binding.jkt) == (root.id, item.id, "k" * 43)
+
+    run(body())
+
+
+def test_a_task_is_ended_by_the_id_of_the_approval_that_opened_it_and_by_no_other(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        root = await house.root(broker)
+        below = await house.ask(broker, root, wide())
+        wanted = replace(wide(ttl=timedelta(minutes=5)), purpose="why")
+        item = await broker.ask_to_open("cli", wanted)
+        approved = await broker.approve(item.id, item.digest, house.human(item.digest), page=True)
+        for name in (item.id, below.id, "apr_guess"):  # nothing was opened by any of them so far
+            with pytest.raises(NotFoundError):
+                await broker.revoke_opened(name, UsedError())
+        opened = (await broker.open(approved, wanted)).grant
+        await broker.revoke_opened(item.id, UsedError())
+        with pytest.raises(RevokedError):
+            await broker.delegate(holder(broker, opened), opened.id, wide())
+        assert (await broker.grant(root.id)).grant == root
+        [denied] = [event for event in await house.world.events() if event.action == "redeem"]
+        assert (denied.decision, denied.grant) == ("deny", opened.id)
 
     run(body())
 
