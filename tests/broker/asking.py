@@ -96,7 +96,7 @@ def kept(broker: Broker) -> list[Approval]:
 
 async def shown(broker: Broker, principal: Principal) -> list[Approval]:
     """Return the approvals that a principal is shown."""
-    return [broker._approvals.get(name) for name in await broker.approvals(principal)]
+    return [(await broker.look(name, principal)).approval for name in await broker.approvals(principal)]
 
 
 def wide(*raw: dict[str, object], **more: object) -> GrantRequest:
