@@ -125,6 +125,26 @@ def test_at_a_terminal_a_human_is_asked(
     assert (folder.parent / "state/projects").exists() is accepted
 
 
+@pytest.mark.attack("LAU-15")
+def test_a_link_that_is_put_there_while_a_human_reads_is_not_accepted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, launched: list[LaunchSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder.parent / "secret").mkdir()
+
+    def typed() -> str:
+        (folder / "out").symlink_to(folder.parent / "secret")
+        return "y\n"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda _: bool(typed()))
+    assert run(["allow"]) == 0
+    assert f"can write to   {folder}/out" in capsys.readouterr().out
+    assert run(["run", "--", "true"]) == 1
+    assert "did not when it was accepted" in capsys.readouterr().err
+    assert launched == []
+
+
 def test_what_is_kept_is_readable_by_its_owner_alone(folder: Path) -> None:
     accept()
     [kept] = (folder.parent / "state/projects").iterdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from base64 import b64encode
@@ -187,6 +188,18 @@ def test_what_follows_a_connect_before_its_answer_is_refused() -> None:
     play(scene)
 
 
+def test_a_host_longer_than_any_is_repeated_nowhere() -> None:
+    async def scene() -> None:
+        async with rig(http()) as r:
+            wire = await r.wire(await listening(r, made()))
+            long = ".".join(["a" * 60] * 500)
+            await wire.send(f"CONNECT {long}:443 HTTP/1.1\r\n\r\n".encode())
+            reply = await wire.reply()
+            assert (reply.status, long.encode() in reply.body) == (400, False)
+
+    play(scene)
+
+
 def test_a_connection_for_a_host_is_no_proxy() -> None:
     async def scene() -> None:
         async with rig(http()) as r:
@@ -208,6 +221,24 @@ def test_the_authority_of_a_run_speaks_for_its_hosts_alone() -> None:
             port = await listening(r, wide, by_name=True)
             with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree"):
                 await asyncio.open_connection("127.0.0.1", port, ssl=trusting(reached), server_hostname="evil.test")
+
+    play(scene)
+
+
+def test_a_host_without_a_certificate_for_want_of_a_descriptor_gets_one_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        async with rig(http()) as r:
+            reached = made()
+            port = await listening(r, reached, by_name=True)
+            with monkeypatch.context() as at:
+                at.setattr("os.memfd_create", lambda *_: os.open("/nowhere", os.O_RDONLY))
+                at.setattr("sys.unraisablehook", lambda _: None)
+                with pytest.raises(OSError):  # noqa: PT011 - an alert, or an end
+                    await asyncio.open_connection("127.0.0.1", port, ssl=trusting(reached), server_hostname="api.test")
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=trusting(reached), server_hostname="api.test"
+            )
+            writer.close()
 
     play(scene)
 

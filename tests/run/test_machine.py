@@ -88,6 +88,26 @@ def test_a_bind_that_no_link_may_lead_to_is_refused_once_one_does(tmp_path: Path
         machine.view(spec(tmp_path, binds=(replace(named, straight=True),)))
 
 
+@pytest.mark.attack("LAU-15")
+def test_a_bind_that_no_link_may_lead_to_stays_what_was_named_if_one_comes_after_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, resolve = tmp_path / "out", Path.resolve
+    out.mkdir()
+
+    def looked_at(path: Path, *, strict: bool = False) -> Path:
+        found = resolve(path, strict)
+        if path == out and not out.is_symlink():
+            out.rmdir()
+            out.symlink_to(tmp_path / "secret")
+        return found
+
+    (tmp_path / "secret").mkdir()
+    monkeypatch.setattr(Path, "resolve", looked_at)
+    named = Bind(PurePosixPath(out), writable=True, straight=True)
+    assert machine.view(spec(tmp_path, binds=(named,))).binds[0].path == out
+
+
 def test_more_credential_files_than_can_be_covered_are_refused(tmp_path: Path) -> None:
     (tmp_path / "runtime").mkdir()
     many = tuple(tmp_path / f".env.{number}" for number in range(machine.MAX_MASKED + 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -12,6 +12,7 @@ from remit.errors import UnavailableError
 from remit.process.files import inside
 from remit.run import machine, mounted
 from remit.run.mounted import Mount
+from remit.run.sandbox import Bind
 from tests.run.test_machine import spec
 
 
@@ -46,6 +47,26 @@ def test_what_is_moved_before_it_is_bound_is_in_no_run(
 
     def moving(command: object, *rest: object) -> subprocess.Popen[bytes]:
         move(told.cwd)
+        return begin(command, *rest)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(machine, "_popen", moving)
+    with pytest.raises(UnavailableError, match="moved"), machine.started(told):
+        pass
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_was_bound_by_name_is_not_followed_elsewhere_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, writable: bool
+) -> None:
+    shared = tmp_path / "shared/data"
+    shared.mkdir(parents=True)
+    (tmp_path / "home").mkdir(exist_ok=True)
+    told = spec(tmp_path, binds=(Bind(PurePosixPath(shared), writable=writable),))
+    (tmp_path / "runtime").mkdir()
+    begin = machine._popen
+
+    def moving(command: object, *rest: object) -> subprocess.Popen[bytes]:
+        swapped(shared, "../home")
         return begin(command, *rest)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(machine, "_popen", moving)

@@ -18,7 +18,7 @@ from remit.cli.render import answer, safe
 from remit.errors import DeniedError, InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
-    from remit.config.project import FoundProject, ProjectFile
+    from remit.config.project import AcceptedProject, FoundProject, ProjectBind, ProjectFile
     from remit.run.named import NamedVariable
     from remit.run.sandbox import Bind
 
@@ -54,16 +54,18 @@ def allow(
     if found is None:
         raise NotFoundError("there is no `remit.toml` here, nor above", help="docs/how-to/write-a-project-file.md")
     project = found.read()
-    accepted = found.before is not None and found.record() == found.before
+    binds = project.binds(found.path.parent)  # looked at once: a run may put a link there while a human reads
+    record = found.record(binds)
+    accepted = record == found.before
     if not (accepted or json):
-        answer(False, None, *_changes(found), "", *_meaning(found, project), "")
+        answer(False, None, *_changes(found), "", *_meaning(found, project, binds), "")
     if not (accepted or yes):
         if not (sys.stdin.isatty() and sys.stdout.isatty()) or json:
             raise InvalidRequestError("there is nobody to ask: this is no terminal", help="look at the file; --yes")
         if not typer.confirm("Accept it?"):
             raise typer.Abort
     if not accepted:
-        _keep(found)
+        _keep(record)
     answer(json, {"file": str(found.path), "accepted": True, "changed": not accepted}, f"accepted: {found.path}")
 
 
@@ -76,17 +78,17 @@ def _found(place: Path) -> FoundProject | None:
     return project.find(place, Path(os.environ.get("HOME") or "/"), places(os.environ).state)
 
 
-def _keep(found: FoundProject) -> None:
+def _keep(record: AcceptedProject) -> None:
     import msgspec
 
     from remit.config.project import kept
     from remit.config.settings import places
     from remit.keys.file import write_private
 
-    path = kept(places(os.environ).state, found.path)
+    path = kept(places(os.environ).state, Path(record.path))
     for folder in (path.parents[1], path.parent):  # the state itself may be new, too
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(path, msgspec.json.encode(found.record()), over=True)
+    write_private(path, msgspec.json.encode(record), over=True)
 
 
 def _changes(found: FoundProject) -> Iterator[str]:
@@ -96,14 +98,14 @@ def _changes(found: FoundProject) -> Iterator[str]:
     yield from unified_diff(before, found.text.split("\n"), was, f"{found.path} now", lineterm="")
 
 
-def _meaning(found: FoundProject, project: ProjectFile) -> Iterator[str]:
+def _meaning(found: FoundProject, project: ProjectFile, binds: Sequence[ProjectBind]) -> Iterator[str]:
     """Yield what a run by this file has, one line each."""
     folder = found.path.parent
     yield "A run in this project then, without more options,"
     yield from (f"  may use        {text}" for text in project.resources)
     bounds = {"ttl": project.ttl, "depth": project.depth, "fan_out": project.fan_out, "purpose": project.purpose}
     yield from (f"  {name:<14} {value}" for name, value in bounds.items() if value is not None)
-    for bind in project.binds(folder):
+    for bind in binds:
         outside = "" if bind.path.is_relative_to(folder) else "  (outside of the project)"
         yield f"  {'can write to' if bind.writable else 'can read':<14} {bind.path}{outside}"
     for each in project.variables:
@@ -132,7 +134,7 @@ def completed(
         return request, purpose, around
     from remit.run.sandbox import Bind
 
-    project = found.accepted()
+    project, led = found.accepted()
     given = {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
     bounds: dict[str, Any] = {
         "ttl": options.duration(project.ttl),
@@ -141,7 +143,7 @@ def completed(
         "resource": list(project.resources),
     }
     taken = {name: value for name, value in bounds.items() if value is not None and name not in given}
-    binds = [Bind(PurePosixPath(bind.path), bind.writable, straight=True) for bind in project.binds(found.path.parent)]
+    binds = [Bind(PurePosixPath(bind.path), bind.writable, straight=True) for bind in led]
     said = {text.partition("=")[0] for text in around.env}
     named = [each for each in project.variables if each.name not in said]
     texts = [f"{each.name}={each.of}" for each in named if not each.source]

@@ -13,7 +13,7 @@ import os
 import pwd
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -107,24 +107,24 @@ class FoundProject:
         with located(self.path, self.text):
             return converted(raw, ProjectFile)
 
-    def accepted(self) -> ProjectFile:
-        """Return its settings if this very text was accepted and its binds lead where they led then."""
+    def accepted(self) -> tuple[ProjectFile, tuple[ProjectBind, ...]]:
+        """Return its settings if this very text was accepted, and its binds if they lead where they led then."""
         if self.before is None or self.before.text != self.text:
             what = "has changed since it was accepted" if self.before else "was not accepted"
             raise InvalidRequestError(f"`{self.path}` {what}", help="`remit allow` shows it, and asks")
         project = self.read()
-        for bind in project.binds(self.path.parent):
+        binds = project.binds(self.path.parent)
+        for bind in binds:
             if self.before.binds.get(bind.written) != str(bind.path):
                 raise InvalidRequestError(
                     f"`{bind.written}` of `{self.path}` leads to `{bind.path}`, and did not when it was accepted",
                     help="was a link put there? `remit allow` shows what is bound now, and asks",
                 )
-        return project
+        return project, binds
 
-    def record(self) -> AcceptedProject:
-        """Return what is to be kept when it is accepted."""
-        binds = {bind.written: str(bind.path) for bind in self.read().binds(self.path.parent)}
-        return AcceptedProject(str(self.path), self.text, binds)
+    def record(self, binds: Iterable[ProjectBind]) -> AcceptedProject:
+        """Return what is to be kept when it is accepted with binds that lead where they were shown to lead."""
+        return AcceptedProject(str(self.path), self.text, {bind.written: str(bind.path) for bind in binds})
 
 
 def find(cwd: Path, home: Path, state: Path) -> FoundProject | None:

@@ -49,11 +49,12 @@ class Interception:
         """Return what TLS for a host that the run reaches is served with; another server name is refused."""
         found = self._contexts.get(host)
         if found is None:
-            self._contexts[host] = found = _context()
-            self._load(found, host)
+            found = _context()
+            self._load(found, host)  # may fail for want of a descriptor: what has no certificate is not kept
             found.sni_callback = lambda _session, name, _context: (
                 None if not name or name.lower() == host else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
             )
+            self._contexts[host] = found
         return found
 
     def host_of(self, session: ssl.SSLObject) -> str:

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -195,7 +195,7 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
         with theirs, contextlib.ExitStack() as passed:
             passed.callback(os.close, says)
             stack.callback(os.close, said)
-            process, options = _spawn(spec, theirs.fileno(), says, passed, made)
+            process, options, named = _spawn(spec, theirs.fileno(), says, passed, made)
         stack.callback(process.wait)
         stack.callback(process.kill)
         inner = Inner(ours, process, made)
@@ -208,8 +208,8 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
                 f"the sandbox cannot be made: {reason or 'it ended at once'}",
                 help="look at that path, and at what --bind names" if paths else within,
             )
-        moved = mounted.strange(mounted.mounts(inner.pid), mounted.mounts(os.getpid()), options) if options else ()
-        for place in moved:
+        here = mounted.mounts(os.getpid())
+        for place in mounted.strange(mounted.mounts(inner.pid), here, options, named) if options else ():
             raise UnavailableError(f"`{place}` was moved while the sandbox was made", help="try again")
         yield inner
 
@@ -232,12 +232,12 @@ def bundles() -> list[Path]:
 
 def _spawn(
     spec: LaunchSpec, channel: int, says: int, passed: contextlib.ExitStack, made: RunFiles
-) -> tuple[subprocess.Popen[bytes], Sequence[str]]:
-    """Start the first process; return it, and what bubblewrap was told."""
+) -> tuple[subprocess.Popen[bytes], Sequence[str], Collection[Path]]:
+    """Start the first process; return it, what bubblewrap was told, and which paths of that were bound by name."""
     interpreter = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()  # of no virtual environment
     first = (str(interpreter), "-I", "-S", inside.__file__, str(channel))
     if spec.unsandboxed:
-        return _popen(first, (channel,), says, spec.cwd), ()
+        return _popen(first, (channel,), says, spec.cwd), (), ()
     if len(spec.masked) > MAX_MASKED:
         raise InvalidRequestError(
             f"{len(spec.masked)} files in the working directory look like credentials, and {MAX_MASKED} can be covered",
@@ -257,7 +257,7 @@ def _spawn(
     listed = passed.enter_context(_memory(os.fsencode("\0".join(options)) + b"\0"))
     command = (str(bubblewrap()), "--args", str(listed), "--", *first)
     kept = (channel, listed, passwd, group, *(() if filtered is None else (filtered,)))
-    return _popen(command, kept, says, Path("/")), options
+    return _popen(command, kept, says, Path("/")), options, {Path(bind.path) for bind in seen.shown}
 
 
 def view(spec: LaunchSpec) -> sandbox.SandboxView:
@@ -271,7 +271,10 @@ def view(spec: LaunchSpec) -> sandbox.SandboxView:
             raise InvalidRequestError(f"`{path}` is not there and cannot be bound", help="--bind takes PATH or PATH:rw")
         if bind.straight and path.resolve() != path:  # an agent that may write there put a link in its place just now
             raise InvalidRequestError(f"`{path}` leads to `{path.resolve()}`", help="look at what was put there")
-    binds = tuple(sandbox.Bind(path.resolve(), bind.writable) for path, bind in zip(named, spec.binds, strict=True))
+    binds = tuple(  # a link that is put there after this look is found by the look at what was mounted
+        sandbox.Bind(path if bind.straight else path.resolve(), bind.writable)
+        for path, bind in zip(named, spec.binds, strict=True)
+    )
     straight = [Path(os.path.normpath(path.absolute())) for path in named]
     own = (spec.socket.parent, *spec.hidden)
     cwd = spec.cwd.resolve()

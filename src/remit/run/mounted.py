@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,15 +48,20 @@ def mounts(process: int) -> list[Mount]:
     return found
 
 
-def strange(made: Sequence[Mount], ours: Sequence[Mount], options: Sequence[str]) -> Iterator[Path]:
-    """Yield where a sandbox that was ``made`` shows what bubblewrap's ``options`` did not say of ``ours``."""
+def strange(
+    made: Sequence[Mount], ours: Sequence[Mount], options: Sequence[str], named: Collection[Path] = ()
+) -> Iterator[Path]:
+    """Yield where a sandbox that was ``made`` shows what bubblewrap's ``options`` did not say of ``ours``.
+
+    What was bound by name was looked up before: a link that is now at one of ``named`` was put there since.
+    """
     asked = [
         (Path(place), Path(source), option)
         for option, source, place in zip(options, options[1:], options[2:], strict=False)
         if option in BINDS
     ]
     loose = [source for _, source, option in asked if option == "--bind"]  # whose names can be moved
-    asked = [(p, s if inside(s, loose) else s.resolve(), o) for p, s, o in asked]
+    asked = [(p, s if s in named or inside(s, loose) else s.resolve(), o) for p, s, o in asked]
     asked += [(Path("/dev", name), Path("/dev", name), "--bind") for name in NODES]
     devices = {mount.device for mount in ours}
     for mount in made:
