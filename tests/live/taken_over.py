@@ -117,7 +117,7 @@ def _supervised(
     *,
     ready: Callable[[], None],
 ) -> int:
-    taken = {name: _taken(role, sockets[name]) for name, role in roles.items()}
+    taken = {name: _taken(role, sockets[name]) if name in sockets else role for name, role in roles.items()}
     return supervise(authority, taken, ready=ready)
 
 

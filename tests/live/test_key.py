@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,12 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[Terminal]:
+def here() -> Iterator[Terminal]:
+    with tempfile.TemporaryDirectory(prefix="remit-") as folder:  # a run's folder of sockets has 90 characters at most
+        yield from served(Path(folder))
+
+
+def served(tmp_path: Path) -> Iterator[Terminal]:
     configure(tmp_path, ["[listen]", 'api = "off"', 'gateway = "off"'])
     (tmp_path / "config" / "remit" / "providers.toml").write_text(ACME)
     (tmp_path / "work").mkdir()

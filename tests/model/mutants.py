@@ -372,7 +372,7 @@ MUTANTS = [
     Mutant(
         "a login is void by our clock alone",
         "sessions/revocations.py",
-        "signal.sid, max(now, signal.at))",
+        "signal.sid, max(now, at))",
         "signal.sid, now)",
         ("tests/sessions/test_revocations.py",),
     ),

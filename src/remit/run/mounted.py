@@ -42,7 +42,7 @@ def shown(process: int) -> Path:
 def mounts(process: int) -> list[Mount]:
     """Return what a process sees mounted."""
     found = []
-    for line in (shown(process) / "mountinfo").read_bytes().splitlines():
+    for line in (shown(process) / "mountinfo").read_bytes().split(b"\n")[:-1]:  # a name may hold a CR
         words = [os.fsdecode(_ESCAPE.sub(lambda octal: bytes((int(octal[1], 8),)), word)) for word in line.split(b" ")]
         found.append(Mount(words[2], Path(words[3]), Path(words[4]), "rw" in words[5].split(",")))
     return found
