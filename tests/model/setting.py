@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from remit.broker import Broker
+from remit.broker.begun import unwaited
 from remit.core import scope
 from remit.core.audit import Event
 from remit.core.lease import LeaseState, Revocation
@@ -95,7 +97,11 @@ class Setting:
         )
 
     def go_on(self, work: Coroutine[Any, Any, object]) -> None:
-        """Begin work that nobody waits for, and leave the rest of it to the schedule."""
+        """Begin work that nobody waits for, and leave the rest of it to the schedule; on a loop, to that."""
+        with suppress(RuntimeError):  # there is no loop, but a schedule
+            asyncio.get_running_loop()
+            unwaited(work)
+            return
         actor = Actor("unwaited", work)
         actor.advance()
         if not actor.over:
