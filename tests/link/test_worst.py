@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.core.scope import TYPES
+from remit.compose.kinds import BUILT_IN
 from remit.link import roles
 from remit.link.messages import (
     MAX_CALL,
@@ -68,7 +68,7 @@ def _dear(it: Scene, names: list[str], *, whole: bool, about: str) -> Iterator[t
 def test_no_call_of_a_worker_holds_the_authority_s_loop_for_long(memory: Path, role: WorkerRole) -> None:
     with measured("authority") as (loop,), scene(memory, loop, role) as it:
         found, whole, methods = list[tuple[float, str]](), True, sorted(role.methods)
-        for about, pair in [each for kind in sorted(TYPES) for each in pairs(kind)]:
+        for about, pair in [each for kind in sorted(BUILT_IN) for each in pairs(kind)]:
             it.bound(pair)
             it.fresh()
             names = methods if whole else [name for name in methods if SCOPED & {*method(name).parameters.values()}]

@@ -76,10 +76,12 @@ class Place:
         """Kill processes of the broker by name, or all."""
         children = psutil.Process(self.up.pid).children()
         found = [child for child in children if not names or child.name().removeprefix("remit ") in names]
-        for child in found:
-            child.send_signal(signal.SIGKILL)
         if not names:
-            self.up.kill()
+            self.up.kill()  # before it starts any of them anew
+        for child in found:
+            with suppress(psutil.NoSuchProcess):  # they die with each other
+                child.send_signal(signal.SIGKILL)
+        if not names:
             self.up.communicate(timeout=PATIENCE)
         psutil.wait_procs(found, PATIENCE)
 
