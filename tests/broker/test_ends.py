@@ -207,10 +207,8 @@ def test_an_end_right_after_an_issue_whose_confirmation_fails_too_reaches_the_ta
         await broker.issue(OPERATOR, root.id, DETAIL)
         medium(world).full = True
         report = await verb(broker, root)
-        assert (report.state, report.recorded) == (
-            Closure.UNKNOWN,
-            False,
-        )  # it may be on its way, for all that is stored
+        assert not report.recorded
+        assert report.state in {Closure.UNKNOWN, Closure.PARTIAL}  # as the confirmation fails after the end, or before
         assert world.target.accounts == {}
         medium(world).full = False
         world.later(11)
