@@ -1,4 +1,4 @@
-"""A front of another kind, of which the gateway knows nothing: the host that a client calls names the resource."""
+"""A front of the tests' own: the name that a client calls the gateway by names the resource."""
 
 from __future__ import annotations
 

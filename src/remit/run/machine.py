@@ -208,9 +208,9 @@ def started(spec: LaunchSpec) -> Iterator[Inner]:
                 f"the sandbox cannot be made: {reason or 'it ended at once'}",
                 help="look at that path, and at what --bind names" if paths else within,
             )
-        here = mounted.mounts(os.getpid())
-        for place in mounted.strange(mounted.mounts(inner.pid), here, options, named) if options else ():
-            raise UnavailableError(f"`{place}` was moved while the sandbox was made", help="try again")
+        if options:
+            for place in mounted.strange(mounted.mounts(inner.pid), mounted.mounts(os.getpid()), options, named):
+                raise UnavailableError(f"`{place}` was moved while the sandbox was made", help="try again")
         yield inner
 
 
