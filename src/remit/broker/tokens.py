@@ -133,7 +133,7 @@ class GrantTokens(TokenPort):
         return self._nonces
 
     def turn_nonces(self, fresh: bytes) -> Nonces:
-        """Have nonces made with a fresh key from now on, and tell edges."""
+        """Have nonces made with a fresh key from now on, and tell workers."""
         self._nonces = self._nonces.turned(fresh)
         self._broker.feeds.publish(nonces=self._nonces)
         return self._nonces
