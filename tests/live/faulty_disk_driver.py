@@ -147,7 +147,9 @@ def _working(leases: list[Answer]) -> int:
 
 
 def _ended(place: Place, task: str) -> bool:
-    return bool(place.ask("GET", f"/v1/tasks/{task}")["closed"])
+    answer = place.ask("GET", f"/v1/tasks/{task}")
+    assert "closed" in answer, answer
+    return bool(answer["closed"])
 
 
 def played(place: Place, fault: str, resource: Answer, detail: Answer) -> Answer:
@@ -199,7 +201,12 @@ def main(disk: Path, fault: str) -> None:
             f'witness = "{place.second}"',
         ],
     )
-    print(json.dumps(played(place, fault, told["resource"], told["detail"])))  # noqa: T201 - read by the test
+    try:
+        print(json.dumps(played(place, fault, told["resource"], told["detail"])))  # noqa: T201 - read by the test
+    finally:  # whoever is left holds what the test reads from
+        place.up.kill()
+        if place.holding is not None:
+            place.holding.kill()
 
 
 if __name__ == "__main__":

@@ -220,14 +220,14 @@ def answer(
 
 async def listing(name: str, items: Iterable[object]) -> Response:
     """Write a list as it is made: others go on in between, however long it is."""
-    parts, since = list[str](), 0
+    parts, since = list[bytes](), 0
     for item in items:
-        parts.append(_json(item))
+        parts.append(_json(item).encode())
         since += len(parts[-1])
         if since > SLICE:
             since = 0
             await asyncio.sleep(0)
-    return Response(f'{{"{name}":[{",".join(parts)}]}}'.encode(), 200, HEADERS, _JSON)
+    return Response(b'{"%b":[%b]}' % (name.encode(), b",".join(parts)), 200, HEADERS, _JSON)
 
 
 def _json(content: object) -> str:
