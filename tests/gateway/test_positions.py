@@ -1,4 +1,4 @@
-"""Where a key stands: a header, Basic, a query parameter; a placeholder also in a JSON field. Nowhere else."""
+"""Where a key stands: a header, Basic, a query parameter, a field of a JSON body. Nowhere else."""
 
 from __future__ import annotations
 
@@ -231,9 +231,180 @@ def test_a_placeholder_in_a_field_of_the_body_is_taken_out_of_it(args: object) -
 def test_a_body_without_a_placeholder_goes_on_byte_for_byte(args: object) -> None:
     async def scene() -> None:
         async with rig({**ALL, "args": args}, settings=TAVILY) as r:
-            for body in (b'{ "api_key" : "mine","query":1.50}', b'{"api_key":1,"api_key":2}', b"no JSON"):
+            for body in (b'{ "key" : "mine","query":1.50}', b'["api_key"]', b'{"a":{"api_key":"x"}}'):
                 assert (await r.get("/api/bytes/3", JSON, method="POST", body=body)).status == 200
                 assert r.upstream.seen[-1].body == body
+            text = b'{"api_key":1'
+            assert (await r.get("/api/bytes/3", "Content-Type: text/plain", method="POST", body=text)).status == 200
+            assert r.upstream.seen[-1].body == text
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "came"),
+    [
+        ("api_key", {"api_key": PLACEHOLDER, "q": "caf\u00e9"}, {"api_key": SECRET, "q": "caf\u00e9"}),
+        ("api_key", {"q": [{"api_key": "x"}], "api_key": PLACEHOLDER}, {"q": [{"api_key": "x"}], "api_key": SECRET}),
+        ("api_key", {"q": 1}, {"api_key": SECRET, "q": 1}),
+        ("api_key", {}, {"api_key": SECRET}),
+        ("a.key", {"a": {"b": 1, "key": PLACEHOLDER}, "q": 1}, {"a": {"key": SECRET, "b": 1}, "q": 1}),
+        ("a.key", {"q": 1, "a": {}}, {"a": {"key": SECRET}, "q": 1}),
+        ("a.a", {"q": 1}, {"a": {"a": SECRET}, "q": 1}),
+    ],
+)
+@pytest.mark.parametrize("args", ["any", {"body": "any"}, {"body.q": "any", "body.q[0].api_key": "any"}])
+def test_the_key_stands_in_its_field_of_a_body_and_nowhere_else(
+    name: str, asked: Mapping[str, object], came: Mapping[str, object], args: object
+) -> None:
+    if isinstance(args, dict) and "body.q" in args:
+        if any(one not in {"q", "api_key"} for one in asked) or not isinstance(asked.get("q", []), int | str):
+            return  # arguments that no test's grant names
+        args = {"body.q": "any"} if "q" in asked else "any"
+
+    async def scene() -> None:
+        async with rig({**ALL, "args": args}, settings={"inject": {"body": name}}) as r:
+            for framing in ("length", "chunked"):
+                body = json.dumps(asked).encode()
+                if framing == "length":
+                    reply = await r.get("/api/bytes/3", JSON, method="POST", body=body)
+                else:
+                    wire = await r.wire()
+                    head = r.request("/api/bytes/3", JSON, "Transfer-Encoding: chunked", method="POST")
+                    await wire.send(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+                    reply = await wire.reply()
+                assert reply.status == 200
+                seen = r.upstream.seen[-1]
+                assert json.loads(seen.body) == came
+                assert seen.headers["content-length"] == str(len(seen.body))
+                assert {"authorization", "transfer-encoding"}.isdisjoint(seen.headers)
+
+    play(scene)
+
+
+OWN_KEYS = [
+    {"api_key": "mine"},
+    {"api_key": None},
+    {"api_key": {}},
+    {"Api_Key": "mine"},
+    {"apiKey": "mine"},
+    {"api-key": "mine"},
+    {"api_key[]": "mine"},
+    {"\uff41pi_key": "mine"},
+    {"api_key": PLACEHOLDER, "API_KEY": "mine"},
+]
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize("body", OWN_KEYS)
+@pytest.mark.parametrize("settings", [TAVILY, {"inject": {"body": "api_key"}}])
+@pytest.mark.parametrize("args", ["any", {"body": "any"}, {"body.q": "any"}])
+def test_a_key_of_the_clients_own_in_the_field_is_refused_by_any_spelling_of_its_name(
+    body: Mapping[str, object], settings: Mapping[str, object], args: object
+) -> None:
+    async def scene() -> None:
+        async with rig({**ALL, "args": args}, settings=settings) as r:
+            reply = await r.get("/api/bytes/3", JSON, method="POST", body=json.dumps({**body, "q": 1}).encode())
+            assert (reply.status, reply.json()["code"]) == (400, "invalid-request")
+            assert "the body's `api_key` is where the credential goes" in str(reply.json()["detail"])
+            assert nothing_came(r)
+
+    play(scene)
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize("body", [{"a": "mine"}, {"a": None}, {"a": ["key"]}, {"A": {"KEY": "mine"}}])
+def test_what_is_no_object_on_the_way_to_the_field_is_refused(body: Mapping[str, object]) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings={"inject": {"body": "a.key"}}) as r:
+            assert (await r.get("/api/bytes/3", JSON, method="POST", body=json.dumps(body).encode())).status == 400
+            assert nothing_came(r)
+
+    play(scene)
+
+
+NO_FIELD = {
+    "text": (("Content-Type: text/plain",), b'{"q":1}', 400, "goes into a field of a JSON body"),
+    "no type": ((), b'{"q":1}', 400, "goes into a field of a JSON body"),
+    "a form": (("Content-Type: application/x-www-form-urlencoded",), b"api_key=1", 400, "a field of a JSON body"),
+    "a list": ((JSON,), b'[{"q":1}]', 400, "which is no object"),
+    "a text": ((JSON,), b'"q"', 400, "which is no object"),
+    "no JSON": ((JSON,), b'{"q":1', 400, "not JSON"),
+    "a name twice": ((JSON,), b'{"q":1,"q":2}', 400, "not JSON"),
+    "in a coding": ((JSON, "Content-Encoding: gzip"), b'{"q":1}', 415, ""),
+    "large": ((JSON,), json.dumps({"q": "x" * 262_144}).encode(), 413, "262144 bytes"),
+}
+
+
+@pytest.mark.parametrize(("lines", "body", "status", "told"), NO_FIELD.values(), ids=NO_FIELD)
+@pytest.mark.parametrize("args", ["any", {"body": "any"}])
+def test_a_body_that_has_no_field_for_the_key_is_refused_in_clear_words(
+    lines: tuple[str, ...], body: bytes, status: int, told: str, args: object
+) -> None:
+    async def scene() -> None:
+        async with rig({**ALL, "args": args}, settings={"inject": {"body": "api_key"}}) as r:
+            reply = await r.get("/api/bytes/3", *lines, method="POST", body=body)
+            assert reply.status == status
+            assert told in str(reply.json()["detail"])
+            assert nothing_came(r)
+
+    play(scene)
+
+
+def test_a_request_without_a_body_does_not_go_without_its_key() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings={"inject": {"body": "api_key"}}) as r:
+            for method in ("GET", "POST", "DELETE"):
+                reply = await r.get("/api/bytes/3", method=method)
+                assert (reply.status, "a field of a JSON body" in str(reply.json()["detail"])) == (400, True)
+            assert nothing_came(r)
+
+    play(scene)
+
+
+def test_without_a_stored_key_nothing_goes_to_a_resource_that_takes_it_in_a_body() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings={"inject": {"body": "api_key"}}, secret=None) as r:
+            reply = await r.get("/api/bytes/3", JSON, method="POST", body=b'{"q":1}')
+            assert (reply.status, "no credential to put into a body" in str(reply.json()["detail"])) == (502, True)
+            assert nothing_came(r)
+
+    play(scene)
+
+
+def test_an_answer_that_repeats_the_field_is_withheld_and_a_key_with_a_quote_stays_one_text() -> None:
+    odd = 'rmt-real"3f1c\\0a9be7d24856b0d1c2e3f4a59687'
+
+    said = json.dumps({"you": {"said": odd}}).encode()
+    echo = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
+
+    async def scene() -> None:
+        inject = {"inject": {"body": "api_key"}}
+        async with rig(ALL, settings=inject, secret=odd, upstream=Upstream(routes={"/said": echo})) as r:
+            reply = await r.get("/api/bytes/3", JSON, method="POST", body=b'{"q":1}')
+            assert (reply.status, json.loads(r.upstream.seen[0].body)) == (200, {"api_key": odd, "q": 1})
+            assert (await r.get("/api/said", JSON, method="POST", body=b'{"q":1}')).status == 502
+
+    play(scene)
+
+
+def test_the_field_is_found_by_a_parser_however_it_is_spelled() -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings={"inject": {"body": "api_key"}}) as r:
+            for spelled in (rf'"api\u005fkey": "{PLACEHOLDER}"', rf'"api_key": "\u0073{PLACEHOLDER[1:]}"'):
+                body = f'{{"q": "\\"api_key\\": ", {spelled}}}'.encode()
+                assert (await r.get("/api/bytes/3", JSON, method="POST", body=body)).status == 200
+                assert json.loads(r.upstream.seen[-1].body) == {"q": '"api_key": ', "api_key": SECRET}
+
+    play(scene)
+
+
+def test_a_large_body_has_its_key_put_in_beside_the_loop() -> None:
+    async def scene() -> None:
+        body = {"q": ["x, [y] "] * 900, "api_key": PLACEHOLDER}
+        async with rig(ALL, settings={"inject": {"body": "api_key"}}) as r:
+            assert (await r.get("/api/bytes/3", JSON, method="POST", body=json.dumps(body).encode())).status == 200
+            assert json.loads(r.upstream.seen[0].body) == {**body, "api_key": SECRET}
 
     play(scene)
 
@@ -251,8 +422,8 @@ WRONG_BODIES = {
     "a second copy": f'{{"api_key": "{PLACEHOLDER}", "query": "{PLACEHOLDER}"}}',
     "a copy in the name": f'{{"api_key": "{PLACEHOLDER}", "{PLACEHOLDER}": 1}}',
     "not all JSON": f'{{"api_key": "{PLACEHOLDER}"}} x',
-    "escaped": f'{{"api_key": "\\u0073{PLACEHOLDER[1:]}"}}',
-    "long": json.dumps({"api_key": PLACEHOLDER, "query": "x" * 9_000}),
+    "escaped, in another field": f'{{"key": "\\u0073{PLACEHOLDER[1:]}"}}',
+    "another field of a long one": json.dumps({"key": PLACEHOLDER, "query": "x" * 9_000}),
 }
 
 
@@ -264,7 +435,7 @@ def test_a_placeholder_elsewhere_in_a_body_is_refused(text: str, args: object) -
         async with rig({**ALL, "args": args}, settings=TAVILY) as r:
             reply = await r.get("/api/bytes/3", JSON, method="POST", body=text.encode())
             assert (reply.status, reply.json()["code"]) in {(403, "placeholder"), (400, "invalid-request")}
-            assert r.upstream.heard(PLACEHOLDER) == 0
+            assert nothing_came(r)
             if reply.status == 403:
                 assert '`"api_key": "…"`' in str(reply.json()["help"])
 
@@ -278,7 +449,8 @@ def test_a_field_is_one_of_plain_json_alone(lines: tuple[str, ...]) -> None:
     async def scene() -> None:
         async with rig(ALL, settings=TAVILY) as r:
             body = json.dumps({"api_key": PLACEHOLDER}).encode()
-            assert (await r.get("/api/bytes/3", *lines, method="POST", body=body)).status == 403
+            refused = 415 if len(lines) > 1 else 403
+            assert (await r.get("/api/bytes/3", *lines, method="POST", body=body)).status == refused
             assert r.upstream.heard(PLACEHOLDER) == 0
 
     play(scene)
@@ -322,7 +494,9 @@ def test_no_log_and_no_entry_of_the_audit_has_the_key_or_what_it_is_written_as(
         {"inject": {"query": "api key"}},
         {"inject": {"query": "a", "format": "{}"}},
         {"inject": {"query": "a", "header": "B"}},
-        {"inject": {"body": "api_key"}},
+        {"inject": {"body": "api key"}},
+        {"inject": {"body": "a..b"}},
+        {"inject": {"body": "api_key", "format": "Bearer {}"}},
         {"inject": {"basic": "no place:"}},
         {"inject": {"basic": "{}"}},
         {"inject": {"basic": "{}:{}"}},

@@ -6,6 +6,7 @@ that spelling is left where it stands: who looks for placeholders finds it.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from base64 import b64encode
@@ -132,12 +133,40 @@ def _plain_name(text: str) -> str:
     return _APART.sub("", unicodedata.normalize("NFKC", text).casefold().partition("[")[0])
 
 
-def taken_from_body(value: object, position: Position, placeholder: str) -> bool:
-    """Take the field that holds a placeholder out of a JSON body, in place; say whether it was there."""
+def taken_from_body(value: object, position: Position, placeholder: str | None) -> bool:
+    """Take the field that holds a placeholder out of a JSON body, in place; say whether it was there.
+
+    A field that some server reads as the credential's, by whatever spelling of a name on the way to it, is the
+    credential's alone: InvalidRequestError for anything else in it.
+    """
     *way, last = position.name.split(".")
+    at = value
     for name in way:
-        value = value.get(name) if isinstance(value, dict) else None
-    if not isinstance(value, dict) or value.get(last) != placeholder:
-        return False
-    del value[last]
-    return True
+        at = at.get(name) if isinstance(at, dict) else None
+    if there := placeholder is not None and isinstance(at, dict) and at.get(last) == placeholder:
+        del at[last]
+    levels = [value] if isinstance(value, dict) else []
+    for index, name in enumerate((*way, last)):
+        own = _plain_name(name)
+        levels = [level[key] for level in levels for key in level if _plain_name(key) == own]
+        if levels and (index == len(way) or not all(isinstance(level, dict) for level in levels)):
+            raise InvalidRequestError(
+                f"the body's `{position.name}` is where the credential goes: it holds a placeholder, or is left out",
+                help="send the placeholder there as it is, or no such field",
+            )
+    return there
+
+
+def opened(value: object, position: Position) -> dict[str, object]:
+    """Return a JSON body with the field of the credential, empty, as the first of all; InvalidRequestError for none."""
+    if not isinstance(value, dict):
+        raise InvalidRequestError("the credential goes into a field of the body, which is no object")
+    name, _, below = position.name.partition(".")
+    inner = opened(value.get(name, {}), Position("body", below)) if below else ""
+    return {name: inner, **{key: item for key, item in value.items() if key != name}}
+
+
+def filled(body: bytes, position: Position, value: str) -> bytes:
+    """Return a body that begins as ``opened`` has it, in JSON without blanks, with ``value`` in its empty field."""
+    before = "".join(f'{{"{name}":' for name in position.name.split(".")).encode()
+    return before + json.dumps(value).encode() + body.removeprefix(before + b'""')

@@ -7,14 +7,13 @@ oracle). That a use is within its grant is decided here and nowhere else.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from remit import catalog
+from remit.catalog.positions import opened
 from remit.core.orders import ANY, Value, args_permit, json_text
 from remit.core.paths import Places, matched, places
 from remit.core.scope import Access, Scope
@@ -26,7 +25,6 @@ from remit.gateway.target import HttpTarget
 
 MAX_ECHO = 2_048  # characters of arguments that a denial repeats
 _JSON = re.compile(rb'application/(?:[a-z0-9.-]+\+)?json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
-_AUTHORIZING = ThreadPoolExecutor(1, "authorize")  # one: what is authorized meets the loop at Python's lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +133,8 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
             f"a body has no meaning with {request.method}, so it is not sent",
             help=f"where this API takes one, its resource is to say so: --setting 'body_on=[\"{request.method}\"]'",
         )
+    if target.in_body:
+        _check_body(target, request)
     if rules[0].free:
         return _permitted(rules[0], target, request, None, {}, request.body)
     pairs = canon.query_pairs(request.target.query)
@@ -143,6 +143,17 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
     if request.body is not None:
         return _with_body(rules, target, request, pairs, args)
     return _by_head(rules, target, request, pairs, args)
+
+
+def _check_body(target: HttpTarget, request: HttpRequest) -> None:
+    """Raise for a body in which nobody can look for the field of a credential, or put one in."""
+    if request.coded and is_json(request.fields):
+        raise CodingError(help="send it without `Content-Encoding`")
+    if target.key_in_body is not None and not (request.has_body and is_json(request.fields)):
+        raise InvalidRequestError(
+            "the credential goes into a field of a JSON body, and the request has none",
+            help="send an object in JSON, and say so: `Content-Type: application/json`",
+        )
 
 
 def _named(rule: Rule, target: HttpTarget, request: HttpRequest) -> bool:
@@ -197,6 +208,8 @@ def _permitted(
     lines, dropped = target.forwarded(
         request.fields, granted, free=rule.free and untouched, coded=request.has_body and untouched
     )
+    if body is not None and target.key_in_body is not None:
+        body = canon.json_bytes(opened(canon.json_body(body), target.key_in_body))
     told = b"remit-dropped: " + dropped + b"\r\n" if dropped else b""
     return Permit(replace(request.access, args=args), rule.index, start, lines, body, told)
 
@@ -232,14 +245,3 @@ def enough(kind: str, access: Access, more: Mapping[str, object] | None = None) 
         args = {name: json.loads(text) for name, text in access.args.items()} | dict(more or {})
     found = {"type": kind, "resource": access.resource, "actions": [access.action], "paths": [access.path]}
     return {**found, **({"args": args} if args else {})}
-
-
-async def authorize_body(
-    rules: Rules, target: HttpTarget, request: HttpRequest, turn: asyncio.Lock, check_ended: Callable[[], None]
-) -> Permit | None:
-    """Authorize a request whose body was read: at once, or beside the loop in its task's turn if that takes long."""
-    if not canon.heavy(request.body or b""):
-        return authorize(rules, target, request)
-    async with turn:
-        check_ended()
-        return await asyncio.get_running_loop().run_in_executor(_AUTHORIZING, authorize, rules, target, request)

@@ -16,7 +16,7 @@ from remit.catalog.positions import taken_from_body, taken_from_query
 from remit.core.orders import json_text
 from remit.errors import MethodError, PlaceholderError, RemitError
 from remit.gateway import canon, framing
-from remit.gateway.authorize import Permit, is_json
+from remit.gateway.authorize import Permit
 from remit.gateway.canon import RequestTarget
 from remit.gateway.cutting import shut
 from remit.gateway.framing import Fields
@@ -108,19 +108,11 @@ class Placeholders:
             raise misplaced("headers" if found is None else f"header `{found}`", target)
         return query
 
-    def stands_in_body(self, fields: Fields, target: HttpTarget) -> bool:
-        """Whether a body is short JSON in which a placeholder may stand."""
-        if fields.length is None or fields.length > min(canon.LIGHT, target.max_body) or not is_json(fields):
-            return False
-        return target.resource.name in self._of and any(place.place == "body" for place in target.positions)
-
-    def taken(self, body: bytes, fields: Fields, target: HttpTarget) -> bytes:
-        """Return a body without the placeholder that stands where it belongs; a long one as it is."""
+    def taken(self, body: bytes, target: HttpTarget) -> bytes:
+        """Return a JSON body without the placeholder that stands where it belongs, or raise InvalidRequestError."""
         mine = self._of.get(target.resource.name)
-        if mine is None or mine not in body or canon.heavy(body) or not is_json(fields):
-            return body
-        value = canon.json_body(body)
-        there = [i for i in target.positions if i.place == "body" and taken_from_body(value, i, mine.decode())]
+        value, shown = canon.json_body(body), None if mine is None else mine.decode()
+        there = [place for place in target.in_body if taken_from_body(value, place, shown)]
         return canon.json_bytes(value) if there else body
 
     def scrubber(self, fields: Fields) -> Scrubber | None:

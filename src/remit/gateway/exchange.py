@@ -7,15 +7,15 @@ too, with back-pressure both ways.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from remit.core.scope import Access
 from remit.errors import InvalidRequestError, PlaceholderError, RemitError
 from remit.gateway import canon
-from remit.gateway.authorize import HttpRequest, Permit, authorize, authorize_body
+from remit.gateway.authorize import HttpRequest, Permit, authorize, is_json
 from remit.gateway.downstream import Downstream, ParsedHeaders, RequestHead
 from remit.gateway.framing import BODILESS, request_body
 from remit.gateway.patterns import LeakError
@@ -145,15 +145,13 @@ class HttpExchange:
             target = replace(target, query=query)
         request = HttpRequest(self.method, target, headers.fields, has_body=self.upload is not None)
         permit = authorize(route.rules, route.target, request)
-        if self.upload is not None and (
-            permit is None or (not request.coded and placeholders.stands_in_body(headers.fields, route.target))
-        ):
-            body, anew = await self.upload.collected(route.target, route.view.task)
-            if permit is not None and not anew:
+        if self.upload is not None and (permit is None or (route.target.in_body and is_json(headers.fields))):
+            task = route.view.task
+            body, anew = await self.upload.collected(route.target, task)
+            if permit is not None and not anew and route.target.key_in_body is None:
                 return permit
-            request = replace(request, body=body)
-            turn = self._plane.authorizing.setdefault(route.view.task, asyncio.Lock())
-            permit = await authorize_body(route.rules, route.target, request, turn, self.check_ended)
+            work = partial(authorize, route.rules, route.target, replace(request, body=body))
+            permit = await self._plane.judged(task, body, self.check_ended, work)
         assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
 
@@ -233,7 +231,8 @@ class HttpExchange:
         self._dropped = permit.dropped
         credential = up.pool.credential
         self._read_whole = credential.target.reads_bodies and self.method not in BODILESS
-        upload, body = self.upload, permit.body
+        upload = self.upload
+        body = permit.body if credential.target.key_in_body is None else credential.body(permit.body)
         streams = upload is not None and body is None
         framed = framing_lines(self.method, self._headers.fields, body, streams=streams, keep=self._read_whole)
         if upload is not None and body is None:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import ssl
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -15,6 +16,7 @@ from remit.catalog import Provider
 from remit.core.principal import GrantView
 from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.authorize import Rules, compile_rules
+from remit.gateway.canon import heavy
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
 from remit.gateway.response import TaskTurns
@@ -34,6 +36,7 @@ MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspend
 _ENTRY = 128  # bytes that a key counts for at least
 _ROUTES = 1_024
 KEPT = 60.0  # seconds for which the mark of an end is kept at least: a permit on its way has arrived long before
+_JUDGING = ThreadPoolExecutor(1, "judge")  # one: what is judged meets the loop at Python's lock
 _log = logging.getLogger("remit.gateway")
 
 
@@ -304,6 +307,14 @@ class DataPlane:
         task = self.loop.create_task(story)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    async def judged(self, task: str, body: bytes, check_ended: Callable[[], None], work: Callable[[], V]) -> V:
+        """Return what work on a body makes: at once, or beside the loop in its task's turn if that takes long."""
+        if not heavy(body):
+            return work()
+        async with self.authorizing.setdefault(task, asyncio.Lock()):
+            check_ended()
+            return await self.loop.run_in_executor(_JUDGING, work)
 
     def check_live(self, grant_id: str) -> None:
         """Raise RevokedError if a grant has ended since its use was permitted."""

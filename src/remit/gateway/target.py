@@ -100,6 +100,8 @@ class HttpTarget:
         written = self.destination.host  # who writes an address means it
         self.private = fields.flag("private", settings.get("private", written == "localhost" or is_address(written)))
         self.injection = injection
+        self.in_body = tuple(place for place in self.positions if place.place == "body")
+        self.key_in_body = injection if injection.place == "body" and source is None else None
         self.max_body = fields.whole("max_body", settings.get("max_body", MAX_BODY), least=1)
         self.body_on = frozenset(fields.texts("body_on", settings.get("body_on", known.body_on), _BODILESS))
         there = known.reads_bodies and self.destination.host in known.hosts
@@ -156,8 +158,6 @@ def _injection(raw: object, default: Position) -> Position:
     if raw is None:
         return default
     found = positions.read("inject", raw, default)
-    if found.place == "body":  # a body streams, and what an upstream stores of one is no place for a key
-        raise InvalidRequestError("`inject` puts a key into a header or a query, and into no body")
     if found.name.lower().encode() in NEVER and found.in_header:
         raise InvalidRequestError("`inject.header` is not the name of a header that may hold a credential")
     return found
@@ -223,10 +223,10 @@ class BoundCredential:
     """An injection as it is written for a target; ``names`` are all header fields that its source writes.
 
     ``fixed`` are the header lines of every request, with Host; with a ``signer`` each is signed when it is finished.
-    ``query`` is a parameter, written, that ends the query of each.
+    ``query`` is a parameter, written, that ends the query of each; ``field`` what goes into the field of each body.
     """
 
-    __slots__ = ("_names", "fixed", "patterns", "query", "signer", "target", "until")
+    __slots__ = ("_names", "field", "fixed", "patterns", "query", "signer", "target", "until")
 
     def __init__(
         self,
@@ -235,9 +235,10 @@ class BoundCredential:
         names: frozenset[str],
         signer: RequestSigner | None = None,
         query: bytes = b"",
+        field: str | None = None,
     ) -> None:
         self.target = target
-        self.query = query
+        self.query, self.field = query, field
         if any(map(weak, injection.patterns)):
             raise UpstreamError(
                 "the credential is too short to be kept out of answers, so the request was not sent",
@@ -257,6 +258,18 @@ class BoundCredential:
         """Return a request line with the credential in its query, if that is where it goes."""
         target, _, version = start.rpartition(b" ")
         return b"%b%b%b %b" % (target, b"&" if b"?" in target else b"?", self.query, version)
+
+    def body(self, body: bytes | None) -> bytes:
+        """Return a body that was written anew, with the credential in its field."""
+        place = self.target.key_in_body
+        assert place is not None  # noqa: S101 - it is where the credential goes
+        assert body is not None  # noqa: S101 - so ``authorize`` has had one
+        if self.field is None:
+            raise UpstreamError(
+                "the resource has no credential to put into a body",
+                help=f"store one: `remit secret set {self.target.resource.name}`",
+            )
+        return positions.filled(body, place, self.field)
 
     async def signed(self, signer: RequestSigner, start: bytes, lines: bytes, body: bytes) -> bytes:
         """Return the lines that sign a request of a request line, header lines and a body."""
@@ -282,6 +295,8 @@ def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
     )
     if place.in_header:
         return BoundCredential(target, Injection(((name, value),), patterns), names)
+    if place.place == "body":
+        return BoundCredential(target, Injection((), patterns), names, field=value)
     return BoundCredential(target, Injection((), patterns), names, query=f"{name}={value}".encode())
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from remit.errors import TooLargeError
+from remit.gateway.authorize import is_json
 from remit.gateway.downstream import Downstream, ParsedHeaders, misplaced
 from remit.gateway.framing import Body
 from remit.gateway.patterns import LeakError
@@ -118,7 +120,10 @@ class Upload:
             raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         self._wake = None
         came, placeholders = b"".join(self._pending), self._downstream.listener.placeholders
-        body = placeholders.taken(came, self._headers.fields, target)
+        plane, body = self._downstream.plane, came
+        if target.in_body and is_json(self._headers.fields):
+            work = partial(placeholders.taken, came, target)
+            body = await plane.judged(task, came, self._request.check_ended, work)
         if (scrubber := placeholders.scrubber(self._headers.fields)) is not None:
             for at in range(0, len(body), PIECE):  # others get their turns in between
                 try:
@@ -126,6 +131,6 @@ class Upload:
                 except LeakError:
                     raise misplaced("body", target) from None
                 if at + PIECE < len(body):
-                    await self._downstream.plane.turns.wait(task)
+                    await plane.turns.wait(task)
                     self._request.check_ended()
         return body, body is not came
