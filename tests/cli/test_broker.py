@@ -13,13 +13,21 @@ import psutil
 import pytest
 
 from remit.cli.entry import PLAIN_UP, run
+from remit.compose.embedded import answers, ensure
 from remit.compose.up import embedded
 from remit.config.settings import places
+from remit.errors import UnavailableError
 from remit.stores import private
 from tests.identity.spire import Authority, server
 from tests.support.postgres_server import free_port
 
 EMBEDDED = "import os; from remit.compose.embedded import ensure; ensure(os.environ)"
+WAITING = """
+import os, sys
+from remit.compose import embedded
+embedded.time.sleep = lambda _: (print("waits", flush=True), sys.stdin.readline())
+embedded.ensure(os.environ)
+"""
 REMIT = Path(sys.executable).with_name("remit")
 
 
@@ -105,6 +113,32 @@ def test_all_edges_answer_at_the_port_of_the_gateway(
     broker.stdout.close()
 
 
+def test_who_needs_a_broker_waits_for_one_that_ends_and_then_starts_one(environ: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "-c", EMBEDDED], env=environ, check=True)
+    assert run(["down"]) == 0
+    held = private.hold(places(environ).database, os.O_RDWR)  # as by a broker that answers nobody any more
+    command = [sys.executable, "-c", WAITING]
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        private.release([held])
+        process.communicate(timeout=60)
+    assert (process.returncode, answers(environ)) == (0, True)
+    assert run(["down"]) == 0
+
+
+def test_a_broker_that_keeps_the_state_and_answers_nobody_is_named(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([sys.executable, "-c", EMBEDDED], env=environ, check=True)
+    assert run(["down"]) == 0
+    held = private.hold(places(environ).database, os.O_RDWR)
+    monkeypatch.setattr("remit.compose.embedded.PATIENCE", 0.0)
+    with pytest.raises(UnavailableError, match=f"process {os.getpid()} has the state"):
+        ensure(environ)
+    private.release([held])
+
+
 @pytest.mark.parametrize("count", ["0", "9", "x"])
 def test_a_number_of_edges_that_cannot_be_is_a_misuse(
     environ: dict[str, str], count: str, capsys: pytest.CaptureFixture[str]
@@ -180,9 +214,7 @@ def test_the_log_of_a_broker_is_verified_with_the_key_beside_its_state(
 
 
 @pytest.mark.slow
-def test_a_broker_is_found_by_whoever_was_started_without_its_environment(
-    tmp_path: Path, environ: dict[str, str]
-) -> None:
+def test_a_broker_is_found_from_anywhere(tmp_path: Path, environ: dict[str, str]) -> None:
     home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     told = home | {"XDG_RUNTIME_DIR": str(tmp_path / "runtime"), "XDG_CONFIG_HOME": environ["XDG_CONFIG_HOME"]}
     (tmp_path / "work").mkdir()

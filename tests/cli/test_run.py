@@ -16,7 +16,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[LaunchSpec]:
     """Collect what the launcher is asked for, in its place."""
     specs: list[LaunchSpec] = []
 
-    def main(spec: LaunchSpec) -> int:
+    def main(spec: LaunchSpec, *_: object) -> int:
         specs.append(spec)
         return 7
 

@@ -20,6 +20,7 @@ from remit.compose.rounds import overlaps
 from remit.config import settings
 from remit.config.sections import AuditSection, ListenSection
 from remit.errors import UnavailableError
+from remit.sdk.place import answered
 from tests.support.one_process import Edges, served
 from tests.support.postgres_server import free_port
 
@@ -113,18 +114,42 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert "listen.api" in str(caught.value.help)
 
 
+async def left() -> bool:
+    return True
+
+
 def test_an_idle_broker_stops_and_a_busy_one_does_not(tmp_path: Path) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:
         stop = asyncio.Event()
-        await asyncio.wait_for(until_stopped(edges.busy, stop, idle=0.0), 5)
+        await asyncio.wait_for(until_stopped(edges.busy, stop, 0.0, left), 5)
         await opened(client)
-        waiting = asyncio.create_task(until_stopped(edges.busy, stop, idle=0.0))
+        waiting = asyncio.create_task(until_stopped(edges.busy, stop, 0.0, left))
         done, _ = await asyncio.wait({waiting}, timeout=1.2)
         assert not done
         stop.set()
         await asyncio.wait_for(waiting, 5)
 
     serving(configured(tmp_path), body)
+
+
+def test_a_broker_that_somebody_has_found_does_not_end_before_it_has_answered(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+
+    async def body(edges: Edges, _: httpx.AsyncClient) -> None:
+        role, control = edges.authority, made.places.control
+        reader, writer = await asyncio.open_unix_connection(str(control))
+        assert not await role.left()
+        assert not await role.left()  # it is not the coming that counts
+        writer.write(b"GET /v1/tasks HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert answered(control) is not None  # found by name, as before
+        assert not await role.left()
+        assert await role.left()
+        assert answered(control) is None
+
+    serving(made, body)
+    assert list(made.places.runtime.glob("control*")) == []
 
 
 @pytest.mark.attack("REV-08")

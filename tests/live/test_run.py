@@ -166,7 +166,7 @@ def test_a_run_goes_on_when_the_process_that_serves_it_is_replaced(runs: House, 
         assert line(process) == "ready"
         for _ in range(2):
             runs.call(runs.restart() if going == "restart" else runs.next_edge())
-            assert "the broker went away; for 30 seconds" in said(process)
+            assert "what served this run has gone; for 30 seconds" in said(process)
             assert "this run goes on" in said(process)
         (task,) = list(runs.broker._tasks)
         out, err = process.communicate(b"\n", PATIENCE)
@@ -179,8 +179,8 @@ def test_a_run_inside_a_run_goes_on_too(runs: House) -> None:
         assert line(process) == "ready"
         runs.call(runs.restart())
         assert sorted(said(process).split(";")[0] for _ in range(4)) == [
-            *["remit: the broker is back"] * 2,
-            *["remit: the broker went away"] * 2,
+            *["remit: it is served again"] * 2,
+            *["remit: what served this run has gone"] * 2,
         ]
         (task,) = list(runs.broker._tasks)
         (child,) = (grant.id for grant in task.grants.values() if grant.parent == task.head.root)

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
+
+from remit.errors import UnavailableError
+from remit.run import launcher
 from remit.run.launcher import announced, patience
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -37,3 +43,23 @@ def test_nothing_is_waited_for_once_all_is_said() -> None:
     assert patience(due, NOW) == 3.0
     assert patience(due, NOW + timedelta(minutes=1)) == 0.0
     assert patience((), NOW) is None
+
+
+def test_a_broker_that_ended_before_it_was_asked_is_looked_for_once_more(tmp_path: Path) -> None:
+    gone, path = tmp_path / "gone.sock", tmp_path / "control.sock"
+    found: list[Path] = []
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(path))
+        there.listen()
+
+        def find() -> Path:
+            found.append(path)
+            return path
+
+        for first in (gone, path):
+            launcher._asking(first, find).close()
+    assert found == [path]
+    with pytest.raises(UnavailableError):
+        launcher._asking(gone, None)
+    with pytest.raises(UnavailableError):
+        launcher._asking(gone, lambda: gone)

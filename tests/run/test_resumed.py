@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from remit.errors import UnavailableError
+from remit.ports.broker import Notice
 from remit.ports.runs import TICKET_LIFE
 from remit.run import handover
 from remit.run.handover import Message
@@ -277,3 +278,19 @@ def test_runs_of_agents_are_handed_over_anew_without_their_sockets_being_shut(ru
             assert inner.again(second, outer.path("launch"))["ready"] is True
             with connect(inner.bound[0]) as client:
                 assert client.recv(100).startswith(b"gateway")
+
+
+def test_a_run_whose_grant_has_ended_hears_so_when_its_edge_leaves(runs: House) -> None:
+    with launcher(runs) as ended, launcher(runs) as waits:
+        granted, _ = ended.launch(opening())
+        waits.launch(opening())
+        runs.call(noticed(runs, str(granted["grant"])))
+        runs.call(runs.stop())
+        heard = handover.receive(ended.sock)
+        assert heard is not None
+        assert heard[0]["state"] == "closed"
+        assert handover.receive(waits.sock) is None
+
+
+async def noticed(house: House, grant: str) -> None:
+    house.server.noticed(Notice(grants=frozenset({grant})))

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +84,7 @@ def run(
     """
     if net not in {None, "host"}:
         raise typer.BadParameter("`--net` can only be `host`")
-    from remit.compose.embedded import ensure, reached
+    from remit.compose.embedded import ensure, found, reached
     from remit.run import launcher
     from remit.run.sandbox import ROOM
     from remit.run.spec import PROCESSES, LaunchSpec
@@ -120,7 +121,7 @@ def run(
         unsandboxed=unsandboxed,
         quiet=quiet,
     )
-    raise typer.Exit(launcher.main(spec))
+    raise typer.Exit(launcher.main(spec, None if channel else partial(found, os.environ)))
 
 
 def _binds(named: Sequence[str]) -> list[Bind]:

@@ -40,6 +40,8 @@ SWEEP = 0.5  # seconds between sweeps
 TRUST = 1.0  # seconds between two looks whether a trust bundle is due
 NONCES = 600.0  # seconds for which nonces of proofs are made with one key
 WITNESS = 2.0  # seconds between two looks at the second place
+LAST_LOOK = 0.05  # seconds for who has found the control socket to be seen
+ASIDE = "control.sock.ending"  # its name while nobody is to find it
 
 ProcessesOf = Callable[[], Awaitable[ProcessesState]]  # asks the supervisor
 
@@ -52,6 +54,8 @@ class AuthorityRole:
     def __init__(self, app: Application, supervisor: int | None = None, state: ProcessesOf | None = None) -> None:
         """``supervisor`` is the process that forked this one, ``state`` asks it; None: all roles are in this one."""
         self.application, self._supervisor, self._state, settings = app, supervisor, state, app.settings
+        self._operators: Listener  # on the control socket
+        self._visited = False  # since somebody last asked whether we are busy
         gateway, humans = settings.gateway.url if settings.gateway else None, app.identity.humans
         issuer, key = settings.issuer, secrets.token_bytes(32)
         self.pending = PendingMemory(app.clock)
@@ -95,8 +99,22 @@ class AuthorityRole:
         self.verifier.nonces = self.tokens.turn_nonces(secrets.token_bytes(32))
 
     def busy(self) -> bool:
-        """Whether a task is open, or one that ended not yet on record, or a lease not yet gone, or a run is there."""
-        return self.runs.count > 0 or self.application.broker.busy
+        """Whether a task is open, or one that ended not yet on record, or a lease not yet gone, or a run is there.
+
+        So is a broker that the operator came to since this was last asked: who looked for one is about to use it.
+        """
+        visited, self._visited = self._visited, False
+        return visited or self.runs.count > 0 or self.application.broker.busy
+
+    async def left(self) -> bool:
+        """Have nobody find us any more; where somebody has come by then, have us found as before, and return False."""
+        path = self.application.settings.places.control
+        aside = path.rename(path.with_name(ASIDE))
+        await asyncio.sleep(LAST_LOOK)
+        if not (self.busy() or self._operators.asked):
+            return True
+        aside.rename(path)
+        return False
 
     async def control(self, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""
@@ -105,7 +123,8 @@ class AuthorityRole:
         deps = replace(self.deps, begin_run=self.runs.begin_run, end_runs=self.runs.end_all, status=told)
         app = control.build(deps)
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
-        return await listen.serve(app, bind_unix(places.control), owner, admits=self._admits)
+        self._operators = await listen.serve(app, bind_unix(places.control), owner, admits=self._admits)
+        return self._operators
 
     async def status(self, *, tcp: bool) -> Mapping[str, object]:
         """Describe the broker for its operator; UnavailableError while its supervisor does not answer."""
@@ -120,7 +139,9 @@ class AuthorityRole:
 
     def _admits(self, pid: int, uid: int) -> bool:
         """Whether a process may speak for the operator: ours do not, those that read what others send above all."""
-        return uid == os.geteuid() and (self._supervisor is None or not descends(pid, self._supervisor))
+        admitted = uid == os.geteuid() and (self._supervisor is None or not descends(pid, self._supervisor))
+        self._visited = self._visited or admitted
+        return admitted
 
 
 @asynccontextmanager
@@ -149,7 +170,8 @@ async def authority(
         stack.push_async_callback(keep_last)
         role = AuthorityRole(app, supervisor, state)
         stack.callback((await role.control(tcp=tcp)).close)
-        stack.callback(settings.places.control.unlink, missing_ok=True)
+        for name in (settings.places.control, settings.places.control.with_name(ASIDE)):
+            stack.callback(name.unlink, missing_ok=True)
         stack.enter_context(noted(settings.places))
         stack.callback(role.runs.close)
         await role.runs.load()
@@ -194,8 +216,10 @@ def reloading(app: Application, asked: asyncio.Event) -> asyncio.Task[None]:
     return asyncio.create_task(reload())
 
 
-async def until_stopped(busy: Callable[[], bool], stop: asyncio.Event, idle: float | None) -> None:
-    """Return when ``stop`` is set, or after ``idle`` seconds in which nobody was ``busy``."""
+async def until_stopped(
+    busy: Callable[[], bool], stop: asyncio.Event, idle: float | None, left: Callable[[], Awaitable[bool]]
+) -> None:
+    """Return when ``stop`` is set, or when after ``idle`` seconds in which nobody was ``busy`` we have ``left``."""
     quiet_since = time.monotonic()
     while not stop.is_set():
         with suppress(TimeoutError):
@@ -203,4 +227,6 @@ async def until_stopped(busy: Callable[[], bool], stop: asyncio.Event, idle: flo
         if idle is None or busy():
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since >= idle:
-            return
+            if await left():
+                return
+            quiet_since = time.monotonic()

@@ -83,6 +83,7 @@ class EdgeRole:
         self._verifier.noticed(notice)
         if self._trust is not None:
             self._trust.noticed(notice)
+        self.handover.noticed(notice)
         self.gateway.noticed(notice)
         for server in self.sockets.values():
             server.noticed(notice)

@@ -8,24 +8,41 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from remit.compose.environ import PASSED_ON
 from remit.config.settings import Places, places
 from remit.errors import UnavailableError
+from remit.process import owner
 from remit.sdk import place
+from remit.stores import private
 
 PATIENCE = 15.0  # seconds
-PAUSE = 0.05  # seconds between looks for a broker that somebody else is starting
+PAUSE = 0.05  # seconds between looks at a broker that starts or ends
 
 
 def ensure(environ: Mapping[str, str]) -> None:
-    """Return when a broker answers on the control socket, having started one if none did; the lock settles races."""
-    deadline = time.monotonic() + PATIENCE
-    said = "" if answers(environ) else _start(environ)
+    """Return when a broker answers on the control socket, having started one if none did; the lock settles races.
+
+    One that has the state and does not answer is about to: it starts, or it ends, and then it is ours to start one.
+    """
+    deadline, where, said = time.monotonic() + PATIENCE, places(environ), ""
     while not answers(environ):
-        if said or time.monotonic() > deadline:
-            raise UnavailableError(said or "no broker answers", help="start one with `remit up` to see why")
-        time.sleep(PAUSE)
+        serving = owner.holder(where.database, private.holder(where.lock))
+        if time.monotonic() > deadline or (said and serving is None):
+            silent = "no broker answers" if serving is None else f"process {serving} has the state, and does not answer"
+            raise UnavailableError(said or silent, help="start one with `remit up` to see why")
+        if serving is None:
+            said = _start(environ)
+        else:
+            said = ""
+            time.sleep(PAUSE)
+
+
+def found(environ: Mapping[str, str]) -> Path:
+    """Return the control socket of a broker that answers, which was started if there was none."""
+    ensure(environ)
+    return place.control(environ)
 
 
 def answers(environ: Mapping[str, str]) -> bool:

@@ -171,7 +171,7 @@ async def _decide(context: RoleContext, serving: Serving) -> None:
         gc.freeze()  # what was loaded to get here stays: no need to look through it again and again
         hup = reloading(role.application, asked)
         telling = asyncio.create_task(_told(role.application, serving.tell))
-        await until_stopped(role.busy, stop, serving.idle)
+        await until_stopped(role.busy, stop, serving.idle, role.left)
         hup.cancel()
         telling.cancel()
         await joined.close()

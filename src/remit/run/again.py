@@ -35,9 +35,9 @@ def ask(sock: socket.socket, message: Mapping[str, object], descriptors: Sequenc
         handover.send(sock, message, descriptors)
         heard = handover.receive(sock)
     except OSError as error:
-        raise UnavailableError("the broker went away") from error
+        raise UnavailableError("what was to serve this run has gone", help="try again") from error
     if heard is None:
-        raise UnavailableError("the broker ended the hand-over")
+        raise UnavailableError("the broker ended the hand-over", help="try again")
     handover.raise_problem(heard[0])
     return heard[0]
 
@@ -53,6 +53,7 @@ class Resumption:
         self.path, self._ticket, self._names, self._sockets = path, ticket, names, sockets
         self.over, self._done = socket.socketpair()
         self.served: tuple[socket.socket, Message] | None = None  # the connection, and the last answer
+        self.refused: RemitError | None = None
         threading.Thread(target=self._work, name="remit-resumption", daemon=True).start()
 
     def _work(self) -> None:
@@ -65,7 +66,8 @@ class Resumption:
                     for moved in (str(item["handover"]) for item in error.offending if "handover" in item):
                         self.path = self.path.with_name(Path(moved).name)  # of another edge, beside this one
                     time.sleep(PAUSE)
-                except RemitError:
+                except RemitError as error:
+                    self.refused = error
                     return
 
     def _handed_over(self, until: float) -> tuple[socket.socket, Message]:

@@ -18,6 +18,7 @@ from remit.core.secret import Secret
 from remit.core.task import Report
 from remit.errors import GrantTokenError, InvalidRequestError, LimitError, RemitError
 from remit.ports import Quota, Start
+from remit.ports.broker import Notice
 from remit.ports.runs import Places, RedeemedRun, RunListener, RunPort
 from remit.process import descent, kernel
 from remit.run import handover
@@ -78,6 +79,8 @@ class HandoverServer:
         self._acceptors: set[Acceptor] = set()
         self._leaving = False
         self._ports: set[socket.socket] = set()
+        self._served: dict[str, str] = {}  # run -> its grant
+        self._ended: set[str] = set()  # runs whose grant has ended
 
     @property
     def busy(self) -> bool:
@@ -103,6 +106,10 @@ class HandoverServer:
 
         return close
 
+    def noticed(self, notice: Notice) -> None:
+        """Note whose authority has ended: nobody need wait for the next process that serves their runs."""
+        self._ended |= {run for run, grant in self._served.items() if grant in notice.grants}
+
     def _close_port(self, sock: socket.socket) -> None:
         if sock in self._ports:
             self._ports.discard(sock)
@@ -110,7 +117,10 @@ class HandoverServer:
             sock.close()
 
     async def close(self) -> None:
-        """Leave every run that is being served to whoever serves it next: its launcher hands it over anew."""
+        """Leave every run that is being served to whoever serves it next: its launcher hands it over anew.
+
+        One whose grant has ended gets a last word instead.
+        """
         self._leaving = True
         for sock in tuple(self._ports):
             self._close_port(sock)
@@ -190,16 +200,23 @@ class HandoverServer:
         shown, _ = await talk.acceptor.heard()
         run = await self._runs.redeem_run(_ticket(shown))
         report = Report()
+        self._served[run.run] = run.holder.grant
         try:
             async with AsyncExitStack() as stack:
                 stack.callback(talk.acceptor.close)
                 await self._hand_over(talk, run, stack)
                 # only the end is due: whatever comes ends the run, unread, since the run may keep the thread busy
                 await readable(talk.peer)
+        except asyncio.CancelledError:
+            if self._leaving and run.run in self._ended:
+                await _last_word(talk.peer, report)
+            raise
         finally:
+            del self._served[run.run]
+            self._ended.discard(run.run)
             if not self._leaving:
                 report = await asyncio.shield(self._runs.end_run(run.run))
-        await send_async(talk.peer, report.wire(lambda at: f"{at:%Y-%m-%dT%H:%M:%SZ}"))
+        await _last_word(talk.peer, report)
 
     async def _hand_over(self, talk: _Talk, redeemed: RedeemedRun, stack: AsyncExitStack) -> None:
         around = talk.port.run
@@ -227,6 +244,10 @@ class HandoverServer:
         if listener.path is not None:
             kernel.refuse_descriptors(sock)
         return await self._serve(run, listener, sock, None)
+
+
+async def _last_word(peer: socket.socket, report: Report) -> None:
+    await send_async(peer, report.wire(lambda at: f"{at:%Y-%m-%dT%H:%M:%SZ}"))
 
 
 async def send_async(sock: socket.socket, message: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import termios
 import tty
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,8 +46,10 @@ _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
 
 
-def main(spec: LaunchSpec) -> int:
+def main(spec: LaunchSpec, find: Callable[[], Path] | None = None) -> int:
     """Run a command in its sandbox and return its exit code, 128 + n for signal n; call it from the main thread.
+
+    ``find`` starts a broker where there is none, and returns its socket: it may end, being idle, before it is asked.
 
     Raises the broker's error when the grant is refused, InvalidRequestError for what cannot be launched, and
     UnavailableError when there is no broker or no usable namespace. Nothing has been opened then.
@@ -60,10 +62,22 @@ def main(spec: LaunchSpec) -> int:
     spec = replace(spec, masked=exposed_credentials(spec))
     for line in () if spec.quiet else (*render_exposure(spec), *gaps(spec, os.uname().machine)):
         _say(line)
-    with again.connect(spec.socket, socket.SOCK_STREAM) as asking, started(spec) as inner, _folder(spec) as folder:
-        given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder})
+    again.connect(spec.socket, socket.SOCK_STREAM).close()  # nothing is started for no broker
+    with started(spec) as inner, _folder(spec) as folder:
+        with _asking(spec.socket, find) as asking:
+            given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder})
         with again.connect(Path(str(given["handover"])), socket.SOCK_SEQPACKET) as broker:
             return _Run(spec, broker, inner).follow(given)
+
+
+def _asking(path: Path, find: Callable[[], Path] | None) -> socket.socket:
+    """Connect to the broker that is asked for the run."""
+    try:
+        return again.connect(path, socket.SOCK_STREAM)
+    except UnavailableError:
+        if find is None:
+            raise
+    return again.connect(find(), socket.SOCK_STREAM)
 
 
 def harden() -> None:
@@ -220,29 +234,31 @@ class _Run:
         """Hand the run over anew when the process that served it has gone; a last word means that the run has ended."""
         with contextlib.suppress(OSError, RemitError):
             if handover.receive(self.broker) is not None:
-                self._ended()
+                self._ended("the broker has ended this run")
                 return False
-        _say(f"remit: the broker went away; for {again.WAIT:.0f} seconds this run waits for the next one", "\r\n")
+        _say(f"remit: what served this run has gone; for {again.WAIT:.0f} seconds it waits for the next", "\r\n")
         self.resumption = again.Resumption(*self.handover, self.sockets)
         self.selector.register(self.resumption.over, selectors.EVENT_READ, self._resumed)
         return False
 
     def _resumed(self) -> bool:
-        if self.resumption is None or self.resumption.served is None:
-            self._ended()
+        assert self.resumption is not None  # noqa: S101 - it is what is over
+        if self.resumption.served is None:
+            refused = self.resumption.refused
+            self._ended(f"nobody served it for {again.WAIT:.0f} seconds" if refused is None else refused.detail)
             return False
         self.broker.close()
         self.broker, ready = self.resumption.served
         self.handover = self.resumption.path, str(ready["ticket"]), self.handover[2]
         self.selector.register(self.broker, selectors.EVENT_READ, self._lost)
-        _say("remit: the broker is back; this run goes on", "\r\n")
+        _say("remit: it is served again; this run goes on", "\r\n")
         return False
 
-    def _ended(self) -> None:
+    def _ended(self, why: str) -> None:
         """Say that nothing serves this run any more, and have what it listens on refuse."""
         self.due = ()
         again.close(self.sockets)
-        _say("remit: the broker went away; this run has no authority any more", "\r\n")
+        _say(f"remit: this run has no authority any more: {why}", "\r\n")
 
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGWINCH:

@@ -35,7 +35,10 @@ def post(broker: socket.socket, path: str, request: Mapping[str, object]) -> Mes
         head, _, content = answer.partition(b"\r\n\r\n")
         status, message = int(head.split(b" ", 2)[1]), handover.decode(content)
     except (OSError, ValueError, IndexError) as error:
-        raise UnavailableError("the broker went away") from error
+        raise UnavailableError(
+            "the broker ended before it answered",
+            help="what was asked may have been done: `remit tree` shows it; a run that nobody came for ends by itself",
+        ) from error
     if status >= _ERROR:
         handover.raise_problem({"error": message})
     return message

@@ -44,6 +44,12 @@ class Listener:
     server: Closing
     state: ServerState = field(repr=False)
 
+    @property
+    def asked(self) -> bool:
+        """Whether somebody is connected who has not been answered."""
+        cycles = [getattr(connection, "cycle", None) for connection in self.state.connections]
+        return any(cycle is None or not cycle.response_complete for cycle in cycles)
+
     def close(self) -> None:
         """Stop accepting, and cut the connections there are."""
         self.server.close()
