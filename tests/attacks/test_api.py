@@ -23,6 +23,7 @@ PUBLIC = {
     "/oauth/status/1",
     "/.well-known/oauth-authorization-server",
     "/.well-known/oauth-protected-resource",
+    "/healthz",
     "/problems/{code}",
     "/v1/identity",
     "/approvals/{approval}",

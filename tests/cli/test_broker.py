@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -137,6 +139,28 @@ def test_a_broker_that_keeps_the_state_and_answers_nobody_is_named(
     with pytest.raises(UnavailableError, match=f"process {os.getpid()} has the state"):
         ensure(environ)
     private.release([held])
+
+
+def test_the_health_of_a_broker_is_that_of_its_authority(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    config = Path(environ["XDG_CONFIG_HOME"]) / "remit" / "config.toml"
+    config.write_text(f'[listen]\napi = "127.0.0.1:{port}"\ngateway = "off"\n', "utf-8")
+    with subprocess.Popen([REMIT, "up", "--json"], env=environ, stdout=subprocess.PIPE, text=True) as broker:
+        assert broker.stdout is not None
+        broker.stdout.readline()
+        assert run(["status", "--json"]) == 0
+        [authority] = [
+            one["pid"] for one in json.loads(capsys.readouterr().out)["processes"] if one["name"] == "authority"
+        ]
+        for number, status in ((signal.SIGSTOP, 503), (signal.SIGCONT, 200)):
+            os.kill(authority, number)
+            deadline = time.monotonic() + 20
+            while (found := httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=20).status_code) != status:
+                assert time.monotonic() < deadline, found
+        broker.send_signal(signal.SIGTERM)
+        assert broker.wait(20) == 0
 
 
 @pytest.mark.parametrize("count", ["0", "9", "x"])

@@ -96,10 +96,13 @@ def test_sockets_are_for_their_owner_alone_and_gone_afterwards(tmp_path: Path) -
 def test_the_web_listener_asks_for_a_proof(tmp_path: Path) -> None:
     made = configured(tmp_path)
 
-    async def body(_: Edges, __: httpx.AsyncClient) -> None:
+    async def body(_: Edges, client: httpx.AsyncClient) -> None:
         async with httpx.AsyncClient(base_url=made.issuer) as web:
             assert (await web.get("/.well-known/oauth-authorization-server")).json()["issuer"] == made.issuer
             assert (await web.get("/v1/tasks")).status_code == 401
+            for of in (web, client):
+                health = await of.get("/healthz")
+                assert (health.status_code, health.json()) == (200, {"status": "ok"})
             assert (await web.get("/v1/tasks", headers={"host": "evil.test"})).status_code == 421
 
     serving(made, body)

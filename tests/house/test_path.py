@@ -35,7 +35,7 @@ BUDGET = {
     "policies": 900,
     "gateway": 4_645,
     "run": 3_270,
-    "web": 1_350,
+    "web": 1_390,
     "control": 650,
     "console": 600,
     "kinds": 2_750,

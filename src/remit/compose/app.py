@@ -20,6 +20,7 @@ from remit.oauth.token_endpoint import Exchange, TokenEndpoint
 from remit.oauth.token_requests import TokenIssuer
 from remit.oauth.wellknown import AGGREGATION, WellKnown
 from remit.sessions import events
+from remit.web.health import Health
 from remit.web.middleware import Middleware
 from remit.web.routes import AppDeps, Route
 
@@ -41,6 +42,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         Route("GET", "/.well-known/oauth-authorization-server", known.server),
         Route("GET", "/.well-known/oauth-protected-resource", known.resource),
         Route("GET", "/problems/{code}", known.problem),
+        Route("GET", "/healthz", Health(deps.verifier.tokens.token_keys).healthz),
         Route("GET", "/v1/identity", known.identity),
         *bundle.routes(deps),
         *events.routes(deps),
