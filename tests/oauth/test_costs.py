@@ -227,7 +227,7 @@ def test_a_list_is_written_a_slice_a_turn() -> None:
                 made[turn] += 10_000
                 yield {"text": "x" * 10_000}
 
-        asked = asyncio.create_task(wire.listing("items", items()))
+        asked = asyncio.create_task(wire.listing(items=items()))
         while not asked.done():
             await asyncio.sleep(0)
             turn += 1

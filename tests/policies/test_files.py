@@ -116,13 +116,12 @@ def test_every_file_with_a_problem_is_named(home: Path) -> None:
 
 
 def test_sizes_are_bounded(home: Path) -> None:
-    (home / "a.cedar").write_bytes(b" " * (sets.MAX_FILE + 1))
-    assert problem(home) == "a.cedar: the file has more than 262144 bytes"
-    (home / "a.cedar").write_bytes(b" " * sets.MAX_FILE)
+    (home / "a.cedar").write_bytes(b" " * (sets.MAX_ALL + 1))
+    assert problem(home) == "a.cedar: the file has more than 131072 bytes"
+    (home / "a.cedar").write_bytes(b" " * sets.MAX_ALL)
     assert sets.read_directory(home)[1] == ()
-    for number in range(16):
-        (home / f"{number}.cedar").write_bytes(b" " * sets.MAX_FILE)
-    assert problem(home) == "the files have more than 4194304 bytes together"
+    (home / "b.cedar").write_bytes(b" ")
+    assert problem(home) == "the files have more than 131072 bytes together"
 
 
 def test_the_number_of_files_is_bounded(home: Path) -> None:

@@ -170,16 +170,15 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         # Grants that are made meanwhile do not change the order of those there are.
         task = self._tasks.allowed(principal, task_id)
         root = root_in(principal, task) or ""
-        seen = [grant.id for grant in task.subtree(root)]
-        if after is not None and after not in seen:
+        walk, grants, size, more = task.subtree(root), list[Grant](), 0, None
+        if after is not None and all(grant.id != after for grant in walk):
             raise NotFoundError
-        start = 0 if after is None else seen.index(after) + 1
-        grants, total = list[Grant](), 0
-        for grant_id in seen[start : start + limit]:
-            total += task.grants[grant_id].size + GRANT
-            if total > PAGE_SIZE and grants:
+        for grant in walk:
+            size += grant.size + GRANT
+            if grants and (len(grants) == limit or size > PAGE_SIZE):
+                more = grants[-1].id
                 break
-            grants.append(task.grants[grant_id])
+            grants.append(grant)
         shown, spent = {grant.id for grant in grants}, self._tasks.spent
         return port.TaskPage(
             task.head,
@@ -187,7 +186,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
             grants,
             [[spent.get((grant.id, index), 0) for index in range(len(grant.scope))] for grant in grants],
             [lease for lease in task.leases.values() if lease.grant in shown],
-            grants[-1].id if grants and start + len(grants) < len(seen) else None,
+            more,
         )
 
     async def grant(self, grant_id: str) -> GrantView:

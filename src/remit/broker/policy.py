@@ -35,7 +35,7 @@ WRITTEN = (
 )
 
 KIND = "policy"  # the record of the version that holds: what a start goes back to is no older one
-BREATH = 8  # details decided on after which the loop may do something else
+BREATH = 2  # details decided on after which the loop may do something else
 LONG = 2_048  # characters of them, as above: a policy looks at each item
 ENDED = 50  # grants that end in one commit
 MARKED = 16  # tasks at once: their marks share a commit, and requests through the gateway wait for no longer one

@@ -17,14 +17,8 @@ from remit.web.wire import instant
 
 
 def task(page: TaskPage) -> dict[str, object]:
-    """Write a task with a page of its tree; ``next`` is there to be the next ``after``."""
-    return {
-        **summary(page.header),
-        "root": page.root,
-        "grants": [grant(item, used) for item, used in zip(page.grants, page.used, strict=True)],
-        "leases": [lease(item) for item in page.leases],
-        **({} if page.next is None else {"next": page.next}),
-    }
+    """Write a task, but for the page of its tree; ``next`` is there to be the next ``after``."""
+    return {**summary(page.header), "root": page.root, **({} if page.next is None else {"next": page.next})}
 
 
 def summary(head: TaskHeader) -> dict[str, object]:

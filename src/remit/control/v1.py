@@ -51,7 +51,7 @@ class V1:
         return wire.answer({**told, "expires_in": left, **places})
 
     async def tasks(self, _: Request, caller: Principal) -> Response:
-        return await wire.listing("tasks", map(render.summary, await self._broker.tasks(caller)))
+        return await wire.listing(tasks=map(render.summary, await self._broker.tasks(caller)))
 
     async def task(self, request: Request, caller: Principal) -> Response:
         """Show one task with its tree; with ``after`` (a grant) and ``limit``, a page of it."""
@@ -59,7 +59,8 @@ class V1:
         limit = max(1, wire.whole("limit", asked.get("limit", str(PAGE)), PAGE))
         page = await self._broker.task(caller, request.path_params["task"], asked.get("after"), limit)
         await asyncio.sleep(0)  # others go on between looking and writing
-        return wire.answer(render.task(page))
+        grants = map(render.grant, page.grants, page.used)
+        return await wire.listing(render.task(page), grants=grants, leases=map(render.lease, page.leases))
 
     async def close(self, request: Request, caller: Principal) -> Response:
         await wire.nothing(request)

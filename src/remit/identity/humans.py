@@ -34,7 +34,7 @@ from remit.ports.identity import Login
 
 MAX_AGE = timedelta(hours=12)  # of an ID token; shorter than what an issuer says of logins is remembered
 MAX_GRANT = timedelta(hours=1)  # of an identity assertion grant
-MAX_GROUPS = 1_000
+MAX_GROUPS = 200  # as many as Entra ID puts into a token; policies take longer with each
 MAX_QUERY = 8_192  # characters of an authorization response
 MAX_FIELDS = 64
 

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from cedarpy import AuthzResult, Entities, PolicySet
 
 SUFFIX = ".cedar"
-MAX_FILE = 262_144  # bytes
 MAX_FILES = 1_000
-MAX_ALL = 4_194_304  # bytes
+MAX_ALL = 131_072  # bytes: what a decision takes grows with them
 REMEMBERED = 4_096  # verdicts, and combinations of principal, claims and resources whose entities stay parsed
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|;', re.DOTALL)
@@ -196,9 +195,9 @@ def _text(root: Path, path: Path) -> str | Problem:
         with os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             found = os.fstat(file.fileno())
             wrong = _writable(found, "the file") if stat.S_ISREG(found.st_mode) else "this is not a regular file"
-            raw = b"" if wrong else file.read(MAX_FILE + 1)
-        if len(raw) > MAX_FILE:
-            wrong = f"the file has more than {MAX_FILE} bytes"
+            raw = b"" if wrong else file.read(MAX_ALL + 1)
+        if len(raw) > MAX_ALL:
+            wrong = f"the file has more than {MAX_ALL} bytes"
         return Problem(path.name, 0, wrong) if wrong else raw.decode("utf-8")
     except UnicodeDecodeError:
         return Problem(path.name, 0, "this is not UTF-8 text")

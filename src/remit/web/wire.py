@@ -218,16 +218,19 @@ def answer(
     return Response(text.encode(), status, {**HEADERS, **(headers or {})}, media)
 
 
-async def listing(name: str, items: Iterable[object]) -> Response:
-    """Write a list as it is made: others go on in between, however long it is."""
-    parts, since = list[bytes](), 0
-    for item in items:
-        parts.append(_json(item).encode())
-        since += len(parts[-1])
-        if since > SLICE:
-            since = 0
-            await asyncio.sleep(0)
-    return Response(b'{"%b":[%b]}' % (name.encode(), b",".join(parts)), 200, HEADERS, _JSON)
+async def listing(head: Mapping[str, object] | None = None, **lists: Iterable[object]) -> Response:
+    """Write lists as they are made, and ``head`` beside them: others go on in between, however long they are."""
+    members, since = [_json({name: value})[1:-1].encode() for name, value in (head or {}).items()], 0
+    for name, items in lists.items():
+        parts = list[bytes]()
+        for item in items:
+            parts.append(_json(item).encode())
+            since += len(parts[-1])
+            if since > SLICE:
+                since = 0
+                await asyncio.sleep(0)
+        members.append(b'"%b":[%b]' % (name.encode(), b",".join(parts)))
+    return Response(b"{%b}" % b",".join(members), 200, HEADERS, _JSON)
 
 
 def _json(content: object) -> str:
