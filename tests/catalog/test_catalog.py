@@ -87,7 +87,7 @@ ENVIRONMENTS = {
         "GITHUB_PERSONAL_ACCESS_TOKEN": "k",
         "GITHUB_API_URL": "http://gw/r",
     },
-    "slack": {"SLACK_BOT_TOKEN": "k", "SLACK_TOKEN": "k"},
+    "slack": {"SLACK_BOT_TOKEN": "k", "SLACK_TOKEN": "k", "SLACK_MCP_XOXB_TOKEN": "k"},
     "generic": {},
 }
 
@@ -102,7 +102,7 @@ POSITIONS = {
     "anthropic": [("x-api-key", "{}"), ("Authorization", "Bearer {}")],
     "gemini": [("x-goog-api-key", "{}"), ("Authorization", "Bearer {}"), ("key", "{}")],
     "github": [("Authorization", "Bearer {}"), ("Authorization", "token {}")],
-    "slack": [("Authorization", "Bearer {}")],
+    "slack": [("Authorization", "Bearer {}"), ("token", "{}")],
     "generic": [("Authorization", "Bearer {}")],
 }
 

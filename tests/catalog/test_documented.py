@@ -35,6 +35,7 @@ SEEN: dict[str, tuple[str, set[str], set[Position], str | None]] = {
     "server-gitlab": ("gitlab", {"GITLAB_PERSONAL_ACCESS_TOKEN"}, {BEARER}, "GITLAB_API_URL"),
     "zereight/mcp-gitlab": ("gitlab", {"GITLAB_PERSONAL_ACCESS_TOKEN"}, {BEARER}, "GITLAB_API_URL"),
     "server-slack": ("slack", {"SLACK_BOT_TOKEN"}, {BEARER}, None),
+    "slack-mcp-server": ("slack", {"SLACK_MCP_XOXB_TOKEN"}, {Position("form", "token")}, None),
     "server-brave-search": ("brave", {"BRAVE_API_KEY"}, {Position("header", "X-Subscription-Token")}, None),
     "brave-search-mcp-server": ("brave", {"BRAVE_API_KEY"}, {Position("header", "X-Subscription-Token")}, None),
     "server-google-maps": ("google-maps", {"GOOGLE_MAPS_API_KEY"}, {Position("query", "key")}, None),

@@ -1,4 +1,4 @@
-"""Where a key stands: a header, Basic, a query parameter, a field of a JSON body. Nowhere else."""
+"""Where a key stands: a header, Basic, the query, a field of JSON; a placeholder in a form, too. Nowhere else."""
 
 from __future__ import annotations
 
@@ -456,6 +456,60 @@ def test_a_field_is_one_of_plain_json_alone(lines: tuple[str, ...]) -> None:
     play(scene)
 
 
+SLACK: Mapping[str, object] = {"provider": "slack"}
+FORM = "Content-Type: application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize("line", [FORM, FORM + "; charset=UTF-8"])
+def test_a_placeholder_in_a_parameter_of_a_form_is_taken_out_of_it(line: str) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=SLACK) as r:
+            for body in (f"token={PLACEHOLDER}&limit=1", f"limit=1&token={PLACEHOLDER}", f"token={PLACEHOLDER}"):
+                assert (await r.get("/api/bytes/3", line, method="POST", body=body.encode())).status == 200
+            assert [seen.body for seen in r.upstream.seen] == [b"limit=1", b"limit=1", b""]
+            assert {seen.headers["authorization"] for seen in r.upstream.seen} == {f"Bearer {SECRET}"}
+
+    play(scene)
+
+
+@pytest.mark.parametrize("text", ["token=mine", "TOKEN=mine&limit=1", "limit=1&to%6ben=mine", "token"])
+def test_a_key_of_the_clients_own_in_a_form_is_refused(text: str) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=SLACK) as r:
+            assert (await r.get("/api/bytes/3", FORM, method="POST", body=text.encode())).status == 400
+            assert nothing_came(r)
+            assert (await r.get("/api/bytes/3", FORM, method="POST", body=b"limit=1")).status == 200
+            assert r.upstream.seen[0].body == b"limit=1"
+
+    play(scene)
+
+
+WRONG_FORMS = [
+    f"Token={PLACEHOLDER}",
+    f"text={PLACEHOLDER}",
+    f"token={PLACEHOLDER}&token={PLACEHOLDER}",
+    f"token={PLACEHOLDER}&to%6ben=mine",
+    f"token={PLACEHOLDER}&token[]=mine",
+    f"token={PLACEHOLDER}&text={PLACEHOLDER}",
+    f"token=x{PLACEHOLDER}",
+    f"token=%73{PLACEHOLDER[1:]}",
+]
+
+
+@pytest.mark.attack("LAU-08")
+@pytest.mark.parametrize("text", WRONG_FORMS)
+@pytest.mark.parametrize("lines", [(FORM,), (JSON,), ("Content-Type: text/plain",), (FORM, "Content-Encoding: gzip")])
+def test_a_placeholder_elsewhere_in_a_form_is_refused(text: str, lines: tuple[str, ...]) -> None:
+    async def scene() -> None:
+        async with rig(ALL, settings=SLACK) as r:
+            reply = await r.get("/api/bytes/3", *lines, method="POST", body=text.encode())
+            assert reply.status == 415 if len(lines) > 1 else reply.status in {400, 403}
+            assert nothing_came(r)
+            assert r.upstream.heard(PLACEHOLDER) == 0
+
+    play(scene)
+
+
 def test_a_provider_that_takes_its_key_in_a_query_too_gets_it_in_its_own_place() -> None:
     async def scene() -> None:
         async with rig(ALL, settings={"provider": "gemini"}) as r:
@@ -497,6 +551,7 @@ def test_no_log_and_no_entry_of_the_audit_has_the_key_or_what_it_is_written_as(
         {"inject": {"body": "api key"}},
         {"inject": {"body": "a..b"}},
         {"inject": {"body": "api_key", "format": "Bearer {}"}},
+        {"inject": {"form": "token"}},
         {"inject": {"basic": "no place:"}},
         {"inject": {"basic": "{}"}},
         {"inject": {"basic": "{}:{}"}},

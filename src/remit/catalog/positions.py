@@ -18,12 +18,13 @@ from urllib.parse import quote, unquote_plus
 from remit.core import fields
 from remit.errors import InvalidRequestError
 
-Place = Literal["header", "basic", "query", "body"]
+Place = Literal["header", "basic", "query", "body", "form"]
 _PATTERNS: Mapping[str, re.Pattern[str]] = {
     "header": re.compile(r"[A-Za-z0-9-]{1,64}"),
     "basic": re.compile(r"[!-~]{2,256}"),
     "query": re.compile(r"[A-Za-z0-9_-]{1,64}"),
     "body": re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64}){0,7}"),
+    "form": re.compile(r"[A-Za-z0-9_-]{1,64}"),
 }
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _USER = re.compile(r"(?:(?![:{}])[!-~]){1,128}")
@@ -35,7 +36,8 @@ _DECODED = 3  # times that a lenient reader undoes escapes
 class Position:
     """A place for a key. ``format`` has ``{}`` for it, and ``{user}`` where the resource says who the key is of.
 
-    ``name`` is that of a header, of a query parameter, or the names on the way to a field of a JSON body, with dots.
+    ``name`` is that of a header, of a parameter of the query or of a form in the body, or the names on the way to a
+    field of a JSON body, with dots.
     For ``basic`` (RFC 7617) it is the header, and ``format`` the user, ``:`` and the password, before base64.
     """
 
@@ -61,6 +63,7 @@ class Position:
             "basic": f"{self.name}: Basic base64({text})",
             "query": f"?{self.name}=…",
             "body": f'"{self.name}": "…"',
+            "form": f"{self.name}=… in a form",
         }
         return forms.get(self.place, f"{self.name}: {text}")
 
@@ -84,7 +87,7 @@ def read(where: str, raw: object, default: Position) -> Position:
     )
     if not isinstance(raw, Mapping) or not one:
         raise InvalidRequestError(
-            f"`{where}` is an object with `header` and `format`, or with one of `basic`, `query` and `body`"
+            f"`{where}` is an object with `header` and `format`, or one of `basic`, `query`, `body`, `form`"
         )
     if keys <= {"header", "format"}:
         known = default if default.place == "header" else Position("header", "Authorization")
@@ -107,7 +110,7 @@ def _format(where: str, raw: object, pattern: re.Pattern[str]) -> str:
 
 
 def taken_from_query(query: bytes | None, position: Position, placeholder: bytes | None) -> bytes | None:
-    """Return a raw query without the one parameter that holds a placeholder, or raise InvalidRequestError.
+    """Return a raw query, or form, without the one parameter that holds a placeholder, or raise InvalidRequestError.
 
     A parameter that some server reads as the credential's, by whatever spelling of its name, is the credential's alone.
     """
@@ -120,7 +123,7 @@ def taken_from_query(query: bytes | None, position: Position, placeholder: bytes
     own = _plain_name(position.name)
     if any(_plain_name(part.partition(b"=")[0].decode("latin-1")) == own for part in parts):
         raise InvalidRequestError(
-            f"the query's `{position.name}` is where the credential goes: it holds a placeholder, once, or is left out",
+            f"`{position.name}` is where the credential goes: it holds a placeholder, once, or is left out",
             help="send the placeholder there as it is, or no such parameter",
         )
     return b"&".join(parts) if parts else None

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from remit import catalog
-from remit.catalog.positions import opened
+from remit.catalog.positions import Position, opened
 from remit.core.orders import ANY, Value, args_permit, json_text
 from remit.core.paths import Places, matched, places
 from remit.core.scope import Access, Scope
@@ -25,6 +25,7 @@ from remit.gateway.target import HttpTarget
 
 MAX_ECHO = 2_048  # characters of arguments that a denial repeats
 _JSON = re.compile(rb'application/(?:[a-z0-9.-]+\+)?json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
+_FORM = re.compile(rb'application/x-www-form-urlencoded(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,15 @@ Pairs = tuple[tuple[str, str], ...]  # of a query
 
 def is_json(fields: Fields) -> bool:
     return _JSON.fullmatch(fields.get(b"content-type") or b"") is not None
+
+
+def places_in_body(target: HttpTarget, fields: Fields) -> tuple[Position, ...]:
+    """Return the positions of a target that a body of this type has: fields of JSON, parameters of a form."""
+    if not target.in_body:
+        return ()
+    form = _FORM.fullmatch(fields.get(b"content-type") or b"") is not None
+    place = "body" if is_json(fields) else "form" if form else None
+    return tuple(position for position in target.in_body if position.place == place)
 
 
 def compile_rules(scope: Scope, resource: str) -> Rules:
@@ -147,7 +157,7 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
 
 def _check_body(target: HttpTarget, request: HttpRequest) -> None:
     """Raise for a body in which nobody can look for the field of a credential, or put one in."""
-    if request.coded and is_json(request.fields):
+    if request.coded and places_in_body(target, request.fields):
         raise CodingError(help="send it without `Content-Encoding`")
     if target.key_in_body is not None and not (request.has_body and is_json(request.fields)):
         raise InvalidRequestError(

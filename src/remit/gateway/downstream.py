@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from remit import jose
-from remit.catalog.positions import taken_from_body, taken_from_query
+from remit.catalog.positions import Position, taken_from_body, taken_from_query
 from remit.core.orders import json_text
 from remit.errors import MethodError, PlaceholderError, RemitError
 from remit.gateway import canon, framing
@@ -108,11 +108,19 @@ class Placeholders:
             raise misplaced("headers" if found is None else f"header `{found}`", target)
         return query
 
-    def taken(self, body: bytes, target: HttpTarget) -> bytes:
-        """Return a JSON body without the placeholder that stands where it belongs, or raise InvalidRequestError."""
+    def taken(self, body: bytes, target: HttpTarget, places: Collection[Position]) -> bytes:
+        """Return a body without the placeholder that stands where it belongs, or raise InvalidRequestError.
+
+        ``places`` are in JSON, or all in a form.
+        """
         mine = self._of.get(target.resource.name)
+        if any(place.place == "form" for place in places):
+            rest = body
+            for place in places:
+                rest = taken_from_query(rest, place, mine) or b""
+            return body if rest == body else rest
         value, shown = canon.json_body(body), None if mine is None else mine.decode()
-        there = [place for place in target.in_body if taken_from_body(value, place, shown)]
+        there = [place for place in places if taken_from_body(value, place, shown)]
         return canon.json_bytes(value) if there else body
 
     def scrubber(self, fields: Fields) -> Scrubber | None:

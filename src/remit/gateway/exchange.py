@@ -15,7 +15,7 @@ from functools import partial
 from remit.core.scope import Access
 from remit.errors import InvalidRequestError, PlaceholderError, RemitError
 from remit.gateway import canon
-from remit.gateway.authorize import HttpRequest, Permit, authorize, is_json
+from remit.gateway.authorize import HttpRequest, Permit, authorize, places_in_body
 from remit.gateway.downstream import Downstream, ParsedHeaders, RequestHead
 from remit.gateway.framing import BODILESS, request_body
 from remit.gateway.patterns import LeakError
@@ -145,7 +145,7 @@ class HttpExchange:
             target = replace(target, query=query)
         request = HttpRequest(self.method, target, headers.fields, has_body=self.upload is not None)
         permit = authorize(route.rules, route.target, request)
-        if self.upload is not None and (permit is None or (route.target.in_body and is_json(headers.fields))):
+        if self.upload is not None and (permit is None or places_in_body(route.target, headers.fields)):
             task = route.view.task
             body, anew = await self.upload.collected(route.target, task)
             if permit is not None and not anew and route.target.key_in_body is None:

@@ -100,7 +100,7 @@ class HttpTarget:
         written = self.destination.host  # who writes an address means it
         self.private = fields.flag("private", settings.get("private", written == "localhost" or is_address(written)))
         self.injection = injection
-        self.in_body = tuple(place for place in self.positions if place.place == "body")
+        self.in_body = tuple(place for place in self.positions if place.place in {"body", "form"})
         self.key_in_body = injection if injection.place == "body" and source is None else None
         self.max_body = fields.whole("max_body", settings.get("max_body", MAX_BODY), least=1)
         self.body_on = frozenset(fields.texts("body_on", settings.get("body_on", known.body_on), _BODILESS))
@@ -158,6 +158,8 @@ def _injection(raw: object, default: Position) -> Position:
     if raw is None:
         return default
     found = positions.read("inject", raw, default)
+    if found.place == "form":  # no API is known that takes its key there alone
+        raise InvalidRequestError("`inject` puts a key into a header, a query or a field of JSON, and into no form")
     if found.name.lower().encode() in NEVER and found.in_header:
         raise InvalidRequestError("`inject.header` is not the name of a header that may hold a credential")
     return found

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from remit.errors import TooLargeError
-from remit.gateway.authorize import is_json
+from remit.gateway.authorize import places_in_body
 from remit.gateway.downstream import Downstream, ParsedHeaders, misplaced
 from remit.gateway.framing import Body
 from remit.gateway.patterns import LeakError
@@ -121,8 +121,8 @@ class Upload:
         self._wake = None
         came, placeholders = b"".join(self._pending), self._downstream.listener.placeholders
         plane, body = self._downstream.plane, came
-        if target.in_body and is_json(self._headers.fields):
-            work = partial(placeholders.taken, came, target)
+        if places := places_in_body(target, self._headers.fields):
+            work = partial(placeholders.taken, came, target, places)
             body = await plane.judged(task, came, self._request.check_ended, work)
         if (scrubber := placeholders.scrubber(self._headers.fields)) is not None:
             for at in range(0, len(body), PIECE):  # others get their turns in between
