@@ -42,7 +42,7 @@ BUDGET = {
     "oauth": 1_450,
     "sessions": 900,
     "config": 895,
-    "compose": 3_390,
+    "compose": 3_520,
     "cli": 2_920,
     "sdk": 2_140,
     "integrations": 400,

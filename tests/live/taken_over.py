@@ -116,9 +116,10 @@ def _supervised(
     roles: Mapping[str, ProcessRole],
     *,
     ready: Callable[[], None],
+    ending: Callable[[], None],
 ) -> int:
     taken = {name: _taken(role, sockets[name]) if name in sockets else role for name, role in roles.items()}
-    return supervise(authority, taken, ready=ready)
+    return supervise(authority, taken, ready=ready, ending=ending)
 
 
 def main() -> None:

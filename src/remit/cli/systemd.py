@@ -19,7 +19,9 @@ app = options.group("service", "The broker as a service of your systemd: it star
 
 @app.command("install")
 def install(json: options.Json = False) -> None:
-    """Have your systemd run the broker, now and at each login. Without a login as well: `loginctl enable-linger`.
+    """Have your systemd run the broker, now and at each login, and hold its sockets: who connects has it started.
+
+    Without a login as well: `loginctl enable-linger`. After `[listen]` has changed, install it again.
 
     \b
     Examples:
@@ -27,13 +29,13 @@ def install(json: options.Json = False) -> None:
     """
     from remit.compose import systemd
 
-    where = systemd.install(Path(sys.executable).with_name("remit"), os.environ)
-    answer(json, {"unit": str(where)}, f"the broker runs as {systemd.NAME}, of `{where}`")
+    where = systemd.install(Path(sys.executable).with_name("remit"), options.settings(), os.environ)
+    answer(json, {"units": str(where)}, f"the broker runs as {systemd.NAME}; its units are in `{where}`")
 
 
 @app.command("uninstall")
 def uninstall(json: options.Json = False) -> None:
-    """Stop the service, and take its unit away. The state stays.
+    """Stop the service, and take its units away. The state stays.
 
     \b
     Examples:
@@ -42,7 +44,7 @@ def uninstall(json: options.Json = False) -> None:
     from remit.compose import systemd
 
     where = systemd.uninstall(os.environ)
-    answer(json, {"removed": str(where)}, f"`{where}` is removed")
+    answer(json, {"removed": str(where)}, f"its units in `{where}` are removed")
 
 
 @app.command("status")
@@ -55,7 +57,7 @@ def status(json: options.Json = False) -> None:
     """
     from remit.compose import systemd
 
-    where = systemd.path(os.environ)
+    where = systemd.folder(os.environ) / systemd.NAME
     found = {"unit": str(where) if where.exists() else None, "state": systemd.state() if where.exists() else None}
     answer(json, found, found)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -116,14 +117,13 @@ class AuthorityRole:
         aside.rename(path)
         return False
 
-    async def control(self, *, tcp: bool) -> Listener:
+    async def control(self, sock: socket.socket, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""
-        places = self.application.settings.places
         told = partial(self.status, tcp=tcp)
         deps = replace(self.deps, begin_run=self.runs.begin_run, end_runs=self.runs.end_all, status=told)
         app = control.build(deps)
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
-        self._operators = await listen.serve(app, bind_unix(places.control), owner, admits=self._admits)
+        self._operators = await listen.serve(app, sock, owner, admits=self._admits)
         return self._operators
 
     async def status(self, *, tcp: bool) -> Mapping[str, object]:
@@ -152,8 +152,12 @@ async def authority(
     targets: TargetsPort | None = None,
     supervisor: int | None = None,
     state: ProcessesOf | None = None,
+    control: socket.socket | None = None,
 ) -> AsyncIterator[AuthorityRole]:
-    """Open the state and serve the operator; what agents hold is yet to be decided on (``Broker.settle``)."""
+    """Open the state and serve the operator; what agents hold is yet to be decided on (``Broker.settle``).
+
+    ``control`` is the control socket where somebody else has bound it, and is to keep it.
+    """
     app = wiring.build(settings, targets)
 
     async def keep_last() -> None:
@@ -169,8 +173,9 @@ async def authority(
         await app.policies.started(app.operator)
         stack.push_async_callback(keep_last)
         role = AuthorityRole(app, supervisor, state)
-        stack.callback((await role.control(tcp=tcp)).close)
-        for name in (settings.places.control, settings.places.control.with_name(ASIDE)):
+        path = settings.places.control
+        stack.callback((await role.control(control or bind_unix(path), tcp=tcp)).close)
+        for name in () if control else (path, path.with_name(ASIDE)):
             stack.callback(name.unlink, missing_ok=True)
         stack.enter_context(noted(settings.places))
         stack.callback(role.runs.close)

@@ -12,9 +12,12 @@ import sys
 PASSED_ON = frozenset(
     {"HOME", "LANG", "PATH", "REMIT_STATE_DIR", "TZ", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"}
 )
-# What an operator may say besides: how file names are written, whose certificates are trusted, and
-# where its systemd is told that it serves.
-OPERATOR = PASSED_ON | {"LC_ALL", "LC_CTYPE", "NOTIFY_SOCKET", "SSL_CERT_DIR", "SSL_CERT_FILE"}
+# What an operator may say besides: how file names are written, whose certificates are trusted, and what its systemd
+# passes on, and where that is told that it serves.
+OPERATOR = PASSED_ON | {
+    *("LC_ALL", "LC_CTYPE", "SSL_CERT_DIR", "SSL_CERT_FILE"),
+    *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"),
+}
 
 
 def begin_anew() -> None:

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -20,11 +20,13 @@ import uvloop
 
 from remit import catalog
 from remit.compose import kinds, logs, probe, workers
+from remit.compose.activation import CONTROL
 from remit.compose.authority import authority, reloading, until_stopped
 from remit.compose.joined import OWN, Workers
 from remit.compose.listeners import bind_tcp, bind_unix, harden
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
+from remit.config.values import Address
 from remit.errors import RemitError, UnavailableError
 from remit.link import messages
 from remit.link.values import failure, raised, read_failure, write_failure
@@ -46,10 +48,18 @@ class Serving:
     tcp: bool = True
     idle: float | None = None
     tell: Callable[[str], None] | None = None  # prints a line: the authority's process says who was reached
+    passed: Mapping[str, socket.socket] = field(default_factory=dict)  # listeners that systemd has bound
+
+    def bind_tcp(self, name: str, address: Address, setting: str) -> socket.socket:
+        """Return a listener that is the caller's to close."""
+        return self.passed[name].dup() if name in self.passed else bind_tcp(address, setting)
 
 
-def run(serving: Serving, ready: Callable[[], None]) -> None:
-    """Serve; ``ready`` is called when everything listens. Raises what keeps the authority from serving."""
+def run(serving: Serving, ready: Callable[[], None], ending: Callable[[], None] = lambda: None) -> None:
+    """Serve; ``ready`` is called when everything listens, ``ending`` when that is to end.
+
+    Raises what keeps the authority from serving.
+    """
     settings, tcp = serving.settings, serving.tcp
     harden()
     ours, theirs = socket.socketpair()
@@ -58,13 +68,14 @@ def run(serving: Serving, ready: Callable[[], None]) -> None:
         _warm()
         bound = dict[Path, int]()
         roles = {
-            "edge": _edge(settings, bound, tcp=tcp),
-            OWN: replace(_edge(settings, bound, tcp=False), name=OWN),
-            "web": _web(settings, tcp=tcp),
+            "edge": _edge(serving, bound, tcp=tcp),
+            OWN: replace(_edge(serving, bound, tcp=False), name=OWN),
+            "web": _web(serving),
             "targets": _targets(settings),
         }
-        deciding = ProcessRole("authority", decide, listen=lambda _: {SAID: theirs.dup()})
-        status, said = supervise(deciding, roles, ready=ready), b""
+        control = {name: sock.dup() for name, sock in serving.passed.items() if name == CONTROL}
+        deciding = ProcessRole("authority", decide, listen=lambda _: {SAID: theirs.dup(), **control})
+        status, said = supervise(deciding, roles, ready=ready, ending=ending), b""
         ours.setblocking(False)
         with suppress(BlockingIOError):
             said = ours.recv(MAX_SAID)
@@ -86,10 +97,11 @@ def _warm() -> None:
     kinds.warm()
 
 
-def _edge(settings: Settings, bound: dict[Path, int], *, tcp: bool) -> ProcessRole:
+def _edge(serving: Serving, bound: dict[Path, int], *, tcp: bool) -> ProcessRole:
     """Return what an edge is; the hand-over sockets that it listens on are put down in ``bound``, by their inodes."""
+    settings, name = serving.settings, workers.GATEWAY
     address = settings.gateway if tcp else None
-    gateway = None if address is None else cache(partial(bind_tcp, address, "listen.gateway"))  # of all edges
+    gateway = None if address is None else cache(partial(serving.bind_tcp, name, address, "listen.gateway"))  # of all
 
     def listen(name: str) -> Mapping[str, socket.socket]:
         path = settings.places.handover(name)
@@ -101,13 +113,15 @@ def _edge(settings: Settings, bound: dict[Path, int], *, tcp: bool) -> ProcessRo
     return ProcessRole("edge", main, _confined(settings), listen)
 
 
-def _web(settings: Settings, *, tcp: bool) -> ProcessRole:
+def _web(serving: Serving) -> ProcessRole:
+    settings, tcp = serving.settings, serving.tcp
+
     def listen(_: str) -> Mapping[str, socket.socket]:
         found = {}
         if tcp and settings.api is not None:
-            found[workers.API] = bind_tcp(settings.api, "listen.api")
+            found[workers.API] = serving.bind_tcp(workers.API, settings.api, "listen.api")
         if tcp and settings.tls is not None:
-            found[workers.TLS] = bind_tcp(settings.tls.listen, "tls.listen")
+            found[workers.TLS] = serving.bind_tcp(workers.TLS, settings.tls.listen, "tls.listen")
         return found
 
     seen = [one.client_secret_file for one in settings.humans] + [one.token_file for one in settings.signals]
@@ -154,8 +168,10 @@ async def _decide(context: RoleContext, serving: Serving) -> None:
         )
 
     joined = Workers(supervision)
-    targets, state = joined.targets.targets, joined.supervision.state
-    async with authority(settings, tcp=tcp, targets=targets, supervisor=os.getppid(), state=state) as role:
+    targets, state, control = joined.targets.targets, joined.supervision.state, context.listeners.get(CONTROL)
+    async with authority(
+        settings, tcp=tcp, targets=targets, supervisor=os.getppid(), state=state, control=control
+    ) as role:
         joined.serve(role)
         logs.log_to(settings.places.log)
         # Before any worker: a run that is handed over anew must not be told to wait. The operator is served by now, who

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from remit.compose import planes, systemd
+from remit.compose import activation, planes
 from remit.compose.status import addresses
 from remit.config.settings import Settings, load
 from remit.stores import private
@@ -20,14 +20,15 @@ PAUSE = 0.1  # seconds between looks
 def foreground(*, as_json: bool, edges: int) -> None:
     """Serve what the environment names in the foreground (``remit up``): say what listens, then who was reached."""
     settings = load(os.environ)
+    passed = activation.passed(os.environ, settings)
     outwait(settings.places.lock, PATIENCE)
     tell = None if as_json else _line
 
     def ready() -> None:
         _say(settings, as_json=as_json)
-        systemd.tell("READY=1")
+        activation.tell("READY=1")
 
-    planes.run(planes.Serving(settings, edges, tell=tell), ready)
+    planes.run(planes.Serving(settings, edges, tell=tell, passed=passed), ready, lambda: activation.tell("STOPPING=1"))
 
 
 def _say(settings: Settings, *, as_json: bool) -> None:

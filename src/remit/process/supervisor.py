@@ -90,17 +90,18 @@ def supervise(
     workers: Mapping[str, ProcessRole],
     walls: Walls | None = None,
     ready: Callable[[], None] = lambda: None,
+    ending: Callable[[], None] = lambda: None,
 ) -> int:
     """Run the authority and its workers until it ends or we are told to; return the status to exit with.
 
-    ``ready`` is called when an authority says for the first time that it serves.
+    ``ready`` is called when an authority says for the first time that it serves, ``ending`` when it is to end.
     ``walls`` are those that this kernel has (``survey``). What a main needs is imported by now: children share
     its memory.
     """
     forking.prepare()
     found = survey() if walls is None else walls
     with _heard() as heard:
-        return Supervisor(authority, workers, found, heard, ready).run()
+        return Supervisor(authority, workers, found, heard, ready, ending).run()
 
 
 @contextmanager
@@ -129,9 +130,10 @@ class Supervisor:
         walls: Walls,
         heard: int,
         ready: Callable[[], None],
+        ending: Callable[[], None],
     ) -> None:
         """Read the numbers of signals from ``heard``."""
-        self._when_ready = ready
+        self._when_ready, self._when_ending = ready, ending
         self._roles, self._walls, self._heard, self._since = workers, walls, heard, time.time()
         self._authority = _Process(authority.name, authority)
         self._workers: dict[str, _Process] = {}
@@ -237,7 +239,7 @@ class Supervisor:
         elif self._authority.child is None:
             self._status = 0
         elif self._deadline is None:
-            self._deadline = time.monotonic() + PATIENCE
+            self._end_soon()
             self._tell(orders.Stop())
         else:
             self._deadline = time.monotonic()
@@ -261,7 +263,11 @@ class Supervisor:
                 self._ready = True
                 self._when_ready()
             case orders.Ending() if self._deadline is None:
-                self._deadline = time.monotonic() + PATIENCE
+                self._end_soon()
+
+    def _end_soon(self) -> None:
+        self._deadline = time.monotonic() + PATIENCE
+        self._when_ending()
 
     def _begin(self, order: int, name: str) -> None:
         """Let a worker of a role begin in the next turn."""
