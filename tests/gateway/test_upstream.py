@@ -12,6 +12,7 @@ from remit.gateway.quota import DescriptorBudget
 from remit.gateway.response import Delivery, ResponsePlan
 from remit.gateway.target import static
 from remit.gateway.upstream import MAX_INTERIM, Pool, UpstreamConnection
+from remit.gateway.websocket import Opening
 from tests.gateway.playbook import Line
 from tests.gateway.test_target import shape
 
@@ -36,6 +37,7 @@ class RecordingReceiver:
 
     def __init__(self, method: str = "GET", *, read: bool = True) -> None:
         self.method = method
+        self.opening: Opening | None = None
         self.read = read
         self.statuses: list[int] = []
         self.failed: RemitError | None = None

@@ -33,7 +33,7 @@ BUDGET = {
     "keys": 800,
     "identity": 1_300,
     "policies": 900,
-    "gateway": 4_660,
+    "gateway": 4_960,
     "run": 3_270,
     "web": 1_390,
     "control": 650,

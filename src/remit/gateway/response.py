@@ -17,7 +17,8 @@ from remit.errors import RemitError, UpstreamError
 from remit.gateway.codings import LABELS
 from remit.gateway.framing import BODILESS, Fields, Status
 from remit.gateway.patterns import SecretPatterns
-from remit.gateway.scrub import TURN, Inflated, Meter, Scrubber, searched
+from remit.gateway.scrub import TURN, Inflated, Scrubber, searched
+from remit.gateway.websocket import MessageStream
 
 CLOSE = b"connection: close\r\n"  # what is left of a body must not be read as a request
 # `alt-svc` would send the client round the gateway; only remit says what remit did (`proxy-status`, `remit-dropped`);
@@ -83,8 +84,7 @@ class ResponseBody:
 
     _patterns: SecretPatterns
     _plan: ResponsePlan
-    _body: Inflated | Scrubber | None = None
-    _meter: Meter = field(init=False)
+    _body: Inflated | Scrubber | MessageStream | None = None
     _steps: Iterator[bytes] | None = None
     _done: bool = False
 
@@ -99,10 +99,9 @@ class ResponseBody:
         if done and self._body is None and coding is None and searched(self._patterns, payload):  # as most are
             return self._framed(payload, done=True)
         if self._body is None:
-            self._meter = Meter()
-            scrubber = Scrubber(self._patterns, lines=self._plan.lines, meter=self._meter)
+            scrubber = Scrubber(self._patterns, lines=self._plan.lines)
             self._body = scrubber if coding is None else Inflated(scrubber, coding)
-        self._meter.fed += len(payload)
+        self._body.meter.fed += len(payload)
         steps = self._body.steps(payload)
         self._steps = steps if self._steps is None else chain(self._steps, steps)
         self._done = done
@@ -112,11 +111,12 @@ class ResponseBody:
         """Return what another turn makes of what was fed, for the client."""
         assert self._steps is not None  # noqa: S101 - ``busy`` says so
         assert self._body is not None  # noqa: S101 - so it has begun
-        self._meter.turn = 0
+        meter = self._body.meter
+        meter.turn = 0
         released = []
         for piece in self._steps:
             released.append(piece)
-            if self._meter.turn >= TURN:
+            if meter.turn >= TURN:
                 return self._framed(b"".join(released), done=False)
         self._steps = None
         if self._done:

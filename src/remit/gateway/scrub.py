@@ -129,6 +129,10 @@ class Inflated:
     _decoder: Decoder | None = None
     _start: bytes = b""  # of a stream, while it is too short to be told
 
+    @property
+    def meter(self) -> Meter:
+        return self._scrubber.meter
+
     def steps(self, data: bytes) -> Iterator[bytes]:
         """Take compressed bytes; after each step yield plain bytes that are safe to let go, if only none."""
         data, self._start = self._start + data, b""

@@ -19,6 +19,7 @@ from remit.gateway.response import chunk
 from remit.gateway.scrub import Scrubber
 from remit.gateway.target import HttpTarget
 from remit.gateway.upstream import UpstreamConnection
+from remit.gateway.websocket import ClientMessages
 
 PIECE = 16_384  # bytes of a body that are read and searched at a time
 
@@ -40,7 +41,7 @@ class Upload:
     _request: Uploading
     _downstream: Downstream
     _headers: ParsedHeaders
-    _body: Body
+    _body: Body | ClientMessages
     reading: bool = True  # bytes are still to come
     full: bool = False  # the upstream takes no more for now
     _unread: bytes = b""  # to be read in a later turn
@@ -62,7 +63,11 @@ class Upload:
         """Take bytes, some at a time; return what follows the body."""
         request, up = self._request, self._request.up
         data = self._unread + data if self._unread else data
-        payload, rest = self._body.feed(data[:PIECE])
+        try:
+            payload, rest = self._body.feed(data[:PIECE])
+        except LeakError:  # in a message: another body is searched when it goes on
+            assert up is not None  # noqa: S101 - to which a WebSocket is open
+            raise misplaced("message", up.pool.credential.target) from None
         self.reading = not (done := self._body.done)
         self._unread = b"" if done else data[PIECE:]
         rest = rest + data[PIECE:] if done else rest

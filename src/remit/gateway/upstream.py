@@ -24,6 +24,7 @@ from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bod
 from remit.gateway.quota import TaskQuota
 from remit.gateway.response import Delivery, ResponsePlan
 from remit.gateway.target import BoundCredential
+from remit.gateway.websocket import Opening
 
 CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
@@ -56,6 +57,7 @@ class ResponseReceiver(Protocol):
     """What takes a response as it arrives: a head, payload, then its end or a failure."""
 
     method: str
+    opening: Opening | None  # of the WebSocket that was asked for
 
     def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         """Take a searched head; return what takes its body, and whether nothing of the request can be unread."""
@@ -178,12 +180,13 @@ class UpstreamConnection(asyncio.Protocol):
         while 0 <= (end := data.find(framing.END)) <= framing.MAX_HEAD:
             head = self.pool.read_head(data[:end])
             data = data[end + 4 :]
-            if head.status.code >= 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
+            switched = head.status.code == 101 and receiver.opening is not None  # noqa: PLR2004 - Switching Protocols
+            if head.status.code >= 200 or switched:  # noqa: PLR2004 - others stay here; their heads were searched
                 self._buffer = b""
                 self._final(head, data, receiver)
                 return
             self._interim += 1
-            if head.status.code == 101:  # noqa: PLR2004 - Switching Protocols
+            if head.status.code == 101:  # noqa: PLR2004
                 raise UpstreamError("the upstream changed the protocol unasked")
             if self._interim > MAX_INTERIM:
                 raise UpstreamError("the upstream gave too many interim answers")
@@ -195,8 +198,11 @@ class UpstreamConnection(asyncio.Protocol):
         status, fields = head.status, head.fields
         self._fields = fields
         self._body = response_body(status.code, fields, receiver.method)
+        if status.code == 101 and receiver.opening is not None:  # noqa: PLR2004
+            receiver.opening.check(fields)
+            self._body = UntilClose()
         ends = not self._interim and not bodiless(status.code, receiver.method)  # or bytes may follow that should not
-        if self._body is None:
+        if self._body is None or status.code == 101:  # noqa: PLR2004 - no body of HTTP
             plan = ResponsePlan(status, fields, has_body=False)
         else:
             plan = head.plan = head.plan or ResponsePlan(status, fields, has_body=True)
