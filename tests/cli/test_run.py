@@ -91,6 +91,16 @@ def test_a_grant_with_resources_is_delegated_from(launched: list[LaunchSpec]) ->
     assert (asked["parent"], asked["label"], asked["authorization_details"][0]["uses"]) == ("grt_1", "reader", 3)
 
 
+@pytest.mark.usefixtures("plane")
+@pytest.mark.parametrize(("said", "asked"), [("8h", None), ("5m", 300)])
+def test_a_child_that_may_last_longer_than_its_parent_ends_with_it(
+    launched: list[LaunchSpec], said: str, asked: int | None
+) -> None:
+    run(["open", "t", "-r", "search", "--depth", "1", "--fan-out", "1", "--ttl", "1h"])
+    run(["run", "-g", "grt_1", "-r", "search", "--ttl", said, "--", "true"])
+    assert request(launched[0])["delegate"].get("ttl") == asked
+
+
 def test_in_a_run_the_runs_own_grant_and_channel_are_used(
     plane: Served, launched: list[LaunchSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:

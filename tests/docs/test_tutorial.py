@@ -54,14 +54,14 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_the_agent_is_answered_by_a_service_that_insists_on_a_key(said: str) -> None:
-    assert said.count('{"note": "water the plants"}') == 2
+    assert said.count('{"note": "water the plants"}') == 3
 
 
 def test_the_key_is_nowhere_in_what_was_said(said: str) -> None:
@@ -75,6 +75,11 @@ def test_the_sub_agent_is_refused_what_it_was_not_granted(said: str) -> None:
 
 def test_both_tasks_are_shown_closed_at_the_end(said: str) -> None:
     assert re.findall(r"read my notes +task_\S+ +(\w+)", said) == ["closed"] * 2
+
+
+def test_init_takes_a_key_out_of_a_file_and_puts_it_back(said: str) -> None:
+    assert "OPENAI_API_KEY=${OPENAI_API_KEY}" in said
+    assert ".env: is as it was" in said
 
 
 def test_the_log_verifies_at_the_end(said: str) -> None:

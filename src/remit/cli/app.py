@@ -9,7 +9,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from remit.cli import approval, audit, broker, clock, login, options, policy, project, resource, run, systemd, task
+from remit.cli import (
+    approval,
+    audit,
+    broker,
+    clock,
+    init,
+    login,
+    options,
+    policy,
+    project,
+    resource,
+    run,
+    systemd,
+    task,
+)
 from remit.cli.options import option
 
 
@@ -31,7 +45,7 @@ def _remit(
 
 # With its nouns, which are groups of commands.
 SECTIONS: Mapping[str, tuple[tuple[Callable[..., None], ...], tuple[typer.Typer, ...]]] = {
-    "Run agents": ((run.run, project.allow, task.tree, task.show, task.explain), ()),
+    "Run agents": ((run.run, init.init, project.allow, task.tree, task.show, task.explain), ()),
     "What agents may reach": ((), (resource.app, resource.secrets, policy.app)),
     "Tasks and grants": (
         (task.open_, task.delegate, task.issue, task.renew, task.revoke, task.close, broker.stop),

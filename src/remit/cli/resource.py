@@ -60,7 +60,7 @@ def add(
           --setting 'tls="verify-full"' -b actions=select,tables=sales.revenue
     """
     check_name(name)
-    kind = _kind(destination)
+    kind = kind_of(destination)
     settings: dict[str, Any] = {}
     for text in setting or ():
         field, equals, value = text.partition("=")
@@ -85,7 +85,7 @@ def add(
     answer(json, put, done if complete else f"`{name}` has no secret yet: remit secret set {name}")
 
 
-def _kind(destination: str) -> Kind:
+def kind_of(destination: str) -> Kind:
     scheme, found, _ = destination.partition("://")
     known = options.kinds().values()
     for kind in known:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -156,5 +157,9 @@ def _launch_request(
         of_human = {} if token is None else {"id_token": token}
         asked = {"ttl": RUN_TTL, **sdk.verbs.grant_request(details, request.bounds)}
         return {"open": {"purpose": purpose, **asked, **of_human}}
-    details = expand(wishes, sdk.verbs.details_of(sdk.ask(sdk.verbs.find(grant)), grant))
-    return {"delegate": {"parent": grant, **sdk.verbs.grant_request(details, request.bounds, label)}}
+    task = sdk.ask(sdk.verbs.find(grant))
+    details, bounds = expand(wishes, sdk.verbs.details_of(task, grant)), request.bounds
+    ends = next(datetime.fromisoformat(each["expires_at"]) for each in task["grants"] if each["grant"] == grant)
+    if bounds.ttl is not None and datetime.now(UTC) + timedelta(seconds=options.seconds(str(bounds.ttl))) >= ends:
+        bounds = replace(bounds, ttl=None)  # at most so long: as long as its parent
+    return {"delegate": {"parent": grant, **sdk.verbs.grant_request(details, bounds, label)}}

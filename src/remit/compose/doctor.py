@@ -126,7 +126,7 @@ def _loose(path: Path) -> bool:
 
 @check("keys")
 def custody(settings: Settings) -> Iterator[CheckResult]:
-    kek = settings.keys.kek or settings.places.state / "kek"
+    kek = settings.kek
     database = settings.places.database
     if not (kek.exists() and database.exists()):
         yield good("keys", "no key has been made yet")

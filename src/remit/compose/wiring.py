@@ -71,8 +71,7 @@ def build(settings: Settings, targets: TargetsPort | None = None) -> Application
     with located(where.config):
         private.make_directory(where.state)
         private.make_directory(where.runtime)
-        kek_path = settings.keys.kek or where.state / "kek"
-        sealer = FileSealer(load_kek(kek_path, create=not where.database.exists()))
+        sealer = FileSealer(load_kek(settings.kek, create=not where.database.exists()))
         store = SqliteStore(where.state, sealer)
         try:
             return _wired(settings, sealer, store, targets)

@@ -143,7 +143,7 @@ def find(cwd: Path, home: Path, state: Path) -> FoundProject | None:
 
 
 def _text(path: Path) -> str:
-    _check_alone(path.parent, path.parent.stat())
+    check_alone(path.parent, path.parent.stat())
     try:
         return _content(path, MAX_FILE, private=False).decode()
     except UnicodeDecodeError as error:
@@ -179,7 +179,7 @@ def _content(path: Path, limit: int, *, private: bool) -> bytes:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
             raise InvalidRequestError(f"`{path}` is not a file")
-        _check_alone(path, about, stat.S_IRWXG | stat.S_IRWXO if private else stat.S_IWGRP | stat.S_IWOTH)
+        check_alone(path, about, stat.S_IRWXG | stat.S_IRWXO if private else stat.S_IWGRP | stat.S_IWOTH)
         content = os.read(handle, limit + 1)
     finally:
         os.close(handle)
@@ -188,7 +188,7 @@ def _content(path: Path, limit: int, *, private: bool) -> bytes:
     return content
 
 
-def _check_alone(path: Path, about: os.stat_result, others: int = stat.S_IWGRP | stat.S_IWOTH) -> None:
+def check_alone(path: Path, about: os.stat_result, others: int = stat.S_IWGRP | stat.S_IWOTH) -> None:
     """Refuse what is not ours, or what somebody else can write; a group that has us alone in it is nobody else."""
     if about.st_uid not in {os.geteuid(), 0} or (stat.S_ISREG(about.st_mode) and about.st_uid != os.geteuid()):
         raise InvalidRequestError(f"`{path}` belongs to somebody else", help=_LOOK)

@@ -92,6 +92,10 @@ class Settings(Configuration, frozen=True, kw_only=True):
         return loopback(self.listen.gateway, "listen.gateway")  # for callers outside runs; None: no such listener
 
     @property
+    def kek(self) -> Path:
+        return self.keys.kek or self.places.state / "kek"
+
+    @property
     def policies(self) -> Path | None:
         return None if self.policy is None else self.policy.directory
 
