@@ -135,7 +135,8 @@ class HttpExchange:
         self._target = target = front.target(self._head.target, headers.fields)
         if target.grant is not None and headers.named not in {None, target.grant}:
             raise InvalidRequestError("the URL names another grant than `Remit-Grant`", help="name it in one place")
-        named = target.grant or headers.named or own
+        named = target.grant or headers.named
+        named = own if named is None else named  # an empty name is not no name
         if named != own:
             await self._plane.broker.check_acting(own, named)
             self.grant = named
