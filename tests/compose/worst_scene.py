@@ -56,7 +56,12 @@ from tests.web.fake_identity import PLANNER, FakeIdentity, svid
 
 SPEAKERS = ("operator", "run", "stranger")
 RECEIVERS = [StreamReceiver("siem", "https://siem.test", lambda: SHOWS)]
-THERE = {"http": "https://api.test", "postgres": "postgresql://a@127.0.0.1/b", "spiffe": "spiffe://remit.test"}
+THERE = {
+    "http": "https://api.test",
+    "postgres": "postgresql://a@127.0.0.1/b",
+    "spiffe": "spiffe://remit.test",
+    "egress": "egress:*.a.example",
+}
 
 
 class Answered(typing.NamedTuple):

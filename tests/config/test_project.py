@@ -95,6 +95,9 @@ def test_outside_of_the_home_it_is_looked_for_up_to_the_root(home: Path, tmp_pat
         ('resources = ["a"]\ndepth = "1"\n', "remit.toml:2: `depth` must be a whole number"),
         ('resources = ["a"]\ndepth = true\n', "remit.toml:2: `depth` must be a whole number"),
         ('resources = ["a"]\nfan_out = -1\n', "remit.toml:2: `fan_out` must not be negative"),
+        ('egress = ["Registry.example"]\n', "remit.toml:1: `egress` must hold hosts"),
+        ('egress = ["127.0.0.1"]\n', "remit.toml:1: `egress` must hold hosts"),
+        ('resources = ["a"]\negress = ["*.com"]\n', "remit.toml:2: `egress` must hold hosts"),
         ("resources = []\n", "remit.toml:1: `resources` must list 1 to 64 texts"),
         ('resources = ["a"]\nbind = ["~/x"]\n', "remit.toml:2: `bind` has paths"),
         ('resources = ["a"]\nenv = 3\n', "remit.toml:2: `env` must be a table"),
@@ -108,7 +111,7 @@ def test_what_is_wrong_is_named_with_its_file_and_line(home: Path, text: str, sa
     assert said in refused(home, text).detail
 
 
-@pytest.mark.parametrize("name", ["hosts", "destination", "inject", "secret", "command", "source", "egress", "net"])
+@pytest.mark.parametrize("name", ["hosts", "destination", "inject", "secret", "command", "source", "net"])
 def test_a_host_a_position_a_source_and_a_command_cannot_be_said(home: Path, name: str) -> None:
     assert f"`{name}` is not a setting" in refused(home, f'resources = ["a"]\n{name} = "x"\n').detail
 

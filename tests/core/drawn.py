@@ -23,6 +23,7 @@ TOOLS = ("create_issue", "search", "close")
 TABLES = ("sales.revenue", "sales.orders", "hr.staff")
 COLUMNS = ("quarter", "amount", "name")
 AUDIENCES = ("https://ledger.example", "spiffe://prod.example/api", "api://x")
+LABELS = ("a", "b", "x-1")
 PATH_VALUES = ("/a", "/a/b", "/b/a", "/a/b/v1", "/")
 
 
@@ -54,6 +55,30 @@ def below_path(draw: st.DrawFn, pattern: str) -> str:
     if narrow[-1] == "**":
         narrow[-1:] = draw(st.sampled_from([["**"], ["a"], ["*", "**"], ["b", "a"], [""]]))
     return "/" + "/".join(narrow)
+
+
+# -- hosts ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def hosts(draw: st.DrawFn, least: int = 1) -> str:
+    """Draw a host over a small alphabet."""
+    return ".".join([*draw(st.lists(st.sampled_from(LABELS), min_size=least, max_size=4)), "example"])
+
+
+@st.composite
+def host_patterns(draw: st.DrawFn) -> str:
+    """Draw a host, or all that is below one."""
+    return draw(st.sampled_from(["", "*."])) + draw(hosts())
+
+
+@st.composite
+def below_host(draw: st.DrawFn, pattern: str) -> str:
+    """Draw a pattern that is part of another."""
+    labels = draw(st.lists(st.sampled_from(LABELS), max_size=2))
+    if not pattern.startswith("*.") or (not labels and draw(st.booleans())):
+        return pattern
+    return ".".join([*(draw(st.sampled_from([["*"], []])) if labels else ["a"]), *labels, pattern[2:]])
 
 
 # -- arguments ------------------------------------------------------------------------------------------------------
@@ -163,7 +188,7 @@ def _some(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
 
 
 @st.composite
-def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "calls", "spiffe")) -> Raw:
+def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "calls", "spiffe", "egress")) -> Raw:
     """Draw a detail in wire form."""
     kind = draw(st.sampled_from(kinds))
     raw: Raw = {"type": kind, "resource": draw(st.sampled_from(["one", "two"]))}
@@ -181,7 +206,11 @@ def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "call
         case "spiffe":
             raw |= {"actions": draw(_some(("x509", "jwt"))), "ttl": draw(st.integers(1, 20))}
             raw |= draw(st.sampled_from([{}, {"audiences": draw(_some(AUDIENCES))}]))
-    return raw | draw(_limits(("ttl",) if kind in {"postgres", "spiffe"} else ("ttl", "uses")))
+        case "egress":
+            raw |= draw(st.sampled_from([{}, {"actions": ["connect"]}]))
+            raw["hosts"] = draw(st.lists(host_patterns(), min_size=1, max_size=3))
+    limited = {"postgres": ("ttl",), "spiffe": ("ttl",), "egress": ()}
+    return raw | draw(_limits(limited.get(kind, ("ttl", "uses"))))
 
 
 @st.composite
@@ -192,7 +221,8 @@ def _limits(draw: st.DrawFn, names: tuple[str, ...]) -> Raw:
 @st.composite
 def below(draw: st.DrawFn, raw: Raw) -> Raw:
     """Draw a detail that is part of another, in wire form."""
-    child: Raw = {"type": raw["type"], "resource": raw["resource"], "actions": draw(_some(tuple(raw["actions"])))}
+    actions = tuple(raw.get("actions", ["connect"]))
+    child: Raw = {"type": raw["type"], "resource": raw["resource"], "actions": draw(_some(actions))}
     match raw["type"]:
         case "http":
             child["paths"] = [draw(below_path(p)) for p in draw(st.lists(st.sampled_from(raw["paths"]), min_size=1))]
@@ -207,6 +237,8 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
         case "spiffe":
             audiences = raw.get("audiences", [])
             child["audiences"] = draw(_some(tuple(audiences))) if audiences and draw(st.booleans()) else []
+        case "egress":
+            child["hosts"] = [draw(below_host(p)) for p in draw(st.lists(st.sampled_from(raw["hosts"]), min_size=1))]
     for limit in ("ttl", "uses"):
         if limit in raw:
             child[limit] = draw(st.integers(1, raw[limit]))
@@ -217,8 +249,8 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
 def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
     """Draw a detail that is wider than another in one field; return the field too."""
     wider: dict[str, Raw] = {"resource": {"resource": "three"}}
-    more = {"http": "PUT", "postgres": "delete", "calls": "tools/list", "spiffe": "x509"}[raw["type"]]
-    if more not in raw["actions"]:
+    more = {"http": "PUT", "postgres": "delete", "calls": "tools/list", "spiffe": "x509"}.get(raw["type"])
+    if more is not None and more not in raw["actions"]:
         wider["actions"] = {"actions": [*raw["actions"], more]}
     for limit in {"ttl", "uses"} & raw.keys():
         wider |= {f"{limit} + 1": {limit: raw[limit] + 1}, f"no {limit}": {limit: None}}
@@ -234,6 +266,9 @@ def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
             wider["tools"] = {"tools": {**raw["tools"], "delete_repo": {}}}
         case "spiffe":
             wider["audiences"] = {"audiences": [*raw.get("audiences", []), "https://other.example"]}
+        case "egress":
+            wider["a host more"] = {"hosts": [*raw["hosts"], "other.test"]}
+            wider["all below"] = {"hosts": [*raw["hosts"], "*.a.test"]}
     name = draw(st.sampled_from(sorted(wider)))
     return name, {key: value for key, value in {**raw, **wider[name]}.items() if value is not None}
 
@@ -254,7 +289,7 @@ def _widen_http(raw: Raw, wider: dict[str, Raw]) -> None:
 @st.composite
 def accesses(draw: st.DrawFn, raw: Raw) -> Access:
     """Draw an access that a detail permits, or nearly."""
-    action = draw(st.sampled_from([*raw["actions"], "GET", "tools/call"]))
+    action = draw(st.sampled_from([*raw.get("actions", ["connect"]), "GET", "tools/call"]))
     if raw["type"] == "calls":
         tool = draw(st.sampled_from([*raw["tools"], "search"]))
         args = draw(arguments_near(("repo", "n"), raw["tools"].get(tool, {})))

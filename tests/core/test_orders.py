@@ -20,6 +20,15 @@ BAD: list[tuple[orders.Order, list[object]]] = [
     (orders.AUDIENCES, [None, "https://a", [""], ["a b"], ["\u00e9"], ["a" * 513], [1], ["a"] * 257]),
     (orders.METHODS, ["GET", [], ["get"], ["GET "], [1], ["G" * 21], ["GET"] * 257]),
     (orders.PATHS, ["/a", [], [1], ["a"], ["/a"] * 257]),
+    (orders.HOSTS, [[], ["*"], ["*.com"], ["a.*.example"], ["a"], ["A.example"], ["a.example."], ["a..example"]]),
+    (
+        orders.HOSTS,
+        [["127.0.0.1"], ["10.1"], ["0x7f.1"], ["[::1]"], ["a_b.example"], ["a.example:443"], ["\u00fc.example"]],
+    ),
+    (
+        orders.HOSTS,
+        [[f"{'a' * 64}.example"], ["-a.example"], ["a-.example"], [".".join(["a"] * 130)], ["a.example\n"], [1]],
+    ),
     (orders.TABLES, [["revenue"], ["a.b.c"], ["a.b; drop"], ["a.*"], [""]]),
     (orders.COLUMNS, [{}, [], {"a.b": []}, {"a.b": ["*"]}, {1: ["x"]}, {"": ["x"]}]),
     (orders.TOOLS, [{}, [], {"": {}}, {"a\n": {}}, {1: {}}, {"a": 1}, {"t" * 1025: {}}]),
@@ -50,7 +59,16 @@ def test_sets_are_kept_sorted_and_once() -> None:
     assert orders.METHODS.parse("actions", ["POST", "GET", "GET"]) == ("GET", "POST")
 
 
-EVERY = [orders.AT_MOST, orders.PATHS, orders.ARGS, orders.TOOLS, orders.METHODS, orders.TABLES, orders.COLUMNS]
+EVERY = [
+    orders.AT_MOST,
+    orders.PATHS,
+    orders.HOSTS,
+    orders.ARGS,
+    orders.TOOLS,
+    orders.METHODS,
+    orders.TABLES,
+    orders.COLUMNS,
+]
 
 
 @pytest.mark.parametrize("order", EVERY)

@@ -13,6 +13,8 @@ from tests.house.hops import SOURCE
 
 # Where a kind's name is another word of the field too: file -> the name, and what it is there.
 OTHER_WORDS: Mapping[str, tuple[str, str]] = {
+    "cli/project.py": ("egress", "the key of a project's file"),
+    "config/project.py": ("egress", "the key of a project's file"),
     "cli/broker.py": ("spiffe", "the key ring of the broker's trust domain"),
     "core/fields.py": ("http", "the URI scheme"),
     "identity/fetch.py": ("http", "the URI scheme"),

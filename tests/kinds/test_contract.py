@@ -8,7 +8,7 @@ import pytest
 
 from remit.core import scope
 from remit.core.secret import Secret
-from remit.kinds import http, postgres, spiffe
+from remit.kinds import egress, http, postgres, spiffe
 from remit.ports import Resource
 from remit.testing.kind_contract import CASES, Case, KindUnderTest, kind_contract
 
@@ -16,6 +16,9 @@ API = {"type": "http", "resource": "api", "actions": ["GET"], "paths": ["/**"], 
 SALES = {"type": "postgres", "resource": "sales", "actions": ["select"], "tables": ["a.b"], "ttl": 60}
 SALES |= {"columns": {"a.b": ["c"]}}
 MESH = {"type": "spiffe", "resource": "mesh", "actions": ["x509"], "audiences": ["https://a.example"], "ttl": 60}
+
+
+NPM: dict[str, object] = {"type": "egress", "resource": "npm", "actions": ["connect"], "hosts": ["registry.example"]}
 
 
 def resource(raw: dict[str, object], destination: str, **settings: object) -> Resource:
@@ -27,7 +30,23 @@ def _subjects() -> list[KindUnderTest]:
     api = resource(API, "https://api.example", provider="openai")
     sales = resource(SALES, "postgresql://remit@db.example/sales")
     mesh = resource(MESH, "spiffe://remit.test")
+    npm = resource(NPM, "egress:registry.example,*.files.example")
     return [
+        KindUnderTest(
+            egress.KIND,
+            npm,
+            [
+                replace(npm, destination="egress:index.example"),
+                replace(npm, destination="egress:"),
+                replace(npm, destination="egress://registry.example"),
+                replace(npm, destination="registry.example"),
+                replace(npm, settings={"at": "127.0.0.1:8443/base"}),
+                replace(npm, settings={"at": 8443}),
+                replace(npm, settings={"private": 1}),
+                replace(npm, settings={"provider": "generic"}),
+                replace(npm, secret="npm"),
+            ],
+        ),
         KindUnderTest(
             http.KIND,
             api,

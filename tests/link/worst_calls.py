@@ -125,6 +125,7 @@ class Scene:
                 "http": "https://api.test",
                 "postgres": "postgresql://a@127.0.0.1/b",
                 "spiffe": "spiffe://remit.test",
+                "egress": "egress:*.a.example",
             }
             resource = Resource(kind, kind, there.get(kind, f"{kind}://name"), bound, None, {})
             await self.broker.put_resource(OPERATOR, resource, secret)

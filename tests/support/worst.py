@@ -87,6 +87,7 @@ _TEXTS: tuple[Callable[[int, int], str], ...] = (  # by number and length; the f
     lambda n, length: f"a{n}_" + "x" * min(length - 9, 40),
     lambda n, _: f"M-{chr(65 + n // 676 % 26)}{chr(65 + n // 26 % 26)}{chr(65 + n % 26)}",
     lambda n, length: f"a{n}" + "x" * (length - 5),
+    lambda n, length: f"a{n}" + ".a" * (min(length, 240) // 2 - 8) + ".a.example",
 )
 SPELLINGS: Mapping[str, Callable[[int, int], str]] = {  # paths, which are the dearest texts
     "percent": lambda n, length: f"/{n}/" + "%C3%A9" * ((length - 7) // 6),

@@ -103,6 +103,7 @@ def _meaning(found: FoundProject, project: ProjectFile, binds: Sequence[ProjectB
     folder = found.path.parent
     yield "A run in this project then, without more options,"
     yield from (f"  may use        {text}" for text in project.resources)
+    yield from (f"  reaches itself {host}: a way out for whatever it knows" for host in project.egress)
     bounds = {"ttl": project.ttl, "depth": project.depth, "fan_out": project.fan_out, "purpose": project.purpose}
     yield from (f"  {name:<14} {value}" for name, value in bounds.items() if value is not None)
     for bind in binds:
@@ -128,7 +129,7 @@ def completed(
 
     InvalidRequestError for a file that was not accepted as it is.
     """
-    named_here = grant or request.resource or request.grant_detail
+    named_here = grant or request.resource or request.grant_detail  # not what a run reaches itself, on top of that
     found = None if named_here else _found(Path.cwd())
     if found is None:
         return request, purpose, around
@@ -141,6 +142,7 @@ def completed(
         "depth": project.depth,
         "fan_out": project.fan_out,
         "resource": list(project.resources),
+        "egress": list(project.egress),
     }
     taken = {name: value for name, value in bounds.items() if value is not None and name not in given}
     binds = [Bind(PurePosixPath(bind.path), bind.writable, straight=True) for bind in led]

@@ -30,12 +30,12 @@ def add(
         str, argument("URL", "Where its credential may go: https://host[:port][/base], postgresql://…")
     ],
     bound: Annotated[
-        list[str],
+        list[str] | None,
         option(
             "--bound -b FIELD=VALUE,…|JSON",
-            "What no grant may exceed, once for each detail: actions=GET,paths=/v1/**,args=any",
+            "What no grant may exceed, once for each detail: actions=GET,paths=/v1/**,args=any; of hosts all.",
         ),
-    ],
+    ] = None,
     provider: Annotated[str | None, option("--provider NAME", "Of the catalog: where the key goes. http only.")] = None,
     setting: Annotated[
         list[str] | None,
@@ -70,9 +70,10 @@ def add(
     settings |= {"provider": provider} if provider else {}
     settings |= {"accept": accept} if accept else {}
     body: dict[str, Any] = {"kind": kind.name, "destination": destination, "settings": settings, "bound": []}
-    for text in bound:
-        given = options.loaded(text) if text.startswith("{") else options.fields(text)
-        body["bound"].append({"type": kind.name, "resource": name, **given})
+    given = [options.loaded(text) if text.startswith("{") else options.fields(text) for text in bound or ()]
+    if not given and kind.widest is not None:
+        given = [kind.widest(destination)]
+    body["bound"] = [{"type": kind.name, "resource": name, **each} for each in given]
     there = {item["resource"]: item["destination"] for item in sdk.ask(sdk.verbs.resources())}.get(name)
     if there is not None and not replace:
         raise ConflictError(f"`{name}` is there already, for {there}", help="--replace puts this in place of all of it")
@@ -86,7 +87,7 @@ def add(
 
 
 def kind_of(destination: str) -> Kind:
-    scheme, found, _ = destination.partition("://")
+    scheme, found, _ = destination.partition(":")
     known = options.kinds().values()
     for kind in known:
         if found and scheme in kind.schemes:

@@ -36,6 +36,16 @@ class RunOptions(options.GrantOptions):
             callback=options.duration,
         ),
     ] = None
+    egress: Annotated[
+        list[str] | None,
+        option("--egress HOST", "A host it reaches itself, without a credential, as an egress resource has it."),
+    ] = None
+
+    @property
+    def details(self) -> list[str | options.Detail]:
+        """What is asked for by name and by detail; hosts come on top of it."""
+        named = self.resource or self.grant_detail
+        return options.wishes(self.resource, self.grant_detail) if named or not self.egress else []
 
 
 @options.expanded
@@ -80,6 +90,7 @@ def run(
     \b
     Examples:
       remit run -p "draft the CFO summary" -r search -r warehouse --depth 1 --fan-out 3 -- python agent.py
+      remit run -r openai --egress registry.example -- npx -y cowsay hello
       remit run -g grt_7VYx1bD0Qe2mNf3sK9h6Lw -- bash
       remit run -r search:paths=/v1/search -- python researcher.py      (inside a run)
     """
@@ -144,21 +155,25 @@ def _launch_request(
     grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
 ) -> Mapping[str, object]:
     """Return what the broker is asked for: an open, a delegate, or a grant that is there."""
-    if not request.resource and not request.grant_detail:
+    if not (request.resource or request.grant_detail or request.egress):
         if grant is not None:
             return {"grant": grant}
         raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
+    from remit.cli import hosts
     from remit.sdk.detail import expand
 
-    wishes = request.details
+    wishes, egress = request.details, request.egress or ()
     if grant is None:
         details = expand(wishes, sdk.ask(sdk.verbs.known_bounds(wishes)))
+        there = sdk.ask(sdk.verbs.resources()) if egress else []
+        details += hosts.details(egress, [detail for item in there for detail in item["bound"]])
         token = session_token(as_owner)
         of_human = {} if token is None else {"id_token": token}
         asked = {"ttl": RUN_TTL, **sdk.verbs.grant_request(details, request.bounds)}
         return {"open": {"purpose": purpose, **asked, **of_human}}
     task = sdk.ask(sdk.verbs.find(grant))
-    details, bounds = expand(wishes, sdk.verbs.details_of(task, grant)), request.bounds
+    known, bounds = sdk.verbs.details_of(task, grant), request.bounds
+    details = [*expand(wishes, known), *hosts.details(egress, known)]
     ends = next(datetime.fromisoformat(each["expires_at"]) for each in task["grants"] if each["grant"] == grant)
     if bounds.ttl is not None and datetime.now(UTC) + timedelta(seconds=options.seconds(str(bounds.ttl))) >= ends:
         bounds = replace(bounds, ttl=None)  # at most so long: as long as its parent

@@ -1,8 +1,8 @@
 """``remit.toml``, the file of a project: what its runs ask for. Nothing in it counts until a human has accepted it.
 
-It names resources, variables and binds, and never a host, the place of a credential, where one comes from, or a
-command. What was accepted is kept in the state, which no run sees, by the file's path: its whole text, to show what
-has changed, and where its binds led.
+It names resources, hosts that a run reaches without a credential, variables and binds, and never the host or the place
+of a credential, where one comes from, or a command. What was accepted is kept in the state, which no run sees, by the
+file's path: its whole text, to show what has changed, and where its binds led.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import msgspec
 from remit.config.sections import Section, unknown
 from remit.config.settings import converted, located
 from remit.config.values import MAX_ENTRIES, Text, Texts
+from remit.core.orders import HOSTS
 from remit.errors import InvalidRequestError
 from remit.run import named
 from remit.run.named import PROJECT, NamedVariable
@@ -47,7 +48,8 @@ class ProjectBind:
 class ProjectFile(Section, frozen=True):
     """The settings of a project."""
 
-    resources: Texts
+    resources: Texts = Texts()
+    egress: Texts = Texts()  # hosts, bounded by resources
     purpose: Text | None = None
     ttl: Text | None = None
     depth: int | None = None
@@ -56,6 +58,10 @@ class ProjectFile(Section, frozen=True):
     env: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
 
     def _check(self) -> None:
+        if not (self.resources or self.egress):
+            raise InvalidRequestError("`resources` is missing: say what a run may use")
+        if self.egress:
+            HOSTS.parse("egress", list(self.egress))
         if self.ttl is not None:
             seconds(self.ttl)
         for name, count in (("depth", self.depth), ("fan_out", self.fan_out)):

@@ -46,7 +46,7 @@ class RunRoutes:
             "listeners": [each.wire() for each in offer.listeners],
             "ticket": offer.ticket.reveal(),
             "handover": offer.handover,
-            "hosts": [] if offer.reach is None else sorted(offer.reach.hosts),
+            "hosts": [] if offer.reach is None else offer.reach.names,
             "certificate": None if offer.reach is None else offer.reach.certificate,
         }
         return wire.answer(answer, 201)

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from remit.core.addresses import is_address
 from remit.errors import InvalidRequestError
 
 MAX_URL = 2_048  # characters
@@ -69,7 +70,4 @@ def check_issuer(value: object, what: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host name means this host and nothing else."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)

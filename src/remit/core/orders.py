@@ -3,6 +3,7 @@
 Kinds contribute tables of fields (``core.scope``), never comparison code, so the laws of the orders are proven once.
 
 - Strings compare byte for byte. Paths compare segment by segment (``core.paths``).
+- Hosts are names, or ``*.`` and a name: all that is below it, however deep, and not that name itself.
 - ``at_most`` means the whole numbers from 0 to the bound: at many APIs -1 asks for everything.
 - Arguments are a closed world: named ones must be present unless ``any``, unnamed ones are refused; a child names what
   its parent requires, and nothing that its parent does not name. An ``any`` on an inner node frees what is inside it.
@@ -33,6 +34,7 @@ Schema = Mapping[str, object]  # JSON Schema
 
 _TEXT = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False)
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+_HOST = r"(?=.{4,253}$)(?:\*\.)?(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])"
 _ARGUMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.\[\]-]{0,127}")
 _HTTP_ARGUMENT = re.compile(r"(?:query|header)\.|body[.\[]|(?:query|body)$")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -53,9 +55,9 @@ def _bad(name: str, what: str) -> UnknownDetailError:
     return UnknownDetailError(f"`{name}` {what}")
 
 
-def _number(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_INT:
-        raise _bad(name, "must be a whole number of at least 1")
+def _number(name: str, value: object, most: int = MAX_INT) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise _bad(name, f"must be a whole number from 1 to {most}")
     return value
 
 
@@ -82,6 +84,18 @@ def _paths_le(child: Value, parent: Value) -> bool:
         return False
     wide = paths.places(parent)
     return all(paths.within(path, wide) for path in child)
+
+
+def wider(host: str) -> Iterator[str]:
+    """Yield what covers a host, or a pattern of hosts: itself, and `*.` with each name that it is below."""
+    yield host
+    yield from (f"*{host[at:]}" for at, char in enumerate(host) if char == ".")
+
+
+def _hosts_le(child: Value, parent: Value) -> bool:
+    if not isinstance(child, tuple) or not isinstance(parent, tuple):
+        return False
+    return all(map(set(parent).intersection, map(wider, child)))
 
 
 def json_text(value: object) -> str:
@@ -321,14 +335,8 @@ def among(*names: str) -> Order:
 
 def seconds(most: int) -> Order:
     """Return the order of durations of at most ``most`` seconds."""
-
-    def parse_seconds(name: str, value: object) -> Value:
-        number = _number(name, value)
-        if number > most:
-            raise _bad(name, f"must be at most {most} seconds")
-        return number
-
-    return replace(AT_MOST, parse=parse_seconds, schema={"type": "integer", "minimum": 1, "maximum": most})
+    schema = {"type": "integer", "minimum": 1, "maximum": most}
+    return replace(AT_MOST, parse=lambda name, value: _number(name, value, most), schema=schema)
 
 
 AT_MOST = Order(
@@ -341,4 +349,5 @@ TOOLS = _map_of("tools", "tools", replace(ARGS, parse=_args))
 METHODS = _set(r"[A-Z][A-Z-]{0,19}", "HTTP methods")
 TABLES = _set(rf"{_IDENTIFIER}\.{_IDENTIFIER}", "tables as schema.table", name="tables")
 AUDIENCES = _set(r"[!-~]{1,512}", "audiences in printable ASCII", least=0)
+HOSTS = replace(_set(_HOST, "hosts by name in lower case, as `a.example` or `*.a.example`", name="hosts"), le=_hosts_le)
 COLUMNS = replace(_map_of("columns", "tables", _set(_IDENTIFIER, "column names")), le=_subset)  # for each table

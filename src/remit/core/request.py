@@ -114,10 +114,8 @@ def _text(name: str, members: Mapping[str, object]) -> str:
 def check(request: GrantRequest) -> None:
     """Raise InvalidRequestError for what no grant may have, whoever asks."""
     bounds = request.bounds
-    if not 0 <= bounds.depth <= MAX_DEPTH:
-        raise InvalidRequestError(f"`depth` must be from 0 to {MAX_DEPTH}")
-    if not 0 <= bounds.fan_out <= MAX_FAN_OUT:
-        raise InvalidRequestError(f"`fan_out` must be from 0 to {MAX_FAN_OUT}")
+    fields.whole("depth", bounds.depth, most=MAX_DEPTH)
+    fields.whole("fan_out", bounds.fan_out, most=MAX_FAN_OUT)
     if bounds.ttl is not None and not timedelta(0) < bounds.ttl <= MAX_TTL:
         most = int(MAX_TTL.total_seconds())
         raise InvalidRequestError(

@@ -88,8 +88,8 @@ TYPES: Mapping[str, DetailType] = MappingProxyType(_TYPES)
 def register(name: str, table: DetailType) -> None:
     """Make a detail type known to this process, for good; ConflictError where what is known would change meaning."""
     check_name(name)
-    if table["actions"].order.name != "subset" or not table["actions"].required:
-        raise InvalidRequestError(f"the detail type `{name}` must have a required set of `actions`")
+    if table["actions"].order.name != "subset" or not (table["actions"].required or table["actions"].default):
+        raise InvalidRequestError(f"the detail type `{name}` must have a set of `actions`, required or with a default")
     for field_, row in table.items():
         if any(part.__module__ != orders.__name__ for part in (row.order.parse, row.order.dump, row.order.le)):
             raise InvalidRequestError(f"`{field_}` of `{name}` has an order that is not one of core.orders")

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from remit.core.orders import wider
 from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
 from remit.gateway.fronts.proxy import HostFront
@@ -28,6 +29,7 @@ class Interception:
 
     def __init__(self, reach: RunReach, grant: str, listener: Callable[[Front], GatewayListener]) -> None:
         self.hosts: Mapping[str, object] = reach.hosts
+        self.passed = reach.passed
         self._reach, self._grant, self._new = reach, grant, listener
         self._issuer = cast("ec.EllipticCurvePrivateKey", load_pem_private_key(reach.key.reveal().encode(), None))
         self._certificate = x509.load_pem_x509_certificate(reach.certificate.encode())
@@ -36,6 +38,11 @@ class Interception:
         self._listeners: dict[str, GatewayListener] = {}
         self.by_name = _context()  # of TLS whose server name says the host
         self.by_name.sni_callback = self._named
+
+    def passes(self, host: str) -> str | None:
+        """Return the resource by which a host is reached that is not looked into; None: there is none."""
+        known = None if host in self.hosts else next(filter(self.passed.__contains__, wider(host)), None)
+        return None if known is None else self.passed[known]
 
     def listener(self, host: str) -> GatewayListener:
         """Return the listener of connections for a host that the run reaches."""

@@ -1,18 +1,21 @@
-"""A database port of a run, piped to the resource's configured address and nowhere else, and cut when its grant ends.
+"""Pipes: two connections whose bytes are passed on, under a grant, and cut when it ends; those of databases.
 
-The credential is not here: a lease carries it, and the database checks it. What opens a connection is read in the
-language of its kind (``PortSession``), and only logins of active leases of the grant, or of one below it, are let
-through; what would cancel a session, only for a session of the same grant. After that bytes are passed on unread.
+A database port of a run leads to the resource's configured address and nowhere else. The credential is not here: a
+lease carries it, and the database checks it. What opens a connection is read in the language of its kind
+(``PortSession``), and only logins of active leases of the grant, or of one below it, are let through; what would cancel
+a session, only for a session of the same grant. After that bytes are passed on unread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from remit.core.scope import Access
+from remit.core.scope import Access, Detail
 from remit.errors import DeniedError, LimitError, NotFoundError, RemitError, ScopeError, UpstreamError
 from remit.gateway.cutting import shut
 from remit.gateway.plane import DataPlane
@@ -29,7 +32,7 @@ _log = logging.getLogger("remit.gateway")
 class PipeEnd(asyncio.Protocol):
     """One side of a pipe. What it reads, the other side writes, no faster than that takes it."""
 
-    _pipe: DatabasePipe
+    _pipe: Pipe
     _early: bytes = b""
     _came: asyncio.Event = field(default_factory=asyncio.Event)
     other: PipeEnd | None = None
@@ -105,8 +108,8 @@ class PipeEnd(asyncio.Protocol):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class DatabasePipe:
-    """One connection through a database port."""
+class Pipe(ABC):
+    """One connection of a run to a resource, passed on."""
 
     _plane: DataPlane
     grant: str
@@ -116,55 +119,136 @@ class DatabasePipe:
     _begins: bool = False
     _counted: bool = False  # among its grant's pipes
     _piped: bool = False
-    _cut: bool = False
-    _session: PortSession | None = None
+    _cut: RemitError | None = None
     near: PipeEnd = field(init=False)  # inside the run
-    _far: PipeEnd = field(init=False)  # at the database
+    _far: PipeEnd = field(init=False)  # at the resource
+    _request: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.near, self._far = PipeEnd(self), PipeEnd(self)
+        self._request = self._plane.new_request()
 
     def connected(self, end: PipeEnd) -> None:
         if end is self.near and end.transport is not None:
             end.transport.pause_reading()
             self._counted = self._begins = self._quota.take_pipe(self.grant)
             if not self._counted:
-                end.transport.abort()
+                self._refuse(_full())
             self._plane.start(self._run())
 
     async def _run(self) -> None:
-        request, use = self._plane.new_request(), Access(self._resource, "connect")
         self._plane.in_flight.add(self)
         try:
             if not self._counted:
-                raise LimitError("too many connections to databases are open", retry_after=1)
-            index = await self._index()
-            resource = await self._plane.broker.resource(self._resource)
-            access = self._plane.kinds[resource.kind].access
-            if not isinstance(access, PortAccess):
-                raise NotFoundError
-            self._session = session = access.session(resource)
-            if await self._opened(session):
-                await self._check(session)
-                self._use = await self._plane.recorder.use(self.grant, use, request, index)
-                await self._connect(session, *access.address(resource))
+                raise _full()
+            await self._open()
         except RemitError as error:
             if self._use is None:
-                self._refuse(await self._plane.recorder.deny(self.grant, use, error, request))
+                self._refuse(await self._plane.recorder.deny(self.grant, self._access, error, self._request))
             else:
                 self._refuse(error)
-                self._outcome("failed", error.code)
+                self._outcome("failed", (self._cut or error).code)
         finally:
             self._begins = False
             if not self._piped:
                 self._plane.in_flight.discard(self)
             self._uncount()
 
-    async def _index(self) -> int:
+    @property
+    def _access(self) -> Access:
+        """What is asked for."""
+        return Access(self._resource, "connect")
+
+    @abstractmethod
+    async def _open(self) -> None: ...  # have the use permitted, connect, and join both sides
+
+    @abstractmethod
+    def _refuse(self, error: RemitError) -> None: ...  # tell the client why, and end both sides
+
+    @abstractmethod
+    def passed(self, end: PipeEnd, data: bytes) -> bytes: ...  # what the other side is to get of what one has read
+
+    def _told(self) -> str | None:
+        """Return what is on record of how it went, beside the end."""
+        return None
+
+    async def _index(self, covers: Callable[[Detail], bool]) -> int:
+        """Return which detail of the grant covers the use."""
         for index, detail in enumerate((await self._plane.routes.live(self.grant)).grant.scope):
-            if detail.resource == self._resource and isinstance(self._plane.kinds[detail.type].access, PortAccess):
+            if detail.resource == self._resource and covers(detail):
                 return index
         raise ScopeError(f"the grant does not cover `{self._resource}`")
+
+    def _join(self, first: bytes) -> None:
+        """Pass on from now on, if both sides are there and the grant is; ``first`` is what the far one gets first."""
+        self._plane.check_live(self.grant)
+        near, far = self.near, self._far
+        if near.transport is None or far.transport is None or self._cut:  # it left, or was cut, meanwhile
+            self.cut(self._cut or UpstreamError())
+            self._outcome("failed", None)
+            return
+        far.transport.write(first)
+        self._piped = True
+        far.join(near)
+        near.join(far)
+        near.transport.resume_reading()
+
+    def lost(self, end: PipeEnd, *, broken: bool) -> None:
+        self._uncount()
+        other = self._far if end is self.near else self.near
+        if other.transport is not None:
+            other.transport.abort() if broken else other.transport.close()
+        elif self._piped:
+            self._piped = False
+            self._outcome("done", None) if self._cut is None else self._outcome("failed", self._cut.code)
+
+    def _uncount(self) -> None:
+        """Give the descriptors back once neither side has one, nor is to get one."""
+        if self._counted and not self._begins and self.near.transport is None and self._far.transport is None:
+            self._counted = False
+            self._quota.give_pipe(self.grant)
+
+    def _outcome(self, decision: str, code: str | None) -> None:
+        self._plane.in_flight.discard(self)
+        use, self._use = self._use, None
+        if use is not None:
+            self._plane.recorder.outcome(use, decision, code, self._told())
+
+    def shut(self) -> None:
+        """Shut both sides, in another thread: the loop is late."""
+        shut(self.near.transport)
+        shut(self._far.transport)
+
+    def cut(self, error: RemitError) -> None:
+        """Cut both sides at once, and one that is not there yet as soon as it is."""
+        self._cut = self._cut or error
+        _log.info("a connection to %s was cut: %s", self._resource, error.code)
+        for end in (self.near, self._far):
+            if end.transport is not None:
+                end.transport.abort()
+
+
+def _full() -> LimitError:
+    return LimitError("too many connections of the grant are piped", retry_after=1)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class DatabasePipe(Pipe):
+    """One connection through a database port."""
+
+    _session: PortSession | None = None
+
+    async def _open(self) -> None:
+        index = await self._index(lambda detail: isinstance(self._plane.kinds[detail.type].access, PortAccess))
+        resource = await self._plane.broker.resource(self._resource)
+        access = self._plane.kinds[resource.kind].access
+        if not isinstance(access, PortAccess):
+            raise NotFoundError
+        self._session = session = access.session(resource)
+        if await self._opened(session):
+            await self._check(session)
+            self._use = await self._plane.recorder.use(self.grant, self._access, self._request, index)
+            await self._connect(session, *access.address(resource))
 
     async def _opened(self, session: PortSession) -> bool:
         """Read how the client opens; False when it has left, or has taken too long."""
@@ -192,24 +276,14 @@ class DatabasePipe:
         return mine and (grant, resource) == (self.grant, self._resource)
 
     async def _connect(self, session: PortSession, host: str, port: int) -> None:
-        near, far = self.near, self._far
         try:
             async with asyncio.timeout(CONNECT):
-                await asyncio.get_running_loop().create_connection(lambda: far, host, port)
+                await asyncio.get_running_loop().create_connection(lambda: self._far, host, port)
                 if session.tls is not None:
                     await self._encrypt(session.tls)
         except (OSError, TimeoutError) as error:
             raise UpstreamError("the database could not be reached") from error
-        self._plane.check_live(self.grant)
-        if near.transport is None or far.transport is None or self._cut:  # it left, or was cut, meanwhile
-            self.cut(UpstreamError())
-            self._outcome("failed", None)
-            return
-        far.transport.write(session.first)
-        self._piped = True
-        far.join(near)
-        near.join(far)
-        near.transport.resume_reading()
+        self._join(session.first)
 
     async def _encrypt(self, tls: TlsStart) -> None:
         """Go on in TLS at the database's side, its certificate verified."""
@@ -230,11 +304,9 @@ class DatabasePipe:
         far.transport = made
 
     def passed(self, end: PipeEnd, data: bytes) -> bytes:
-        """Return what the other side is to get of what one has read."""
         return data if end is self.near or self._session is None else self._session.answered(data)
 
     def _refuse(self, error: RemitError) -> None:
-        """Tell the client why, and end both sides."""
         if self._session is None or self._cut or self.near.transport is None:
             self.cut(error)
             return
@@ -242,37 +314,3 @@ class DatabasePipe:
         self.near.transport.close()
         if self._far.transport is not None:
             self._far.transport.abort()
-
-    def lost(self, end: PipeEnd, *, broken: bool) -> None:
-        self._uncount()
-        other = self._far if end is self.near else self.near
-        if other.transport is not None:
-            other.transport.abort() if broken else other.transport.close()
-        elif self._piped:
-            self._piped = False
-            self._outcome("done", None)
-
-    def _uncount(self) -> None:
-        """Give the descriptors back once neither side has one, nor is to get one."""
-        if self._counted and not self._begins and self.near.transport is None and self._far.transport is None:
-            self._counted = False
-            self._quota.give_pipe(self.grant)
-
-    def _outcome(self, decision: str, code: str | None) -> None:
-        self._plane.in_flight.discard(self)
-        use, self._use = self._use, None
-        if use is not None:
-            self._plane.recorder.outcome(use, decision, code)
-
-    def shut(self) -> None:
-        """Shut both sides, in another thread: the loop is late."""
-        shut(self.near.transport)
-        shut(self._far.transport)
-
-    def cut(self, error: RemitError) -> None:
-        """Cut both sides at once, and one that is not there yet as soon as it is."""
-        self._cut = True
-        _log.info("a connection to %s was cut: %s", self._resource, error.code)
-        for end in (self.near, self._far):
-            if end.transport is not None:
-                end.transport.abort()

@@ -153,7 +153,7 @@ class Pools:
     tls: ssl.SSLContext
     _clock: Clock
     _quota: DescriptorBudget
-    _lookup: Lookup = look_up
+    lookup: Lookup = look_up
     _now: float = 0.0  # of the last sweep, in seconds by a clock that never goes back
     _credentials: dict[str, BoundCredential] = field(default_factory=dict)  # by resource
     _fetching: dict[str, asyncio.Lock] = field(default_factory=dict)  # by resource
@@ -182,7 +182,7 @@ class Pools:
             self._roots[use.root] = use.task
             mine = self._tasks[use.task] = {}
         quota = self._quota.of(use.task)
-        mine[target.resource.name] = pool = Pool(credential, self.tls, quota, self._now, self._spare, self._lookup)
+        mine[target.resource.name] = pool = Pool(credential, self.tls, quota, self._now, self._spare, self.lookup)
         return pool
 
     def _current(self, target: HttpTarget) -> BoundCredential | None:

@@ -1,23 +1,28 @@
-"""Connections to a run's proxy: a `CONNECT`, or a server name, makes one a connection for a host, in TLS."""
+"""Connections to a run's proxy: a `CONNECT`, or a server name, makes one a connection for a host, in TLS.
+
+That of a resource is served here; for a host that is not looked into it is passed on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import ssl
+from contextlib import suppress
 from typing import cast
 
 from remit.core.scope import Access
 from remit.errors import InvalidRequestError
+from remit.gateway import client_hello
 from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.downstream import HEAD, GatewayListener
 from remit.gateway.framing import MAX_HEAD
 from remit.gateway.fronts.proxy import HTTPS, authority, unreached
 from remit.gateway.intercept import Interception
+from remit.gateway.tunnel_pipe import ESTABLISHED, TunnelPipe
 
 _CONNECT = re.compile(rb"CONNECT ([\x21-\x7e]+) HTTP/1\.[01]")  # Python before 3.12 speaks HTTP/1.0 to proxies
 _MORE = 3  # descriptors that TLS counts for, beside the connection's: it keeps a quarter of a megabyte for each
-_ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 class ProxyConnection(ClientConnection):
@@ -49,8 +54,8 @@ class ProxyConnection(ClientConnection):
         if self._securing:
             self._buffer += data
         elif self._by_name and self._interception is not None:
-            self._buffer = data
-            self._secure(self._interception, None)
+            self._buffer += data
+            self._named(self._interception)
         else:
             super().data_received(data)
 
@@ -67,11 +72,39 @@ class ProxyConnection(ClientConnection):
         if rest:
             raise InvalidRequestError("something follows a `CONNECT` before its answer")
         self._buffer = b""
-        if host not in self._interception.hosts or port != HTTPS:
+        passes = self._interception.passes(host)
+        if port != HTTPS or (passes is None and host not in self._interception.hosts):
             self.refused(unreached(host), Access("", "CONNECT", f"{host}:{port}"))
+        elif passes is not None:
+            self._pass_on(passes, host)
+        else:
+            self.write(ESTABLISHED)
+            self._secure(self._interception, host)
+
+    def _named(self, interception: Interception) -> None:
+        """Pass TLS on that names a host which is not looked into; whatever else it is, TLS itself answers it."""
+        host: str | None = ""
+        if interception.passed:
+            with suppress(InvalidRequestError):
+                host = client_hello.server_name(self._buffer)
+        if host is None:  # more is to come
             return
-        self.write(_ESTABLISHED)
-        self._secure(self._interception, host)
+        passes = interception.passes(host)
+        if passes is None:
+            self._secure(interception, None)
+        else:
+            self._pass_on(passes, host)
+
+    def _pass_on(self, resource: str, host: str) -> None:
+        """Have this connection be one to the host itself, which is permitted, counted and cut on its own."""
+        transport, grant = self._transport, self.listener.front.bound_grant
+        assert transport is not None  # noqa: S101 - it was read from
+        assert grant is not None  # noqa: S101 - a proxy is a run's
+        pipe = TunnelPipe(self.plane, grant, resource, self.listener.quota, host=host, asks=not self._by_name)
+        self.connection_lost(None)
+        pipe.near.data_received(self._buffer)
+        transport.set_protocol(pipe.near)
+        pipe.near.connection_made(transport)
 
     def _secure(self, interception: Interception, host: str | None) -> None:
         """Go on in TLS, for a host or for the one that its server name says."""

@@ -32,7 +32,7 @@ MAX_CONNECTIONS = 1_024  # of one pool
 MAX_INTERIM = 16  # interim answers to one request
 _KNOWN_HEADS = 128
 _KNOWN_SIZE = 2_048
-_CONNECT_ERRORS = (
+_CONNECT_ERRORS: tuple[tuple[type[OSError], str], ...] = (
     (ssl.SSLCertVerificationError, "the upstream's certificate does not verify"),
     (ssl.SSLError, "the upstream does not speak TLS as it should"),
     (TimeoutError, "the upstream did not accept a connection in time"),
@@ -47,6 +47,47 @@ async def look_up(host: str, port: int) -> Sequence[str]:
     """Return the addresses of a host; an address is its own."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return tuple(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """Where a resource is: what is resolved, once, and connected to."""
+
+    resource: str
+    host: str
+    port: int
+    private: bool  # whether the name may lead to a private network
+
+
+async def dial(
+    lookup: Lookup, there: Dialled, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
+) -> None:
+    """Connect to the first address that answers, or raise UpstreamError. All are looked at before: they may alternate.
+
+    ``tls`` is verified for the host's name.
+    """
+    create, failure = asyncio.get_running_loop().create_connection, OSError()
+    name = None if tls is None else there.host
+    try:
+        async with asyncio.timeout(CONNECT):
+            addresses = await lookup(there.host, there.port)
+            if not there.private and not all(map(is_public, addresses)):
+                raise UpstreamError(
+                    "the upstream's name leads to a private network",
+                    help=f"where that is meant, its resource says so: --setting private=true on `{there.resource}`",
+                )
+            for address in addresses:
+                try:
+                    await create(protocol, address, there.port, ssl=tls, server_hostname=name)
+                except ssl.SSLError:
+                    raise
+                except OSError as error:
+                    failure = error
+                else:
+                    return
+            raise failure
+    except OSError as error:
+        raise UpstreamError(next(what for kind, what in _CONNECT_ERRORS if isinstance(error, kind))) from error
 
 
 class StaleError(UpstreamError):
@@ -300,40 +341,14 @@ class Pool:
             raise LimitError("too many requests to this resource are under way", retry_after=1)
         upstream = UpstreamConnection(self)
         self.all.add(upstream)
+        target, there = self.credential.target, self.credential.target.destination
+        place = Dialled(target.resource.name, there.host, there.port, target.private)
         try:
-            async with asyncio.timeout(CONNECT):
-                await self._dial(upstream)
-        except BaseException as error:
+            await dial(self._lookup, place, lambda: upstream, self._tls if there.tls else None)
+        except BaseException:
             self.gone(upstream)
-            for kind, what in _CONNECT_ERRORS:
-                if isinstance(error, kind):
-                    raise UpstreamError(what) from error
             raise
         return upstream
-
-    async def _dial(self, upstream: UpstreamConnection) -> None:
-        """Connect to the first address that answers. All are looked at before, as they may alternate."""
-        target = self.credential.target
-        there = target.destination
-        addresses = await self._lookup(there.host, there.port)
-        if not target.private and not all(map(is_public, addresses)):
-            raise UpstreamError(
-                "the upstream's name leads to a private network",
-                help=f"where that is meant, its resource says so: --setting private=true on `{target.resource.name}`",
-            )
-        tls, name = (self._tls, there.host) if there.tls else (None, None)
-        create = asyncio.get_running_loop().create_connection
-        failure = OSError()
-        for address in addresses:
-            try:
-                await create(lambda: upstream, address, there.port, ssl=tls, server_hostname=name)
-            except ssl.SSLError:
-                raise
-            except OSError as error:
-                failure = error
-            else:
-                return
-        raise failure
 
     def put(self, upstream: UpstreamConnection) -> None:
         if self._closed:

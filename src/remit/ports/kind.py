@@ -102,6 +102,14 @@ class PortAccess:
     session: Callable[[Resource], PortSession]
 
 
+@dataclass(frozen=True, slots=True)
+class TunnelAccess:
+    """A run opens TLS to the hosts of a detail by its proxy, which passes it on unread and adds no credential."""
+
+    field: str  # of the table, that lists the hosts (``core.orders.HOSTS``)
+    place: Callable[[Resource, str], tuple[str, int, bool]]  # where a host is: host, port, whether that may be private
+
+
 class SocketServer(Protocol):
     """Serves the sockets of one kind to runs."""
 
@@ -139,8 +147,9 @@ class Kind:
     destination: str  # how an operator writes where a resource is
     docs: str  # the page that documents it
     check: Callable[[Resource, Secret | None, EngineContext], None]  # InvalidRequestError for what could never work
-    access: GatewayAccess | PortAccess | SocketAccess | None = None
+    access: GatewayAccess | PortAccess | TunnelAccess | SocketAccess | None = None
     engine: Callable[[Resource, Secret | None, EngineContext], Engine] | None = None
     plan: Callable[[Resource, EngineContext, LeaseRequest], Plan] | None = None  # pure, and needs no driver
     inspects: bool = False  # checking a resource asks its target (``ports.Inspectable``)
-    keyless: bool = False  # credentials are made beside the broker's own keys, so a resource has no secret
+    keyless: bool = False  # a resource has no secret; what credentials there are, are made beside the broker's own keys
+    widest: Callable[[str], Mapping[str, object]] | None = None  # fields of a bound, where a destination says them

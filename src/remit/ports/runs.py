@@ -6,7 +6,7 @@ Who begins a run gets a ticket for that edge's hand-over socket. Whoever redeems
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
@@ -92,6 +92,12 @@ class RunReach:
     hosts: Mapping[str, ReachedHost]
     certificate: str  # PEM, with the hosts as its name constraints
     key: Secret  # PEM
+    passed: Mapping[str, str] = field(default_factory=dict)  # hosts that are not looked into, `*.host` too: resource
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The hosts that clients in the run look up."""
+        return sorted(self.hosts.keys() | {host for host in self.passed if not host.startswith("*")})
 
 
 @dataclass(frozen=True, slots=True)

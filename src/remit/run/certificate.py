@@ -18,10 +18,16 @@ from remit.ports.runs import ReachedHost, RunReach
 _SKEW = timedelta(hours=1)  # that a clock may be off
 
 
-def reach(run: str, hosts: Mapping[str, ReachedHost], now: datetime, until: datetime) -> RunReach:
+NOWHERE = "invalid"  # RFC 6761 §6.4: what is permitted where there are no hosts, as one name has to be
+
+
+def reach(
+    run: str, hosts: Mapping[str, ReachedHost], now: datetime, until: datetime, passed: Mapping[str, str]
+) -> RunReach:
     """Make the authority of a run for the hosts that it reaches, valid ``until`` its grant has ended.
 
-    Its name constraints (RFC 5280 §4.2.1.10) permit these hosts, what is below them, and no address.
+    Its name constraints (RFC 5280 §4.2.1.10) permit these hosts, what is below them, and no address. For those that
+    are ``passed`` on it does not speak.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"remit {run}")])
@@ -38,9 +44,11 @@ def reach(run: str, hosts: Mapping[str, ReachedHost], now: datetime, until: date
         .not_valid_after(until + _SKEW)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
-        .add_extension(x509.NameConstraints([x509.DNSName(host) for host in sorted(hosts)], addresses), critical=True)
+        .add_extension(
+            x509.NameConstraints([x509.DNSName(host) for host in sorted(hosts) or [NOWHERE]], addresses), critical=True
+        )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return RunReach(hosts, made.public_bytes(Encoding.PEM).decode(), Secret(private.decode()))
+    return RunReach(hosts, made.public_bytes(Encoding.PEM).decode(), Secret(private.decode()), passed)

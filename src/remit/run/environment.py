@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from remit.core.task import Grant
 from remit.ports import Resource
-from remit.ports.kind import GatewayAccess, Kind, PortAccess, SocketAccess
+from remit.ports.kind import GatewayAccess, Kind, PortAccess, SocketAccess, TunnelAccess
 from remit.ports.runs import Places, ReachedHost, RunListener
 from remit.run import named
 
@@ -30,6 +30,7 @@ class RunProvisioning:
     listeners: tuple[RunListener, ...]
     placeholders: Mapping[str, str]  # by resource
     hosts: Mapping[str, ReachedHost] = field(default_factory=dict)  # by which clients in the run know resources
+    passed: Mapping[str, str] = field(default_factory=dict)  # hosts, `*.host` too, that are not looked into: resource
 
     @property
     def launch(self) -> str:
@@ -53,6 +54,7 @@ def provision(
     """
     ports, names, placeholders = {"gateway": GATEWAY_PORT}, ["channel", "launch"], dict[str, str]()
     hosts: dict[str, ReachedHost] = {}
+    passed: dict[str, str] = {}
     for resource in _held(grant, resources):
         match kinds[resource.kind].access:
             case GatewayAccess() as access:
@@ -63,15 +65,18 @@ def provision(
                 while port in ports.values():
                     port += 1
                 ports[f"{resource.kind}:{resource.name}"] = port
+            case TunnelAccess(field=listed):
+                details = [detail for detail in grant.scope if detail.resource == resource.name]
+                passed = {host: resource.name for each in details for host in each.texts(listed)} | passed
             case SocketAccess(socket=socket) if socket in sockets and socket not in names:
                 names.append(socket)
     listeners = [RunListener(name, port=port if private else 0) for name, port in ports.items()]
     listeners += [RunListener(name, path=f"{folder}/{name}.sock") for name in names]
-    if hosts:
+    if hosts or passed:
         listeners.append(RunListener("proxy", port=PROXY_PORT if private else 0))
-    if hosts and private:
+    if (hosts or passed) and private:
         listeners.append(RunListener("https", port=HTTPS_PORT))
-    return RunProvisioning(tuple(listeners), placeholders, hosts)
+    return RunProvisioning(tuple(listeners), placeholders, hosts, passed)
 
 
 def variables(

@@ -267,9 +267,10 @@ class RunRegistry:
         )
         if run.ending is not None or (run.within is not None and not run.within.live):  # what is around it ended
             raise NotFoundError("there is no such run")
-        ticket, hosts = self._drawn(), run.given.hosts
+        ticket, hosts, passed = self._drawn(), run.given.hosts, run.given.passed
         run.ticket = _digest(ticket)
-        run.reach = certificate.reach(run.id, hosts, self._clock(), grant.expires_at) if hosts else None
+        if hosts or passed:
+            run.reach = certificate.reach(run.id, hosts, self._clock(), grant.expires_at, passed)
         handover = run.handover if run.within is None else run.within.given.launch
         listeners = run.given.listeners
         return RunOffer(run.id, view.task, grant.id, grant.expires_at, listeners, ticket, handover, run.reach)

@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from remit.core import scope as scopes
+from remit.core.orders import HOSTS
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.ports import Inspectable, Resource
-from remit.ports.kind import EngineContext, GatewayAccess, Kind, PortAccess, PortSession, SocketAccess
+from remit.ports.kind import EngineContext, GatewayAccess, Kind, PortAccess, PortSession, SocketAccess, TunnelAccess
 
 WORD = re.compile(r"[a-z][a-z0-9-]*")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -71,8 +72,8 @@ def it_is_named_and_documented(subject: KindUnderTest) -> None:
     assert all(WORD.fullmatch(word) for word in (kind.name, *kind.schemes))
     assert kind.schemes, "an operator tells the kind by the scheme of a destination"
     assert kind.docs
-    assert kind.destination.startswith(tuple(f"{scheme}://" for scheme in kind.schemes))
-    assert subject.resource.destination.partition("://")[0] in kind.schemes
+    assert kind.destination.startswith(tuple(f"{scheme}:" for scheme in kind.schemes))
+    assert subject.resource.destination.partition(":")[0] in kind.schemes
 
 
 def its_table_is_known_as_it_is(subject: KindUnderTest) -> None:
@@ -152,6 +153,11 @@ def a_run_finds_it(subject: KindUnderTest) -> None:
             assert all(1 <= each < 65_536 for each in (port, access.port))
             assert {"password": "p"}.items() <= access.local({"password": "p"}, PORT).items()
             _it_reads_who_opens(access.session(resource))
+        case TunnelAccess() as access:
+            assert kind.table[access.field].order is HOSTS
+            host, port, _ = access.place(resource, "a.example")
+            assert host
+            assert 1 <= port < 65_536
         case SocketAccess() as access:
             assert WORD.fullmatch(access.socket)
             assert VARIABLE.fullmatch(access.variable)

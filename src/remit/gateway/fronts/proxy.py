@@ -34,7 +34,7 @@ def unreached(host: str) -> ScopeError:
     """Return the refusal of a host that is none of a run's."""
     return ScopeError(
         f"the grant reaches no resource at `{host}`",
-        help="ask for a resource at that host; `remit resource list` shows where each is",
+        help="ask for a resource at that host, or for egress to it; `remit resource list` shows where each is",
     )
 
 
