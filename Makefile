@@ -56,7 +56,7 @@ cover: $(STAMP) $(PEERS)  ## check that core/ and the broker are covered from th
 bench: $(BENCH_STAMP)  ## measure against the peers (ONLY=name for one figure)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
-frameworks: $(FRAMEWORKS)  ## install the agents' frameworks that tests/frameworks is about, in environments of their own (1.5 GB)
+frameworks: $(FRAMEWORKS)  ## install the agents' frameworks that tests/frameworks is about, with SDKs of providers, in environments of their own (2.3 GB)
 
 servers: $(SERVERS)  ## install the MCP servers that tests/servers is about (550 MB)
 

@@ -1,14 +1,15 @@
 """A model on loopback that does what it is told, and a search API: what reaches them is written down.
 
 A message of calls, such as ``call look {"path": "/v1/search"}``, one a line, is answered by calls of these tools, after
-a blank line once the earlier have been answered; then what tools told is said. Chat completions and responses of
-OpenAI, whole and streamed.
+a blank line once the earlier have been answered; then what tools told is said. It speaks as OpenAI does (chat
+completions and responses), as Anthropic and as Gemini, whole and streamed.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+SSE = "text/event-stream"
 KEY = "sk-proj-canary-0123456789abcdefghij"
-_CALL = re.compile(r"call ([a-z_]+) (\{.*\})")
+_CALL = re.compile(r"call ([A-Za-z_]+) (\{.*\})")
+_OBSERVED = re.compile(r"(?:Observation|Error):\n")  # how smolagents tells what tools told, one a line
+_REPORTS = "Here is the final answer from your managed agent"  # before the line with what it said
 
 Json = dict[str, Any]
 
@@ -45,7 +49,10 @@ def answer_to(items: list[Json]) -> tuple[str, list[tuple[str, str]]]:
     told: list[str] = []
     order = ""
     for item in items:
-        if item.get("role") == "user":
+        if item.get("role") == "user" and (observed := _OBSERVED.search(_text(item["content"]))):
+            lines = observed.string[observed.end() :].splitlines()
+            told += [line for line in lines if line and not line.startswith(_REPORTS)]
+        elif item.get("role") == "user":
             told, order = [], _text(item["content"])
         elif item.get("role") == "tool" or item.get("type") == "function_call_output":
             told.append(_text(item.get("content", item.get("output"))))
@@ -61,6 +68,8 @@ def answer_to(items: list[Json]) -> tuple[str, list[tuple[str, str]]]:
 def chat(asked: Json) -> Json:
     """Return a chat completion."""
     text, calls = answer_to(asked["messages"])
+    if text and any(tool["function"]["name"] == "final_answer" for tool in asked.get("tools", [])):
+        calls = [("final_answer", json.dumps({"answer": text}))]
     message: Json = {"role": "assistant", "content": text or None}
     if calls:
         message["tool_calls"] = [
@@ -79,9 +88,10 @@ def chunks(asked: Json) -> Iterator[Json]:
     whole = chat(asked)
     message = whole["choices"][0]["message"]
     base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": asked["model"]}
-    calls = [{"index": n, **call} for n, call in enumerate(message.get("tool_calls", []))]
-    delta = {"role": "assistant", "content": message["content"] or ""} | ({"tool_calls": calls} if calls else {})
-    yield {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    begun = {"role": "assistant", "content": message["content"] or ""}
+    calls = [{"tool_calls": [{"index": n, **call}]} for n, call in enumerate(message.get("tool_calls", []))]
+    for delta in [begun, *calls]:
+        yield {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     reason = whole["choices"][0]["finish_reason"]
     yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}], "usage": whole["usage"]}
 
@@ -110,13 +120,80 @@ def events(asked: Json) -> Iterator[Json]:
     whole = response(asked)
     yield {"type": "response.created", "sequence_number": 0, "response": {**whole, "output": []}}
     for n, item in enumerate(whole["output"]):
-        yield {"type": "response.output_item.added", "sequence_number": 1 + n, "output_index": n, "item": item}
-        yield {"type": "response.output_item.done", "sequence_number": 1 + n, "output_index": n, "item": item}
+        at = {"sequence_number": 1 + n, "output_index": n}
+        begun: Json = {"arguments": ""} if item["type"] == "function_call" else {"content": []}
+        yield {"type": "response.output_item.added", **at, "item": {**item, **begun, "status": "in_progress"}}
+        if item["type"] == "function_call":
+            found = {**at, "item_id": item["id"], "name": item["name"]}
+            yield {"type": "response.function_call_arguments.delta", **found, "delta": item["arguments"]}
+            yield {"type": "response.function_call_arguments.done", **found, "arguments": item["arguments"]}
+        else:
+            part, found = item["content"][0], {**at, "item_id": item["id"], "content_index": 0, "logprobs": []}
+            yield {"type": "response.content_part.added", **found, "part": {**part, "text": ""}}
+            yield {"type": "response.output_text.delta", **found, "delta": part["text"]}
+            yield {"type": "response.output_text.done", **found, "text": part["text"]}
+            yield {"type": "response.content_part.done", **found, "part": part}
+        yield {"type": "response.output_item.done", **at, "item": item}
     yield {"type": "response.completed", "sequence_number": 99, "response": whole}
 
 
-WHOLE = {"/v1/chat/completions": chat, "/v1/responses": response}
-STREAMED = {"/v1/chat/completions": chunks, "/v1/responses": events}
+def message(asked: Json) -> Json:
+    """Return a message of Anthropic's API."""
+    items: list[Json] = []
+    for said in asked["messages"]:
+        parts = [{"type": "text", "text": said["content"]}] if isinstance(said["content"], str) else said["content"]
+        told = [{"role": "tool", "content": part["content"]} for part in parts if part["type"] == "tool_result"]
+        text = "\n".join(part["text"] for part in parts if part["type"] == "text" and part["text"][:1] != "<")
+        items += told or ([{"role": said["role"], "content": text}] if text else [])
+    text, calls = answer_to(items)
+    content: list[Json] = [
+        {"type": "tool_use", "id": f"toolu_{secrets.token_hex(8)}", "name": a, "input": json.loads(b)}
+        for a, b in (calls if asked.get("tools") else [])
+    ]
+    reason = "tool_use" if content else "end_turn"
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    base = {"id": "msg_1", "type": "message", "role": "assistant", "model": asked["model"], "stop_sequence": None}
+    return {**base, "content": content or [{"type": "text", "text": text}], "stop_reason": reason, "usage": usage}
+
+
+def message_events(asked: Json) -> Iterator[Json]:
+    """Yield the events of a streamed message."""
+    whole = message(asked)
+    yield {"type": "message_start", "message": {**whole, "content": [], "stop_reason": None}}
+    for n, block in enumerate(whole["content"]):
+        empty: Json = {"input": {}} if block["type"] == "tool_use" else {"text": ""}
+        yield {"type": "content_block_start", "index": n, "content_block": {**block, **empty}}
+        delta = {"type": "text_delta", "text": block.get("text")}
+        if block["type"] == "tool_use":
+            delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+        yield {"type": "content_block_delta", "index": n, "delta": delta}
+        yield {"type": "content_block_stop", "index": n}
+    reason = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+    yield {"type": "message_delta", "delta": reason, "usage": {"output_tokens": 1}}
+    yield {"type": "message_stop"}
+
+
+def content(asked: Json) -> Json:
+    """Return a candidate of Gemini's API. What another agent did, ADK tells as the user's words."""
+    items: list[Json] = []
+    for said in asked["contents"]:
+        texts = [part["text"] for part in said["parts"] if "text" in part]
+        found = [part["functionResponse"]["response"] for part in said["parts"] if "functionResponse" in part]
+        told = [str(each.get("result", each.get("error", each))) for each in found]
+        if texts and texts[0].startswith("For context:"):
+            told += ["handed over" for text in texts if " tool returned result:" in text]
+        elif not told:
+            items.append({"role": said.get("role", "user"), "content": "\n".join(texts)})
+        items += [{"role": "tool", "content": each} for each in told]
+    text, calls = answer_to(items)
+    parts: list[Json] = [{"functionCall": {"name": a, "args": json.loads(b)}} for a, b in calls] or [{"text": text}]
+    candidate = {"content": {"role": "model", "parts": parts}, "finishReason": "STOP", "index": 0}
+    return {"candidates": [candidate], "usageMetadata": {"totalTokenCount": 2}, "modelVersion": "gemini-test"}
+
+
+CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+WHOLE = {CHAT: chat, RESPONSES: response, MESSAGES: message}
+STREAMED = {CHAT: chunks, RESPONSES: events, MESSAGES: message_events}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -128,31 +205,37 @@ class Handler(BaseHTTPRequestHandler):
         if self._known():
             if self.path.endswith("?meet"):
                 self.seen.meeting.wait(20)
-            self._say(json.dumps({"found": self.path}), "application/json")
+            self._say(json.dumps({"found": self.path}))
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if not self._known():
             return
-        self.seen.models.append(asked["model"])
         path = self.path.partition("?")[0]
+        if path.endswith("enerateContent"):
+            whole = json.dumps(content(asked))
+            streamed = ":stream" in path
+            self._say(f"data: {whole}\n\n" if streamed else whole, *([SSE] if streamed else []))
+            return
+        self.seen.models.append(asked["model"])
         if not asked.get("stream"):
-            self._say(json.dumps(WHOLE[path](asked)), "application/json")
+            self._say(json.dumps(WHOLE[path](asked)))
             return
         found = STREAMED[path](asked)
-        typed = path == "/v1/responses"
+        typed = path != CHAT
         lines = [(f"event: {e['type']}\n" if typed else "") + f"data: {json.dumps(e)}\n\n" for e in found]
-        self._say("".join([*lines, "" if typed else "data: [DONE]\n\n"]), "text/event-stream")
+        self._say("".join([*lines, "" if typed else "data: [DONE]\n\n"]), SSE)
 
     def _known(self) -> bool:
-        if self.headers.get("authorization") != f"Bearer {KEY}":
+        keys = [self.headers.get(name, "") for name in ("authorization", "x-api-key", "x-goog-api-key")]
+        if KEY not in {key.removeprefix("Bearer ") for key in keys}:
             self.seen.strangers += 1
             self.send_error(401)
             return False
         self.seen.paths.append(self.path)
         return True
 
-    def _say(self, text: str, kind: str) -> None:
+    def _say(self, text: str, kind: str = "application/json") -> None:
         body = text.encode()
         self.send_response(200)
         self.send_header("content-type", kind)

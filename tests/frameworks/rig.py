@@ -1,4 +1,4 @@
-"""A broker whose `openai` and `search` are the obedient model, and programs of other environments in runs."""
+"""A broker whose models and `search` are the obedient one, and programs of other environments in runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,20 @@ from tests.sdk.test_live import REMIT, _configured, broker
 
 ROOT = Path(__file__).parents[2]
 AGENTS = ROOT / "tests" / "frameworks" / "agents"
+MODEL = "actions=POST,paths=/v1/**"
+RESOURCES = {
+    "openai": MODEL,
+    "anthropic": MODEL,
+    "gemini": "actions=POST,paths=/v1beta/**",
+    "search": "actions=GET,paths=/v1/**",
+}
 QUIET = ["OPENAI_AGENTS_DISABLE_TRACING=1", "CREWAI_DISABLE_TELEMETRY=true", "OTEL_SDK_DISABLED=true"]
-QUIET += ["LANGSMITH_TRACING=false", "CREWAI_TRACING_ENABLED=false", "PYTHONDONTWRITEBYTECODE=1"]
+QUIET += [
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+    "LANGSMITH_TRACING=false",
+    "CREWAI_TRACING_ENABLED=false",
+    "PYTHONDONTWRITEBYTECODE=1",
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,8 @@ class Rig:
         self.seen.paths.clear()
         told = [f"--env={item}" for item in [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *QUIET]]
         binds = ["--bind", str(ROOT), "--bind", str(python.parents[1])]
-        request = ["-p", name, "-r", "openai", "-r", "search", "--no-exercise", "--depth", "3", "--fan-out", "8"]
+        held = [word for resource in RESOURCES for word in ("-r", resource)]
+        request = ["-p", name, *held, "--no-exercise", "--depth", "3", "--fan-out", "8"]
         command = [str(python), str(AGENTS / f"{name}.py"), *words]
         done = self.remit("run", "-q", *request, *binds, *told, "--", *command)
         assert done.returncode == 0, done.stderr[-4000:]
@@ -76,8 +89,9 @@ def rigged(folder: Path) -> Iterator[Rig]:
     (folder / "project").mkdir()
     with obedient() as seen, broker(environ):
         rig = Rig(environ, seen, folder / "project")
-        for name, method, options in [("openai", "POST", ["--provider", "openai"]), ("search", "GET", [])]:
-            bound = ["-b", f"actions={method},paths=/v1/**,args=any"]
-            added = rig.remit("resource", "add", name, seen.address, *options, *bound, "--secret", stdin=KEY)
+        for name, bound in RESOURCES.items():
+            provider = [] if name == "search" else ["--provider", name]
+            words = ["resource", "add", name, seen.address, *provider, "-b", f"{bound},args=any", "--secret"]
+            added = rig.remit(*words, stdin=KEY)
             assert added.returncode == 0, added.stderr
         yield rig

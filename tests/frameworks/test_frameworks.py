@@ -14,8 +14,8 @@ from tests.peers import absent
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 MODEL, FOUND, REFUSED = ("openai", "allow"), ("search", "allow"), ("search", "scope")
-ALONE = {"lead": {MODEL}, "research": {MODEL, FOUND, REFUSED}}
-BOTH = {"lead": {MODEL}, "research": {MODEL, FOUND, REFUSED}, "browse": {MODEL, FOUND, REFUSED}}
+ELSEWHERE = {"with_crewai": "openai-2", "with_llama_index": "openai-2"}  # programs that need the other environment
+MODELS = {"with_google_adk": "gemini", "with_claude_agent_sdk": "anthropic"}  # of those whose model is another
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,13 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         yield found
 
 
-def python(environment: str) -> Path:
-    """Return the interpreter of an environment with frameworks, or skip the test."""
-    found = ROOT / ".venv-frameworks" / environment / "bin" / "python"
+def model(program: str) -> tuple[str, str]:
+    return MODELS.get(program, "openai"), "allow"
+
+
+def python(program: str) -> Path:
+    """Return the interpreter of the environment with the framework of a program, or skip the test."""
+    found = ROOT / ".venv-frameworks" / ELSEWHERE.get(program, "openai-3") / "bin" / "python"
     if not (found.parents[1] / ".installed").exists():
         absent(f"`{found.parents[1].relative_to(ROOT)}`", "say `make frameworks`")
     return found
@@ -57,6 +61,13 @@ TOOLS = [  # program, how it calls its agents (blocking, async, streaming, which
     ("with_openai_agents", "chat", ("research", "browse"), "input"),
     ("with_openai_agents", "responses", ("research", "browse"), "input"),
     ("with_openai_agents", "stream", ("research", "browse"), "input"),
+    ("with_smolagents", "run", ("research", "browse"), "task"),
+    ("with_smolagents", "stream", ("research", "browse"), "task"),
+    ("with_agent_framework", "chat", ("research", "browse"), "work"),
+    ("with_agent_framework", "responses", ("research", "browse"), "work"),
+    ("with_agent_framework", "stream", ("research", "browse"), "work"),
+    ("with_llama_index", "run", ("research", "browse"), "work"),
+    ("with_google_adk", "tools", ("research", "browse"), "request"),
 ]
 
 
@@ -67,21 +78,26 @@ def test_sub_agents_at_once_each_work_under_their_own_grant(
     first = looks("/v1/search?meet", "/v1/browse")
     second = looks("/v1/browse?meet", "/v1/search")
     text = orders(argument, **dict(zip(workers, (first, second), strict=True)))
-    told = rig.agent(python("openai-3"), program, way, text)
+    told = rig.agent(python(program), program, way, text)
     assert told.answer == "told: told: 200 /v1/search?meet | scope | told: 200 /v1/browse?meet | scope"
     assert sorted(path for path in told.paths if "?" in path or path in {"/v1/search", "/v1/browse"}) == [
         "/v1/browse?meet",
         "/v1/search?meet",
     ]
-    assert told.uses == BOTH
+    worked = {model(program), FOUND, REFUSED}
+    assert told.uses == {"lead": {model(program)}, "research": worked, "browse": worked}
 
 
-PROGRAMS = ["with_langgraph", "with_pydantic_ai", "with_openai_agents", "with_ag2"]
+PROGRAMS = ["with_langgraph", "with_pydantic_ai", "with_openai_agents", "with_ag2", "with_smolagents"]
+PROGRAMS += ["with_agent_framework", "with_llama_index", "with_google_adk", "with_claude_agent_sdk", "with_crewai"]
 EXCEED = [
     ("with_langgraph", "work"),
     ("with_ag2", "work"),
     ("with_pydantic_ai", "work"),
     ("with_openai_agents", "input"),
+    ("with_smolagents", "task"),
+    ("with_agent_framework", "work"),
+    ("with_llama_index", "work"),
 ]
 
 
@@ -90,7 +106,7 @@ def test_a_sub_agent_that_would_get_more_than_its_parent_has_does_not_work(
     rig: Rig, program: str, argument: str
 ) -> None:
     text = orders(argument, exceed=looks("/v1/search"))
-    told = rig.agent(python("openai-3"), program, "responses" if argument == "input" else "invoke", text)
+    told = rig.agent(python(program), program, "responses" if argument == "input" else "invoke", text)
     assert "the request is wider than the grant it comes from" in told.answer
     assert told.uses == {"lead": {MODEL}}
     assert "/v1/search" not in told.paths
@@ -98,54 +114,125 @@ def test_a_sub_agent_that_would_get_more_than_its_parent_has_does_not_work(
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_agent_that_is_forgotten_is_refused(rig: Rig, program: str) -> None:
-    told = rig.agent(python("openai-3"), program, "forgot", looks("/v1/search"))
+    told = rig.agent(python(program), program, "forgot", looks("/v1/search"))
     assert told.answer.startswith("refused:")
     assert "this grant may delegate but not be used itself" in told.answer
-    assert (told.paths, told.uses) == ([], {"the run": {("openai", "scope")}})
+    assert (told.paths, told.uses) == ([], {"the run": {(model(program)[0], "scope")}})
 
 
-def test_an_agent_that_is_handed_over_to_works_under_its_own_grant(rig: Rig) -> None:
-    text = call("transfer_to_research") + "\n\n" + looks("/v1/search", "/v1/other")
-    told = rig.agent(python("openai-3"), "with_openai_agents", "handoff", text)
-    assert told.answer == 'told: {"assistant": "research"} | 200 /v1/search | scope'
-    assert told.uses == ALONE
+HANDOVER = [  # program, how it hands over, what it is told then
+    ("with_openai_agents", ("transfer_to_{}", {}), '{"assistant": "research"}'),
+    ("with_google_adk", ("transfer_to_agent", {"agent_name": "{}"}), "handed over"),
+    ("with_llama_index", ("handoff", {"to_agent": "{}", "reason": "work"}), "Agent research is now handling"),
+]
 
 
-def test_an_agent_that_is_handed_over_to_and_has_no_grant_is_refused(rig: Rig) -> None:
-    text = call("transfer_to_stranger") + "\n\n" + looks("/v1/search")
-    told = rig.agent(python("openai-3"), "with_openai_agents", "handoff", text)
-    assert told.answer == "refused: DeniedError the agent `stranger` has no grant"
-    assert told.uses == {"lead": {MODEL}}
+def handed_over(way: tuple[str, dict[str, str]], agent: str, *paths: str) -> str:
+    """Return what makes a lead hand over to another, and that one look."""
+    name, arguments = way
+    return call(name.format(agent), **{k: v.format(agent) for k, v in arguments.items()}) + "\n\n" + looks(*paths)
+
+
+@pytest.mark.parametrize(("program", "way", "first"), HANDOVER)
+def test_an_agent_that_is_handed_over_to_works_under_its_own_grant(
+    rig: Rig, program: str, way: tuple[str, dict[str, str]], first: str
+) -> None:
+    told = rig.agent(python(program), program, "handoff", handed_over(way, "research", "/v1/search", "/v1/other"))
+    assert told.answer.startswith(f"told: {first}")
+    assert sorted(told.answer.split(" | ")[1:]) == ["200 /v1/search", "scope"]
+    assert told.uses == {"lead": {model(program)}, "research": {model(program), FOUND, REFUSED}}
+
+
+@pytest.mark.parametrize(("program", "way", "first"), HANDOVER)
+def test_an_agent_that_is_handed_over_to_and_has_no_grant_is_refused(
+    rig: Rig, program: str, way: tuple[str, dict[str, str]], first: str
+) -> None:
+    del first
+    told = rig.agent(python(program), program, "handoff", handed_over(way, "stranger", "/v1/search"))
+    assert told.answer.startswith("refused: ")
+    assert told.answer.endswith("the agent `stranger` has no grant")
+    assert told.uses == {"lead": {model(program)}}
+
+
+def test_branches_of_adk_that_work_at_once_do_so_under_their_own_grants(rig: Rig) -> None:
+    told = rig.agent(python("with_google_adk"), "with_google_adk", "at once", looks("/v1/search", "/v1/browse"))
+    assert told.answer == "told: 200 /v1/search | scope / told: scope | 200 /v1/browse"
+    worked = {("gemini", "allow"), FOUND, REFUSED}
+    assert told.uses == {"research": worked, "browse": worked}
+
+
+CLAUDE = "with_claude_agent_sdk"
+
+
+def sent(agent: str, work: str) -> str:
+    """Return what makes Claude have a sub-agent work, and wait for it."""
+    return "call Agent " + json.dumps(
+        {"description": "work", "subagent_type": agent, "prompt": work, "run_in_background": False}
+    )
+
+
+def claude_looks(*paths: str) -> str:
+    return "\n".join(call("mcp__api__look", path=path) for path in paths)
+
+
+def test_tools_of_claudes_sub_agents_at_once_each_work_under_their_own_grant(rig: Rig) -> None:
+    text = sent("research", claude_looks("/v1/search?meet", "/v1/browse")) + "\n"
+    text += sent("browse", claude_looks("/v1/browse?meet", "/v1/search"))
+    told = rig.agent(python(CLAUDE), CLAUDE, "both", text)
+    assert "told: 200 /v1/search?meet | scope" in told.answer
+    assert "told: 200 /v1/browse?meet | scope" in told.answer
+    model_of_all = {"session": {("anthropic", "allow")}}
+    assert told.uses == {**model_of_all, "research": {FOUND, REFUSED}, "browse": {FOUND, REFUSED}}
+
+
+def test_commands_of_claude_and_its_sub_agent_each_run_under_their_own_grant(rig: Rig) -> None:
+    command = (
+        "curl -s -o /dev/null -o /dev/null -w '%{http_code} ' $REMIT_URL_SEARCH/v1/search $REMIT_URL_SEARCH/v1/other"
+    )
+    looked = call("Bash", command=command, description="look")
+    told = rig.agent(python(CLAUDE), CLAUDE, "commands", f"{looked}\n\n{sent('research', looked)}")
+    assert told.answer.startswith("told: 200 200")
+    assert "told: 200 403" in told.answer
+    assert told.uses == {"session": {("anthropic", "allow"), FOUND}, "research": {FOUND, REFUSED}}
+
+
+def test_a_sub_agent_of_claude_without_a_grant_does_not_begin_wherever_it_is_asked_for(rig: Rig) -> None:
+    stranger = sent("stranger", claude_looks("/v1/search"))
+    told = rig.agent(python(CLAUDE), CLAUDE, "stranger", f"{stranger}\n\n{sent('research', stranger)}")
+    assert told.answer.count("the agent `stranger` has no grant") == 2
+    assert told.uses == {"session": {("anthropic", "allow")}}
+
+
+def test_a_server_that_is_not_in_our_process_is_refused_to_a_sub_agent_of_claude(rig: Rig) -> None:
+    looked = call("mcp__apart__look", path="/v1/search")
+    told = rig.agent(python(CLAUDE), CLAUDE, "apart", f"{looked}\n\n{sent('research', looked)}")
+    assert told.answer.startswith("told: 200 /v1/search |")
+    assert "`mcp__apart__look` is a server under the session's grant" in told.answer
+    assert told.uses == {"session": {("anthropic", "allow"), FOUND}}
 
 
 def test_members_of_a_crew_at_once_each_work_under_their_own_grant(rig: Rig) -> None:
     text = looks("/v1/search?meet", "/v1/browse") + "\n\n" + looks("/v1/browse?meet", "/v1/search")
-    told = rig.agent(python("openai-2"), "with_crewai", "both", text)
+    told = rig.agent(python("with_crewai"), "with_crewai", "both", text)
     assert told.answer == "told: 200 /v1/search?meet | scope / told: 200 /v1/browse?meet | scope"
     assert told.uses == {name: {MODEL, FOUND, REFUSED} for name in ("research", "browse")}
 
 
 def test_a_coworker_of_a_crew_works_under_its_own_grant_and_the_lead_under_its_own_again(rig: Rig) -> None:
     delegated = call("delegate_work_to_coworker", task=looks("/v1/other"), context="none", coworker="research")
-    told = rig.agent(python("openai-2"), "with_crewai", "delegate", f"{delegated}\n\n{looks('/v1/other')}")
+    told = rig.agent(python("with_crewai"), "with_crewai", "delegate", f"{delegated}\n\n{looks('/v1/other')}")
     assert told.answer == "told: told: scope | 200 /v1/other"
     assert told.uses == {"lead": {MODEL, FOUND}, "research": {MODEL, REFUSED}}
 
 
 def test_a_member_of_a_crew_without_a_grant_is_refused(rig: Rig) -> None:
-    told = rig.agent(python("openai-2"), "with_crewai", "stranger", looks("/v1/search"))
+    told = rig.agent(python("with_crewai"), "with_crewai", "stranger", looks("/v1/search"))
     assert told.answer == "refused: HookAborted the agent `stranger` has no grant"
     assert (told.paths, told.uses) == ([], {})
 
 
-def test_a_crew_that_would_get_more_than_there_is_does_not_begin(rig: Rig) -> None:
-    told = rig.agent(python("openai-2"), "with_crewai", "exceed", looks("/v1/search"))
+@pytest.mark.parametrize("program", ["with_crewai", "with_google_adk", CLAUDE])
+def test_a_team_that_would_get_more_than_there_is_does_not_begin(rig: Rig, program: str) -> None:
+    told = rig.agent(python(program), program, "exceed", looks("/v1/search"))
     assert told.answer == "refused: AttenuationError the request is wider than the grant it comes from"
     assert (told.paths, told.uses) == ([], {})
-
-
-def test_a_model_of_a_crew_that_is_forgotten_is_refused(rig: Rig) -> None:
-    told = rig.agent(python("openai-2"), "with_crewai", "forgot", looks("/v1/search"))
-    assert told.answer.startswith("refused:")
-    assert "this grant may delegate but not be used itself" in told.answer
-    assert (told.paths, told.uses) == ([], {"the run": {("openai", "scope")}})

@@ -45,7 +45,7 @@ BUDGET = {
     "compose": 3_520,
     "cli": 3_240,
     "sdk": 2_140,
-    "integrations": 400,
+    "integrations": 640,
     "testing": 1_000,
 }
 

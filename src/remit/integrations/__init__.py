@@ -62,11 +62,17 @@ class Team:
     def __init__(self, grants: dict[str, GrantHandle]) -> None:
         self._grants = dict(grants)
 
+    def of(self, agent: str | None) -> GrantHandle:
+        """Return an agent's grant, or raise DeniedError."""
+        found = self._grants.get(agent or "")
+        if found is None:
+            raise DeniedError(f"the agent `{agent}` has no grant", help="name it where the team's grants are")
+        return found
+
     def enter(self, agent: str | None) -> None:
         """Make this agent's grant current from here on; DeniedError if it has none, and then no grant is."""
-        current_grant.set(self._grants.get(agent or ""))
-        if current_grant.get() is None:
-            raise DeniedError(f"the agent `{agent}` has no grant", help="name it where the team's grants are")
+        current_grant.set(None)
+        current_grant.set(self.of(agent))
 
 
 @contextmanager

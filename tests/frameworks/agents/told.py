@@ -18,6 +18,11 @@ BROWSE: Wishes = ["openai", remit.detail("search", paths=["/v1/browse"])]
 TOO_MUCH: Wishes = ["openai", remit.detail("search", paths=["/v2/**"])]
 
 
+def of(model: str) -> tuple[Wishes, ...]:
+    """Return LEAD, RESEARCH, BROWSE and TOO_MUCH for a framework with another model."""
+    return tuple([model, *wishes[1:]] for wishes in (LEAD, RESEARCH, BROWSE, TOO_MUCH))
+
+
 def get(path: str) -> str:
     """Return what the search API answers to whoever is at work, or the code of the refusal."""
     answer = httpx.get(remit.current().url("search") + path, timeout=30)
