@@ -146,7 +146,7 @@ def test_no_page_of_much_holds_a_loop_for_long(here: Scene, large: str) -> None:
             got, cost = _cost(here, who, Request(place, "GET", f"/v1/{place}"))
             assert got.status == 200
             assert got.size > 500
-            assert cost <= 1, (who, place, got)
+            assert cost <= 1, (who, place, got, here.authority.where)
 
 
 async def _filled(it: Scene, count: int) -> None:

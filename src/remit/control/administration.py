@@ -78,7 +78,7 @@ class Administration:
         self._broker, self._kinds = deps.broker, deps.kinds
 
     async def resources(self, _request: Request, _: Principal) -> Response:
-        return await wire.listing(resources=map(render.resource, await self._broker.resources()))
+        return wire.listing(resources=map(render.resource, await self._broker.resources()))
 
     async def resource(self, request: Request, _: Principal) -> Response:
         return wire.answer(render.resource(await self._broker.resource(request.path_params["resource"])))

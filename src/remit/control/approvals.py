@@ -80,7 +80,7 @@ class ApprovalRoutes:
             await asyncio.sleep(0)  # a long one takes milliseconds to read: many hold up nobody else
             with suppress(NotFoundError):  # it is over meanwhile
                 found.append(self._shown(caller, await self._broker.look(name, caller)))
-        return await wire.listing(approvals=found)
+        return wire.listing(approvals=found)
 
     async def one(self, request: Request, caller: Principal) -> Response:
         """Show what was asked; with ``wait`` (seconds), once it was decided on, or after so long."""

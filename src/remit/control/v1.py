@@ -51,7 +51,7 @@ class V1:
         return wire.answer({**told, "expires_in": left, **places})
 
     async def tasks(self, _: Request, caller: Principal) -> Response:
-        return await wire.listing(tasks=map(render.summary, await self._broker.tasks(caller)))
+        return wire.listing(tasks=map(render.summary, await self._broker.tasks(caller)))
 
     async def task(self, request: Request, caller: Principal) -> Response:
         """Show one task with its tree; with ``after`` (a grant) and ``limit``, a page of it."""
@@ -60,7 +60,7 @@ class V1:
         page = await self._broker.task(caller, request.path_params["task"], asked.get("after"), limit)
         await asyncio.sleep(0)  # others go on between looking and writing
         grants = map(render.grant, page.grants, page.used)
-        return await wire.listing(render.task(page), grants=grants, leases=map(render.lease, page.leases))
+        return wire.listing(render.task(page), grants=grants, leases=map(render.lease, page.leases))
 
     async def close(self, request: Request, caller: Principal) -> Response:
         await wire.nothing(request)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from remit.core.fields import MAX_URL
 from remit.core.fields import whole as whole_number
@@ -218,19 +218,24 @@ def answer(
     return Response(text.encode(), status, {**HEADERS, **(headers or {})}, media)
 
 
-async def listing(head: Mapping[str, object] | None = None, **lists: Iterable[object]) -> Response:
+def listing(head: Mapping[str, object] | None = None, **lists: Iterable[object]) -> StreamingResponse:
     """Write lists as they are made, and ``head`` beside them: others go on in between, however long they are."""
-    members, since = [_json({name: value})[1:-1].encode() for name, value in (head or {}).items()], 0
+    return StreamingResponse(_pieces(_json(head or {})[1:-1], lists), 200, HEADERS, _JSON)
+
+
+async def _pieces(text: str, lists: Mapping[str, Iterable[object]]) -> AsyncIterator[bytes]:
+    text = "{" + text
     for name, items in lists.items():
-        parts = list[bytes]()
+        text += f'{"" if text == "{" else ","}"{name}":['
+        between = ""
         for item in items:
-            parts.append(_json(item).encode())
-            since += len(parts[-1])
-            if since > SLICE:
-                since = 0
+            text, between = f"{text}{between}{_json(item)}", ","
+            if len(text) > SLICE:
+                yield text.encode()
+                text = ""
                 await asyncio.sleep(0)
-        members.append(b'"%b":[%b]' % (name.encode(), b",".join(parts)))
-    return Response(b"{%b}" % b",".join(members), 200, HEADERS, _JSON)
+        text += "]"
+    yield f"{text}}}".encode()
 
 
 def _json(content: object) -> str:
