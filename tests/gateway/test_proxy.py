@@ -25,7 +25,7 @@ KEY = f"Authorization: Bearer {PLACEHOLDER}"
 
 def made() -> RunReach:
     now = datetime.now(UTC)
-    return reach("run_1", HOSTS, now, now + timedelta(hours=1), {})
+    return reach("run_1", HOSTS, now, now + timedelta(hours=1))
 
 
 def trusting(reached: RunReach) -> ssl.SSLContext:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from ipaddress import ip_network
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -18,11 +19,12 @@ from remit.ports.runs import ReachedHost, RunReach
 _SKEW = timedelta(hours=1)  # that a clock may be off
 
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 NOWHERE = "invalid"  # RFC 6761 §6.4: what is permitted where there are no hosts, as one name has to be
 
 
 def reach(
-    run: str, hosts: Mapping[str, ReachedHost], now: datetime, until: datetime, passed: Mapping[str, str]
+    run: str, hosts: Mapping[str, ReachedHost], now: datetime, until: datetime, passed: Mapping[str, str] = NOTHING
 ) -> RunReach:
     """Make the authority of a run for the hosts that it reaches, valid ``until`` its grant has ended.
 
