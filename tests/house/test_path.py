@@ -42,7 +42,7 @@ BUDGET = {
     "oauth": 1_450,
     "sessions": 900,
     "config": 1_930,
-    "compose": 3_520,
+    "compose": 3_560,
     "cli": 3_240,
     "sdk": 2_140,
     "integrations": 640,
