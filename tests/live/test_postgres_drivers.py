@@ -6,9 +6,12 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pg8000 import dbapi
+from scramp import ScramException
 
 from remit.core.secret import Secret
 from tests.live.warehouse import issue, warehouse
@@ -28,6 +31,15 @@ def pgjdbc(fields: Fields) -> str:
     told = {"URL": url, "USER": fields["user"], "PASSWORD": fields["password"], "PATH": os.environ["PATH"]}
     command = [require("java"), "-cp", str(classes), str(SOURCE)]
     return subprocess.run(command, env=told, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def pg8000(fields: Fields) -> str:
+    """Return what a query by pg8000 is answered; DatabaseError when it does not log in."""
+    told = {"user": fields["user"], "password": fields["password"], "database": fields["dbname"]}
+    with closing(dbapi.connect(host=fields["host"], port=int(fields["port"]), **told)) as session:
+        cursor = session.cursor()
+        cursor.execute("SELECT sum(amount) FROM sales.revenue")
+        return str(cursor.fetchone()[0])
 
 
 def asked(query: Callable[[Fields], str], **settings: object) -> str:
@@ -53,3 +65,13 @@ def test_a_query_by_pgjdbc_with_another_password_is_refused() -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         asked(lambda fields: pgjdbc({**fields, "password": "another"}))
     assert "password authentication failed" in refused.value.stderr
+
+
+@pytest.mark.parametrize("settings", [{}, {"scram_iterations": 10_000}])
+def test_pg8000_logs_in_by_the_fields_of_a_lease(settings: dict[str, object]) -> None:
+    assert asked(pg8000, **settings) == "1600"
+
+
+def test_pg8000_refuses_fewer_iterations_than_the_standard_asks_for() -> None:
+    with pytest.raises(ScramException, match="4096"):
+        asked(pg8000, scram_iterations=1)
