@@ -163,6 +163,17 @@ def test_the_health_of_a_broker_is_that_of_its_authority(
         assert broker.wait(20) == 0
 
 
+def test_what_keeps_a_broker_from_starting_is_said_with_its_remedy(environ: dict[str, str]) -> None:
+    where = places(environ)
+    where.state.mkdir(mode=0o755)
+    where.state.chmod(0o755)
+    done = subprocess.run([REMIT, "tree"], env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: others may open the state\nhelp: chmod 700 '{where.state}'\n",
+    )
+
+
 @pytest.mark.parametrize("count", ["0", "9", "x"])
 def test_a_number_of_edges_that_cannot_be_is_a_misuse(
     environ: dict[str, str], count: str, capsys: pytest.CaptureFixture[str]

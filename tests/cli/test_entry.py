@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
 import os
+import pwd
+import random
 import re
 import resource
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +17,7 @@ import pytest
 import typer
 
 from remit.cli.app import app
-from remit.cli.entry import run, trusted
+from remit.cli.entry import FAILED, INTERRUPTED, run, settle, trusted
 
 REMIT = Path(sys.executable).with_name("remit")
 
@@ -122,7 +126,7 @@ def test_what_the_machine_refuses_is_named(
 ) -> None:
     monkeypatch.setattr("remit.cli.sdk.ask", lambda *_: (tmp_path / "absent" / "x").read_bytes())
     assert run(["tree"]) == 1
-    assert capsys.readouterr().err.startswith(f"error: No such file or directory: `{tmp_path}/absent/x`\nhelp: ")
+    assert capsys.readouterr().err.startswith(f"error: No such file or directory: `{tmp_path}/absent/x`\n")
 
 
 def test_a_reader_that_has_enough_is_no_failure_to_talk_about(tmp_path: Path) -> None:
@@ -144,3 +148,144 @@ def test_commands_are_completed() -> None:
     asked = {"_REMIT_COMPLETE": "complete_bash", "COMP_WORDS": "remit re", "COMP_CWORD": "1"}
     done = subprocess.run([REMIT], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
     assert set(done.stdout.split()) == {"renew", "revoke", "resource"}, done.stderr
+
+
+def ran(command: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of the shell, in which `"$0" "$@"` is remit with arguments."""
+    line = ["sh", "-c", command, str(REMIT), *arguments]
+    environ = {name: os.environ[name] for name in ("PATH", "HOME")} | more
+    return subprocess.run(line, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("streams", "arguments", "code"),
+    [
+        ("<&-", ["secret", "set", "x"], 2),
+        (">&-", ["completion", "bash"], 0),
+        (">&-", ["frob"], 2),
+        ("<&- >&- 2>&-", ["--help"], 0),
+        ("2>&-", ["frob"], 2),
+        (">/dev/full", ["--help"], FAILED),
+        ("2>/dev/full", ["frob"], 2),
+        ("| head -c1 >&2; exit 0", ["completion", "zsh"], 0),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_fault_of_ours(streams: str, arguments: list[str], code: int) -> None:
+    done = ran(f'"$0" "$@" {streams}', *arguments)
+    assert done.returncode == code
+    assert b"fault" not in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+def test_what_is_opened_has_not_the_number_of_a_stream_that_was_closed() -> None:
+    code = "import os; from remit.cli.entry import open_streams; open_streams(); print(os.open('/', os.O_RDONLY) > 2)"
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1" <&- 2>&-', sys.executable, code], capture_output=True, check=False)
+    assert done.stdout == b"True\n"
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    code = "from remit.cli.entry import open_streams; open_streams(); print(chr(183))"
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, check=False)
+    assert done.stdout == b"\\xb7\n"
+
+
+def test_a_working_directory_that_is_gone_is_said(tmp_path: Path) -> None:
+    command = f'mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; exec "$0" "$@"'
+    assert ran(command, "--version").returncode == 0
+    done = ran(command, "allow")
+    assert done.returncode == FAILED
+    assert done.stderr.splitlines()[0] == b"error: the working directory is gone"
+
+
+@pytest.mark.parametrize("home", [{}, {"HOME": ""}, {"HOME": "here"}])
+def test_folders_mean_the_same_to_us_and_to_a_broker_elsewhere(home: dict[str, str]) -> None:
+    environ = {**home, "REMIT_STATE_DIR": "state", "XDG_STATE_HOME": "here", "XDG_CONFIG_HOME": "/there"}
+    settle(environ)
+    assert environ == {
+        "HOME": pwd.getpwuid(os.geteuid()).pw_dir,
+        "REMIT_STATE_DIR": str(Path("state").absolute()),
+        "XDG_CONFIG_HOME": "/there",
+    }
+    settle(environ | {"HOME": "/mine"})
+    assert environ["XDG_CONFIG_HOME"] == "/there"
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("remit.cli.sdk.ask", interrupted)
+    assert run(["tree"]) == INTERRUPTED
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_interrupt_while_it_is_loaded_ends_it_in_silence() -> None:
+    code = """
+import os, signal, sys
+class Here:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+from remit.cli.entry import main
+sys.meta_path.insert(0, Here())
+sys.argv = ["remit", "--help"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+HOSTILE = (
+    *(
+        "",
+        "-",
+        "--",
+        "\udcff",
+        "a\x1b[31mb",
+        "../../etc/passwd",
+        "/dev/full",
+        "x" * 5_000,
+        "n\u00e9",
+        "\u202e",
+        "'",
+        "{}",
+    ),
+    *("[1", '{"a":', "-1", "1e999", "9" * 20, "@", "%00", "task_", "grt_" + "a" * 22, "lse_\n", "NaN", "--json", "-r"),
+    *(
+        "search",
+        "search:paths=/x",
+        "search:",
+        "search:=",
+        "search:a=b=c",
+        ",",
+        ":",
+        "search:ttl=x",
+        "--ttl",
+        "-g",
+        "--help",
+    ),
+)
+COMMANDS = (
+    *("tree", "show", "explain", "resource show", "resource add", "resource remove", "resource test", "resource check"),
+    *("secret set", "secret remove", "policy explain", "policy check", "policy test", "open", "delegate", "issue"),
+    *("renew", "revoke", "close", "ask", "approve", "deny", "approvals", "audit tail", "audit verify", "keys list"),
+    *("keys rotate", "keys revoke", "completion", "status", "resource list", "whoami", "logout", "stop"),
+)
+
+
+@pytest.mark.usefixtures("plane")
+@pytest.mark.parametrize("seed", range(40))
+def test_no_arguments_make_a_traceback(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REMIT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    drawn = random.Random(seed)  # noqa: S311 - the same again
+    for _ in range(10):
+        arguments = [*drawn.choice(COMMANDS).split(), *drawn.choices(HOSTILE, k=drawn.randrange(4))]
+        assert run(arguments) in {0, 1, 2}, arguments
+        told = capsys.readouterr()
+        assert "fault of remit" not in told.err, (arguments, told.err)
+        assert "\x1b" not in told.err + told.out, arguments

@@ -49,5 +49,15 @@ def test_how_several_ids_begin_names_none_and_ends_nothing(capsys: Capture) -> N
 @pytest.mark.parametrize("text", ["", "9", "grt_", "lse_9", "zz"])
 def test_what_begins_no_id_or_is_hardly_anything_names_none(text: str, capsys: Capture) -> None:
     assert run(["revoke", text]) == 1
-    assert "no id" not in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: ")
     assert run(["show", "task_9a1"]) == 0
+
+
+@pytest.mark.usefixtures("tasks")
+def test_what_begins_no_id_is_named_as_that(capsys: Capture) -> None:
+    capsys.readouterr()
+    assert run(["delegate", "-g", "zz", "-r", "search"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: there is no `zz`, or you may not know of it",
+        "help: see `remit tree`",
+    ]

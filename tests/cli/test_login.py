@@ -322,7 +322,7 @@ def test_where_no_claim_of_groups_is_configured_none_is_missed(
 def test_a_run_is_opened_for_whoever_is_logged_in(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
     specs: list[LaunchSpec] = []
 
-    def main(spec: LaunchSpec) -> int:
+    def main(spec: LaunchSpec, *_: object) -> int:
         specs.append(spec)
         return 0
 

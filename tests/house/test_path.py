@@ -43,7 +43,7 @@ BUDGET = {
     "sessions": 900,
     "config": 1_930,
     "compose": 3_560,
-    "cli": 3_240,
+    "cli": 3_340,
     "sdk": 2_140,
     "integrations": 640,
     "testing": 1_000,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from remit.cli import sdk
-from remit.errors import InvalidRequestError
+from remit.errors import InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
     from remit.sdk._wire import Flow
@@ -37,6 +37,8 @@ def whole(text: str, nouns: tuple[str, ...]) -> str:
         told = [f"{one} ({known[one]})" for one in found[:SHOWN]]
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         raise InvalidRequestError(f"{len(found)} ids begin with `{text}`", help=f"{', '.join(told)}{more}")
+    if not found and nouns == ("grant",) and starts != (text,):  # of others their commands say so
+        raise NotFoundError(f"there is no `{text}`, or you may not know of it", help="see `remit tree`")
     return found[0] if found else text
 
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
@@ -229,4 +229,5 @@ def misused(error: Exception, command: str) -> None:
 
 
 def _complaint(kind: str, text: str) -> None:
-    sys.stderr.write(f"{kind}: {safe(text)}\n")
+    with suppress(OSError):  # nobody can be told
+        sys.stderr.write(f"{kind}: {safe(text)}\n")

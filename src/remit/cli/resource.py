@@ -73,6 +73,8 @@ def add(
     given = [options.loaded(text) if text.startswith("{") else options.fields(text) for text in bound or ()]
     if not given and kind.widest is not None:
         given = [kind.widest(destination)]
+    if not given:
+        raise typer.BadParameter("missing option '--bound' / '-b'")
     body["bound"] = [{"type": kind.name, "resource": name, **each} for each in given]
     there = {item["resource"]: item["destination"] for item in sdk.ask(sdk.verbs.resources())}.get(name)
     if there is not None and not replace:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["admin", "ask", "asking", "login", "place", "pointed", "session", "verbs"]
 
 T = TypeVar("T")
+NO_RESOURCE = re.compile(r"there is no resource `(.+)`")
 LAST = 20  # audit entries to look through for a denial: others may have come since
 
 
@@ -38,7 +41,18 @@ def ask(flow: Flow[T], *, start: bool = True) -> T:
 
 
 def pointed(error: RemitError) -> RemitError:
-    """Have a denial that policies decided name its entry in the audit log, where that is ours to read."""
+    """Have a denial that policies decided name its entry in the audit log, and a wrong name the one that was meant.
+
+    Both where that is ours to read.
+    """
+    wrong = NO_RESOURCE.fullmatch(error.detail)
+    if wrong is not None and not os.environ.get("REMIT_GRANT"):
+        from remit.sdk.detail import meant
+
+        with suppress(RemitError):
+            known = ask(import_module("remit.sdk.verbs").resources())
+            error.help = meant(wrong[1], [str(one["resource"]) for one in known]) or error.help
+        return error
     if error.code != "policy" or "--entry" not in (error.help or "") or os.environ.get("REMIT_GRANT"):
         return error
     try:

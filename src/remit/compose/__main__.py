@@ -19,7 +19,7 @@ def main(ready: int) -> int:
         planes.run(planes.Serving(load(os.environ), tcp=False, idle=IDLE), answer.close)
     except RemitError as error:
         if not answer.closed:  # else it has been ready, and nobody listens any more
-            answer.write(error.detail)
+            answer.write(f"{error.detail}\0{error.help or ''}")
             answer.close()
         return 1
     return 0

@@ -31,7 +31,8 @@ def ensure(environ: Mapping[str, str]) -> None:
         serving = owner.holder(where.database, private.holder(where.lock))
         if time.monotonic() > deadline or (said and serving is None):
             silent = "no broker answers" if serving is None else f"process {serving} has the state, and does not answer"
-            raise UnavailableError(said or silent, help="start one with `remit up` to see why")
+            detail, _, advice = said.partition("\0")
+            raise UnavailableError(detail or silent, help=advice if said else "start one with `remit up` to see why")
         if serving is None:
             said = _start(environ)
         else:
@@ -55,7 +56,7 @@ def reached(environ: Mapping[str, str]) -> Places:
 
 
 def _start(environ: Mapping[str, str]) -> str:
-    """Start a broker; return what it says if it gives up, and nothing once it is ready or another one has the lock."""
+    """Start a broker; return nothing once it is ready, else what it says, with its advice after a zero."""
     ready, theirs = os.pipe()
     try:
         subprocess.Popen(
