@@ -306,6 +306,7 @@ BAD_ASKS = {
 }
 
 
+@pytest.mark.attack("HTT-14")
 @pytest.mark.parametrize("asks", BAD_ASKS.values(), ids=BAD_ASKS)
 def test_a_handshake_that_is_none_is_refused_and_not_sent(asks: tuple[str, ...]) -> None:
     async def scene() -> None:
@@ -341,7 +342,7 @@ NO_ASKS = {
 }
 
 
-@pytest.mark.attack("HTT-09")
+@pytest.mark.attack("HTT-14")
 @pytest.mark.parametrize("asks", NO_ASKS.values(), ids=NO_ASKS)
 def test_any_other_upgrade_is_left_out_and_its_answer_is_never_a_switch(asks: tuple[str, ...]) -> None:
     switched = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *SWITCHED, "", ""]).encode()
@@ -375,6 +376,7 @@ BAD_ANSWERS = {
 }
 
 
+@pytest.mark.attack("HTT-14")
 @pytest.mark.parametrize("lines", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
 def test_an_upstream_that_switches_to_something_else_is_refused(lines: tuple[str, ...]) -> None:
     switched = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *lines, "", ""]).encode()
@@ -404,7 +406,7 @@ def test_an_upstream_that_refuses_is_heard_and_nothing_that_follows_is_a_request
     play(scene)
 
 
-@pytest.mark.attack("HTT-09")
+@pytest.mark.attack("HTT-14")
 def test_what_follows_a_handshake_before_its_answer_goes_nowhere() -> None:
     switched = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *SWITCHED, "", ""]).encode()
 
@@ -442,6 +444,7 @@ BAD_FRAMES = {
 }
 
 
+@pytest.mark.attack("HTT-14")
 @pytest.mark.parametrize("data", BAD_FRAMES.values(), ids=BAD_FRAMES)
 def test_a_client_that_says_what_is_no_frame_is_cut_and_heard_by_nobody(data: bytes) -> None:
     async def scene() -> None:
@@ -459,6 +462,7 @@ def test_a_client_that_says_what_is_no_frame_is_cut_and_heard_by_nobody(data: by
 MASKED = bytes([0x81, 0x81, 1, 2, 3, 4, 0x79])
 
 
+@pytest.mark.attack("HTT-14")
 @pytest.mark.parametrize("data", [MASKED, bytes([0xC1, 0]), b"HTTP/1.1 200 OK\r\n\r\n", b"\x81\x01\xff"])
 def test_an_upstream_that_says_what_is_no_frame_is_cut(data: bytes) -> None:
     raw = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *SWITCHED, "", ""]).encode() + data

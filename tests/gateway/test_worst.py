@@ -19,6 +19,8 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from wsproto.frame_protocol import FrameProtocol
 
 from remit import catalog
@@ -29,6 +31,7 @@ from remit.gateway.authorize import HttpRequest, authorize, compile_rules
 from remit.gateway.downstream import Placeholders
 from remit.gateway.encodings import STEP
 from remit.gateway.framing import MAX_FIELDS, MAX_HEAD, MAX_TARGET
+from remit.gateway.http2 import Streams
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.response import ResponseBody, ResponsePlan
 from remit.gateway.scrub import Meter, Scrubber
@@ -36,7 +39,7 @@ from remit.gateway.target import MAX_BODY, HttpTarget
 from remit.gateway.upload import PIECE
 from remit.gateway.websocket import WebSocket
 from remit.ports import Resource
-from tests.gateway.playbook import play
+from tests.gateway.playbook import Line, play
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, http
 
 BOUND = 0.050  # seconds: what one callback of an edge may take
@@ -234,7 +237,7 @@ def test_a_turn_of_the_dearest_answer(coding: bytes | None) -> None:
     within(costs)
 
 
-@pytest.mark.attack("DOS-06")
+@pytest.mark.attack("DOS-17")
 def test_a_turn_of_the_dearest_messages_of_a_websocket() -> None:
     client, costs = FrameProtocol(client=True, extensions=[]), {}
     floods = {"empty pings": client.ping(), "empty messages": client.send_data(), "letters": client.send_data("x")}
@@ -283,3 +286,48 @@ def test_an_upload_that_comes_at_once_is_searched_a_piece_a_turn(*, judged: bool
             assert p.client_hears().endswith(b"ok")
 
     asyncio.run(scene())
+
+
+def _flood_of_http2(name: str) -> bytes:
+    """Return what a client says that asks and takes it back, again and again, or that says nothing of use."""
+    client = H2Connection(H2Configuration(client_side=True, validate_outbound_headers=False))
+    client.initiate_connection()
+    usual = [(":method", "GET"), (":scheme", "https"), (":authority", "gw"), (":path", "/api/v1/public/a")]
+    more = {
+        "headers of a byte each": [("a", "b" * 4_000)] * 7,
+        "many headers": [(f"x-{number}", "y") for number in range(700)],
+        "a long value": [("a", "%41" * 9_000)],
+        "usual headers": [],
+    }
+    for _ in range(50):
+        if name in more:
+            number = client.get_next_available_stream_id()
+            client.send_headers(number, [*usual, *more[name]], end_stream=True)
+            client.reset_stream(number)
+    pings = b"".join(b"\0\0\x08\6\0\0\0\0\0" + bytes(8) for _ in range(2_000))
+    return client.data_to_send() + (
+        pings if name == "pings" else b"\0\0\0\4\0\0\0\0\0" * (4_000 * (name == "settings"))
+    )
+
+
+@pytest.mark.attack("DOS-17")
+@pytest.mark.parametrize(
+    "name", ["headers of a byte each", "many headers", "a long value", "usual headers", "pings", "settings"]
+)
+def test_a_turn_of_the_dearest_frames_of_http_2(name: str) -> None:
+    costs: dict[str, float] = {}
+
+    async def scene() -> None:
+        async with play(http()) as p:
+            for again in range(3):
+                line = Line()
+                p.client._transport = line
+                streams, data = Streams(p.client, line, p.rig.gateway.connections), _flood_of_http2(name)
+                turns = [_turn(partial(streams.receive, data))]
+                while streams._due and len(turns) < 200:
+                    turns.append(_turn(streams._read))
+                costs[f"{name}, {again}"] = ([0.0, 0.0, *sorted(turns)])[-3]  # two are those of the garbage collector
+                streams.lost()
+
+    asyncio.run(scene())
+    within({name: min(costs.values())})

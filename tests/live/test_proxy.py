@@ -46,6 +46,14 @@ const key = {headers: {authorization: "Bearer " + process.env.OPENAI_API_KEY}};
 fetch("https://api.openai.com/v1/node", key).then((answer) => console.log(answer.status));
 """
 
+HTTP2 = """
+const session = require("node:http2").connect("https://api.openai.com");
+const ask = (n) => new Promise((done) => {
+  const key = {":path": "/v1/" + n, authorization: "Bearer " + process.env.OPENAI_API_KEY};
+  session.request(key).on("response", (head) => done(head[":status"])).resume();
+});
+Promise.all([..."abc"].map(ask)).then((found) => { console.log(session.alpnProtocol, ...found); session.close(); });
+"""
 SOCKET = """
 const key = {headers: {authorization: "Bearer " + process.env.OPENAI_API_KEY}, protocols: ["realtime"]};
 const socket = new WebSocket("wss://api.openai.com/v1/realtime?model=m", key);
@@ -147,6 +155,13 @@ def test_the_websocket_of_node_is_one_to_its_provider(here: Terminal) -> None:
         code, out, err = here.run("run", "-r", "llm", "--", *NODE, "-e", SOCKET)
         assert (code, out.split()) == (0, ["realtime", "hello", "1005"]), err
         assert seen == [("/v1/realtime?model=m", f"Bearer {KEY}")]
+
+
+def test_a_client_of_http_2_alone_does_as_well(here: Terminal) -> None:
+    with serving(here) as seen:
+        code, out, err = here.run("run", "-r", "llm", "--", *NODE, "-e", HTTP2)
+        assert (code, out.split()) == (0, ["h2", "200", "200", "200"]), err
+        assert sorted(seen) == [(f"/v1/{n}", f"Bearer {KEY}") for n in "abc"]
 
 
 def test_node_does_as_well(here: Terminal) -> None:

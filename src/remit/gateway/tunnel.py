@@ -18,6 +18,7 @@ from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.downstream import HEAD, GatewayListener
 from remit.gateway.framing import MAX_HEAD
 from remit.gateway.fronts.proxy import HTTPS, authority, unreached
+from remit.gateway.http2 import Streams
 from remit.gateway.intercept import Interception
 from remit.gateway.tunnel_pipe import ESTABLISHED, TunnelPipe
 
@@ -28,7 +29,7 @@ _MORE = 3  # descriptors that TLS counts for, beside the connection's: it keeps 
 class ProxyConnection(ClientConnection):
     """One connection to a run's proxy; ``by_name``: it begins in TLS, whose server name says the host."""
 
-    __slots__ = ("_by_name", "_counted", "_interception", "_securing")
+    __slots__ = ("_by_name", "_counted", "_interception", "_securing", "_streams")
 
     def __init__(
         self, listener: GatewayListener, connections: ClientConnections, interception: Interception, *, by_name: bool
@@ -37,6 +38,7 @@ class ProxyConnection(ClientConnection):
         self._interception: Interception | None = interception  # None: it is a connection for one host
         self._by_name, self._securing = by_name, False
         self._counted = False
+        self._streams: Streams | None = None  # of HTTP/2
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._counted = self.listener.quota.take(_MORE)
@@ -46,6 +48,8 @@ class ProxyConnection(ClientConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._streams is not None:
+            self._streams.lost()
         if self._counted:
             self._counted = False
             self.listener.quota.give(_MORE)
@@ -56,8 +60,26 @@ class ProxyConnection(ClientConnection):
         elif self._by_name and self._interception is not None:
             self._buffer += data
             self._named(self._interception)
+        elif self._streams is not None:
+            self._streams.receive(data)
         else:
             super().data_received(data)
+
+    @property
+    def idle(self) -> bool:
+        return super().idle and (self._streams is None or self._streams.idle)
+
+    def pause_writing(self) -> None:
+        if self._streams is None:
+            super().pause_writing()
+        else:
+            self._streams.block(blocked=True)
+
+    def resume_writing(self) -> None:
+        if self._streams is None:
+            super().resume_writing()
+        else:
+            self._streams.block(blocked=False)
 
     def _check_unfinished(self) -> None:
         if self._interception is None or not self._buffer.startswith(b"CONNECT ") or len(self._buffer) > MAX_HEAD:
@@ -141,4 +163,8 @@ class ProxyConnection(ClientConnection):
         self._transport = made
         session: ssl.SSLObject = made.get_extra_info("ssl_object")
         self._connections.move(self, interception.listener(host or interception.host_of(session)))
-        self._next()
+        if session.selected_alpn_protocol() == "h2":
+            self._streams = Streams(self, made, self._connections)
+            self._streams.receive(self._buffer)
+        else:
+            self._next()
