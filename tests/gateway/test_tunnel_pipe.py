@@ -15,7 +15,6 @@ import pytest
 from remit.core import scope
 from remit.core.audit import Event
 from remit.gateway import tunnel_pipe
-from remit.gateway.intercept import Interception
 from remit.gateway.quota import MAX_PIPES
 from remit.gateway.server import Channel
 from remit.gateway.upstream import Lookup, look_up
@@ -25,6 +24,7 @@ from remit.run.certificate import reach
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import PLACEHOLDER, Rig, Wire, http, play, rig
 from tests.gateway.test_client_hello import extension, hello, named, of_openssl
+from tests.support.tls_hosts import authority, noting
 
 NPM = {"type": "egress", "resource": "npm", "hosts": ["registry.test.example", "*.files.example"]}
 HOST = "registry.test.example"
@@ -34,9 +34,9 @@ CONNECT = f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n".encode()
 ALERT = b"\x15\x03\x03\x00\x02\x02"
 
 
-def reached(hosts: Mapping[str, ReachedHost] = REACHED, passed: Mapping[str, str] = PASSED) -> RunReach:
+def reached() -> RunReach:
     now = datetime.now(UTC)
-    return reach("run_1", hosts, now, now + timedelta(hours=1), passed)
+    return reach("run_1", REACHED, now, now + timedelta(hours=1), PASSED)
 
 
 @dataclass
@@ -46,25 +46,17 @@ class Registry:
     port: int = 0
     connections: int = 0
     seen: list[bytes] = field(default_factory=list)
-    names: list[str | None] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
-    trusted: RunReach = field(
-        default_factory=lambda: reached({HOST: ReachedHost(""), "x.files.example": ReachedHost("")}, {})
-    )
+    certificate: str = ""  # of its authority
 
     def trusting(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cadata=self.trusted.certificate)
+        return ssl.create_default_context(cadata=self.certificate)
 
     def context(self) -> ssl.SSLContext:
-        made = Interception(self.trusted, "", lambda _: None)  # type: ignore[arg-type,return-value]  # no run is served
-        context = made.by_name
-        name = context.sni_callback
-
-        def noted(session: ssl.SSLObject, wanted: str | None, of: ssl.SSLContext) -> int | None:
-            self.names.append(wanted)
-            return name(session, wanted, of)  # type: ignore[misc,arg-type]
-
-        context.sni_callback = noted
+        made, context = authority([HOST, "x.files.example"])
+        self.certificate = made.certificate
+        noting(context, self.names)
         return context
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

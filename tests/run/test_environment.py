@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 
 from remit.core.grant import GrantContext
 from remit.core.request import Bounds, GrantRequest
@@ -12,6 +13,7 @@ from remit.core.scope import Scope
 from remit.core.task import Grant, open_task
 from remit.ports import Resource
 from remit.ports.runs import ReachedHost, RunListener
+from remit.run.certificate import reach
 from remit.run.environment import RunProvisioning, provision, variables
 from tests.broker.world import OPERATOR, START, details, search, warehouse
 from tests.support.kinds import simulated
@@ -189,3 +191,34 @@ def test_a_resource_that_is_gone_is_left_out() -> None:
 def test_a_listener_knows_its_kind_and_resource() -> None:
     listener = RunListener("postgres:warehouse", port=5432)
     assert (listener.kind, listener.resource) == ("postgres", "warehouse")
+
+
+def test_a_run_reaches_the_hosts_of_its_details_and_no_authority_speaks_for_them() -> None:
+    files = Resource("files", "egress", "egress:*.files.test,index.test", (), None, {})
+    first = {"type": "egress", "resource": "files", "hosts": ["a.files.test", "*.b.files.test"]}
+    held = grant(first, {**first, "hosts": ["index.test"]}, {**READ, "resource": "a"})
+    kept = {"files": files, "a": web("a", "https://api.search.test")}
+    fit = provision(held, kept, KINDS, bytes, "/run/remit")
+    assert fit.passed == dict.fromkeys(("a.files.test", "*.b.files.test", "index.test"), "files")
+    assert fit.hosts.keys() == {"api.search.test"}
+    made = reach("run_1", fit.hosts, START, START + timedelta(hours=1), fit.passed)
+    assert made.names == ["a.files.test", "api.search.test", "index.test"]
+    constraints = x509.load_pem_x509_certificate(made.certificate.encode()).extensions
+    permitted = constraints.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
+    assert permitted == [x509.DNSName("api.search.test")]
+
+
+@pytest.mark.parametrize(("private", "names"), [(True, ["proxy", "https"]), (False, ["proxy"])])
+def test_a_run_that_reaches_nothing_but_such_hosts_has_a_proxy_and_an_authority_for_none(
+    private: bool,  # noqa: FBT001
+    names: list[str],
+) -> None:
+    files = Resource("files", "egress", "egress:index.test", (), None, {})
+    held = grant({"type": "egress", "resource": "files", "hosts": ["index.test"]})
+    fit = provision(held, {"files": files}, KINDS, bytes, "/run/remit", private=private)
+    assert [item.name for item in fit.listeners if item.path is None] == ["gateway", *names]
+    assert not fit.placeholders
+    made = reach("run_1", fit.hosts, START, START + timedelta(hours=1), fit.passed)
+    constraints = x509.load_pem_x509_certificate(made.certificate.encode()).extensions
+    permitted = constraints.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
+    assert permitted == [x509.DNSName("invalid")]

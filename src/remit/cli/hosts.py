@@ -18,7 +18,9 @@ def details(hosts: Sequence[str], known: Sequence[Mapping[str, object]]) -> list
     }
     there = [(item, fields[str(item["type"])]) for item in known if item["type"] in fields]
     found: dict[int, list[str]] = defaultdict(list)
-    for host in hosts:
+    if hosts:
+        HOSTS.parse("--egress", list(hosts))
+    for host in dict.fromkeys(hosts):
         of = (at for at, (item, field) in enumerate(there) if HOSTS.le((host,), HOSTS.parse(field, item[field])))
         at = next(of, None)
         if at is None:

@@ -71,7 +71,9 @@ def add(
     settings |= {"accept": accept} if accept else {}
     body: dict[str, Any] = {"kind": kind.name, "destination": destination, "settings": settings, "bound": []}
     given = [options.loaded(text) if text.startswith("{") else options.fields(text) for text in bound or ()]
-    if not given and kind.widest is not None:
+    if not given:
+        if kind.widest is None:
+            raise typer.BadParameter("say what no grant may exceed, with --bound")
         given = [kind.widest(destination)]
     if not given:
         raise typer.BadParameter("missing option '--bound' / '-b'")
