@@ -98,6 +98,26 @@ def test_whoever_revokes_in_a_task_that_is_being_read_again_waits_until_it_is_ba
     run(body())
 
 
+def test_whoever_looks_at_a_task_that_is_being_read_again_waits_until_it_is_back() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        task_id = broker._tasks.task_of(root.id).head.id
+        world.store.reading.clear()
+        losing = world.losing(broker, root)
+        await turns()
+        looking = asyncio.create_task(broker.task(OPERATOR, task_id))
+        await turns()
+        assert not looking.done()
+        world.store.reading.set()
+        assert (await looking).header.id == task_id
+        with pytest.raises(UnavailableError):
+            await losing
+
+    run(body())
+
+
 def test_whoever_revokes_in_a_task_that_takes_too_long_to_come_back_is_told_to_try_again() -> None:
     async def body() -> None:
         world = Wearing()

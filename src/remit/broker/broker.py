@@ -167,6 +167,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
     async def task(
         self, principal: Principal, task_id: str, after: str | None = None, limit: int = port.PAGE
     ) -> port.TaskPage:
+        await self._tasks.back(task_id)
         # Grants that are made meanwhile do not change the order of those there are.
         task = self._tasks.allowed(principal, task_id)
         root = root_in(principal, task) or ""
