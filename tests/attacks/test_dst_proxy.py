@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 
+from remit.gateway.intercept import unraisable
 from tests.attacks.ways import OTHER_PLACEHOLDER, WAYS, Proxies, proxies
 from tests.gateway.rig import OTHER_SECRET, PLACEHOLDER, SECRET, play
 from tests.support.upstream import Sink
@@ -183,6 +184,31 @@ def test_a_server_name_that_is_none_of_the_runs_gets_no_certificate(name: str) -
             assert proxy.nothing_went_out()
 
     play(scene)
+
+
+@pytest.mark.attack("DST-04")
+@pytest.mark.attack("DOS-14")
+@pytest.mark.parametrize(
+    "name", [b"\xc3\xa9pi.test", b"api\0test", b"api.test.", b"%61pi.tst", b"api\xe3\x80\x82tt", b"[::1].tt"]
+)
+def test_a_server_name_that_is_no_name_is_refused_and_written_nowhere(
+    name: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.unraisablehook", unraisable)  # as an edge does
+
+    async def scene() -> None:
+        async with proxies() as proxy:
+            wire = await proxy.r.wire(proxy.ports[True])
+            out = ssl.MemoryBIO()
+            begun = proxy.trust().wrap_bio(ssl.MemoryBIO(), out, server_hostname="n" * len(name))
+            with pytest.raises(ssl.SSLWantReadError):
+                begun.do_handshake()
+            await wire.send(out.read().replace(b"n" * len(name), name))
+            assert (await wire.rest())[:1] in {b"", b"\x15"}  # an alert, or the end
+            assert proxy.nothing_went_out()
+
+    play(scene)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.attack("DST-03")

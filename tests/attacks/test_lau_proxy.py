@@ -46,7 +46,7 @@ def test_who_has_the_key_of_a_runs_authority_speaks_for_no_other_host(host: str)
 @pytest.mark.attack("LAU-16")
 def test_an_authority_says_which_hosts_it_is_for_and_that_no_authority_stands_below_it() -> None:
     now = datetime.now(UTC)
-    made = x509.load_pem_x509_certificate(reach("run_1", HOSTS, now, now + timedelta(hours=1)).certificate.encode())
+    made = x509.load_pem_x509_certificate(reach("run_1", HOSTS, now, now + timedelta(hours=1), {}).certificate.encode())
     constraints = made.extensions.get_extension_for_class(x509.NameConstraints)
     assert constraints.critical
     assert constraints.value.permitted_subtrees is not None
@@ -64,7 +64,7 @@ def test_a_client_of_one_run_believes_no_authority_of_another(host: str) -> None
     async def scene() -> None:
         async with proxies() as proxy:
             now = datetime.now(UTC)
-            another = reach("run_2", HOSTS, now, now + timedelta(hours=1))
+            another = reach("run_2", HOSTS, now, now + timedelta(hours=1), {})
             port = await serving(proxy, another)
             wire = await proxy.r.wire(port)
             with pytest.raises(ssl.SSLCertVerificationError):

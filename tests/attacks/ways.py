@@ -86,7 +86,7 @@ async def proxies(*raw: Mapping[str, object], upstream: Upstream | None = None) 
         grant = await r.opened(*(raw or (ALL, {**ALL, "resource": "else"})))
         r.grant = grant
         now = datetime.now(UTC)
-        made = Proxies(r, other, reach("run_1", HOSTS, now, now + timedelta(hours=1)), resolved)
+        made = Proxies(r, other, reach("run_1", HOSTS, now, now + timedelta(hours=1), {}), resolved)
         channel = Channel(grant.id, {"api": PLACEHOLDER, "else": OTHER_PLACEHOLDER})
         for by_name in (False, True):
             sock = socket.create_server(("127.0.0.1", 0))

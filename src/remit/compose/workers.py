@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from remit.compose.targets import serve_targets
 from remit.compose.web import WebRole
 from remit.config.settings import Settings
 from remit.errors import RemitError, UnavailableError
+from remit.gateway.intercept import unraisable
 from remit.gateway.recorder import Ask
 from remit.identity.fetch import HttpFetch
 from remit.link.frames import LinkSockets
@@ -119,6 +121,7 @@ def _worked(context: RoleContext, serve: Callable[[_Joined], Awaitable[None]]) -
 
 def edge(context: RoleContext, settings: Settings, tls: ssl.SSLContext) -> int:
     """Be an edge; ``tls`` is what upstreams are verified by."""
+    sys.unraisablehook = unraisable
     return _worked(context, partial(_edge, context, settings, tls))
 
 

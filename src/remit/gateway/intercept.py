@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -110,6 +111,15 @@ class Interception:
             )
             .sign(self._issuer, hashes.SHA256())
         )
+
+
+def unraisable(told: sys.UnraisableHookArgs) -> None:
+    """Print what could not be raised, as Python does, but what `ssl` has of a server name that is no ASCII.
+
+    Such a name is refused, and what clients say there is no reason to write a traceback each time.
+    """
+    if not (isinstance(told.exc_value, UnicodeDecodeError) and isinstance(told.object, bytes)):
+        sys.__unraisablehook__(told)
 
 
 def _context() -> ssl.SSLContext:
