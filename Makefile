@@ -9,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
-FRAMEWORKS := $(patsubst tests/frameworks/%.lock,.venv-frameworks/%/.installed,$(wildcard tests/frameworks/*.lock))
+FRAMEWORKS := $(patsubst tests/frameworks/%.lock,.venv-frameworks/%/.installed,$(wildcard tests/frameworks/*.lock)) tests/sdks/node_modules/.package-lock.json
 SERVERS := tests/servers/node_modules/.package-lock.json .venv-servers/.installed
 PEERS := tests/peers/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
@@ -71,7 +71,7 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	cd ../servers && uv pip compile $$flags -o python.lock python.in
 
 clean:  ## remove the environment and what tools left behind
-	@rm -rf $(VENV) .venv-frameworks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .venv-servers tests/{peers,servers}/node_modules
+	@rm -rf $(VENV) .venv-frameworks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .venv-servers tests/{peers,sdks,servers}/node_modules
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1) (once)" >&2

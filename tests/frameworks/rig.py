@@ -56,13 +56,14 @@ class Rig:
             [REMIT, *words], env=self.environ, input=stdin, capture_output=True, text=True, cwd=self.folder, check=False
         )
 
-    def agent(self, python: Path, name: str, *words: str) -> Told:
-        """Run one of ``agents/`` in a run whose own grant may only be delegated."""
+    def agent(self, python: Path, name: str, *words: str, exercise: bool = False) -> Told:
+        """Run one of ``agents/`` in a run whose own grant may only be delegated, or may be used, too."""
         self.seen.paths.clear()
         told = [f"--env={item}" for item in [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *QUIET]]
         binds = ["--bind", str(ROOT), "--bind", str(python.parents[1])]
         held = [word for resource in RESOURCES for word in ("-r", resource)]
-        request = ["-p", name, *held, "--no-exercise", "--depth", "3", "--fan-out", "8"]
+        held += [] if exercise else ["--no-exercise"]
+        request = ["-p", name, *held, "--depth", "3", "--fan-out", "8"]
         command = [str(python), str(AGENTS / f"{name}.py"), *words]
         done = self.remit("run", "-q", *request, *binds, *told, "--", *command)
         assert done.returncode == 0, done.stderr[-4000:]

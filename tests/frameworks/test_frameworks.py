@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.frameworks.rig import ROOT, Rig, rigged
+from tests.integrations.page import records
 from tests.peers import absent
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
 MODEL, FOUND, REFUSED = ("openai", "allow"), ("search", "allow"), ("search", "scope")
+CLAUDE = "with_claude_agent_sdk"
 ELSEWHERE = {"with_crewai": "openai-2", "with_llama_index": "openai-2"}  # programs that need the other environment
-MODELS = {"with_google_adk": "gemini", "with_claude_agent_sdk": "anthropic"}  # of those whose model is another
+MODELS = {"with_google_adk": "gemini", CLAUDE: "anthropic"}  # of those whose model is another
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,42 @@ def looks(*paths: str) -> str:
 def orders(argument: str, **workers: str) -> str:
     """Return what makes a lead call each of its workers with an order, at once."""
     return "\n".join(call(name, **{argument: text}) for name, text in workers.items())
+
+
+SOFTWARE = {  # its program, and its package
+    "AG2": ("with_ag2", "ag2"),
+    "Claude Agent SDK": ("with_claude_agent_sdk", "claude-agent-sdk"),
+    "CrewAI": ("with_crewai", "crewai"),
+    "Google ADK": ("with_google_adk", "google-adk"),
+    "LangChain": ("with_langgraph", "langchain"),
+    "LangGraph": ("with_langgraph", "langgraph"),
+    "LlamaIndex": ("with_llama_index", "llama-index-core"),
+    "Microsoft Agent Framework": ("with_agent_framework", "agent-framework-core"),
+    "OpenAI Agents SDK": ("with_openai_agents", "openai-agents"),
+    "Pydantic AI": ("with_pydantic_ai", "pydantic-ai-slim"),
+    "smolagents": ("with_smolagents", "smolagents"),
+}
+
+
+def installed(program: str, package: str) -> str:
+    """Return the version of a package that is installed where a program runs."""
+    folder = python(program).parents[1] / "lib"
+    [found] = folder.glob(f"python3.*/site-packages/{package.replace('-', '_')}-*.dist-info")
+    return found.stem.partition("-")[2]
+
+
+@pytest.mark.parametrize("software", SOFTWARE)
+def test_a_program_that_knows_nothing_of_grants_works_under_its_runs(rig: Rig, software: str) -> None:
+    program, package = SOFTWARE[software]
+    [record] = [one for one in records("framework") if one.software == software]
+    assert (record.version, record.verdict) == (installed(program, package), "zero")
+    path = "/v1/search"
+    order = call("mcp__api__look", path=path) if program == CLAUDE else looks(path)
+    told = rig.agent(python(program), program, "forgot", order, exercise=True)
+    if program != CLAUDE:
+        assert told.answer == f"told: 200 {path}"
+    assert told.uses == {"the run": {model(program)} if program == CLAUDE else {model(program), FOUND}}
+    assert rig.seen.strangers == 0
 
 
 TOOLS = [  # program, how it calls its agents (blocking, async, streaming, which API), its workers, their argument
@@ -159,9 +197,6 @@ def test_branches_of_adk_that_work_at_once_do_so_under_their_own_grants(rig: Rig
     assert told.answer == "told: 200 /v1/search | scope / told: scope | 200 /v1/browse"
     worked = {("gemini", "allow"), FOUND, REFUSED}
     assert told.uses == {"research": worked, "browse": worked}
-
-
-CLAUDE = "with_claude_agent_sdk"
 
 
 def sent(agent: str, work: str) -> str:

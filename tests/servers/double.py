@@ -63,7 +63,7 @@ def _spoken(asked: Json) -> Json:
 
 
 @contextmanager
-def providers() -> Iterator[tuple[str, list[Asked]]]:
+def providers(answers: dict[str, Json] = ANSWERS) -> Iterator[tuple[str, list[Asked]]]:
     """Serve all of them at one address; give it, and what is asked."""
     seen: list[Asked] = []
 
@@ -74,7 +74,7 @@ def providers() -> Iterator[tuple[str, list[Asked]]]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             seen.append(Asked(self.command, self.path, headers, body))
-            status, document = 200, ANSWERS.get(self.path.partition("?")[0], {})
+            status, document = 200, answers.get(self.path.partition("?")[0], {})
             if self.path == "/":
                 told = json.loads(body) if body else {}
                 status, document = (200, _spoken(told)) if "id" in told else (405 if not body else 202, {})

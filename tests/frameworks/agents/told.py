@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -30,7 +31,12 @@ def get(path: str) -> str:
 
 
 def start(work: Callable[[str, str], str]) -> None:
-    """Let agents work in one way at one text, and print what they say, or that they were refused."""
+    """Let agents work in one way at one text, and print what they say, or that they were refused.
+
+    Nothing is printed where the real key is in the environment.
+    """
+    if any("canary" in value for value in os.environ.values()):
+        raise SystemExit("the key is here")
     try:
         print(work(*sys.argv[1:]).replace("\n", " "))
     except Exception as error:  # noqa: BLE001 - whatever a framework makes of a refusal

@@ -64,7 +64,7 @@ def exceed(work: str) -> str:
 def work(way: str, text: str) -> str:
     """Let the lead work."""
     if way == "forgot":
-        return str(create_agent(ChatOpenAI(model="gpt-test"), [look]).invoke(asked(text)))
+        return str(create_agent(ChatOpenAI(model="gpt-test"), [look]).invoke(asked(text))["messages"][-1].content)
     tools = [research_later, browse_later] if way.startswith("a") else [research, browse, exceed]
     lead = DelegatedRunnable(create_agent(gpt, tools), "lead", grants=LEAD, depth=1, fan_out=8)
     if way == "ainvoke":

@@ -1,0 +1,3 @@
+from langchain_openai import ChatOpenAI
+
+print(ChatOpenAI(model="gpt-5").invoke("hello").content)
