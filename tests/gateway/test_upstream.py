@@ -46,6 +46,9 @@ class RecordingReceiver:
         self.statuses.append(plan.status)
         return NoDelivery(), self.read
 
+    def on_switch(self, plan: ResponsePlan) -> Delivery:
+        raise NotImplementedError
+
     def on_end(self) -> None: ...
 
     def on_failure(self, error: RemitError) -> None:

@@ -22,7 +22,7 @@ from tests.gateway.rig import PLACEHOLDER, SECRET, Rig, Wire, http, play, rig
 from tests.gateway.test_proxy import connected, listening, made
 from tests.support.upstream import Upstream
 
-SOCKETS = http(paths=["/socket/**"])
+SOCKETS = http(paths=["/socket/*", "/socket/a"])
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ASKS = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}")
 ACCEPT = b64encode(
@@ -139,9 +139,35 @@ def test_a_use_is_permitted_as_the_get_that_it_is() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize(
+    ("opens", "more"),
+    [
+        (True, {"paths": ["/socket/a"]}),
+        (True, {"paths": ["/socket/*"], "actions": ["GET", "POST"], "args": "any"}),
+        (True, {"paths": ["/socket/*"], "actions": ["GET", "POST"], "args": {"body": "any"}}),
+        (False, {"paths": ["/socket/*"], "args": "any"}),
+        (False, {"paths": ["/socket/*"], "actions": ["GET", "POST"], "args": {"body.a": "any"}}),
+        (False, {"paths": ["/socket/*"], "actions": ["GET", "POST"]}),
+        (False, {"paths": ["/socket/a"], "actions": ["POST"], "args": "any"}),
+    ],
+)
+def test_who_may_read_by_a_pattern_may_not_say_what_nobody_judges(*, opens: bool, more: dict[str, object]) -> None:
+    async def scene() -> None:
+        async with target_of(http(**more)) as (r, target):
+            if opens:
+                async with opened(r) as socket:
+                    await socket.send("x")
+                    assert await socket.recv() == "x"
+                return
+            reply = await r.get("/api/socket/a", *ASKS)
+            assert (reply.status, reply.json()["code"], target.heads) == (403, "scope", [])
+
+    play(scene)
+
+
 def test_the_key_goes_into_the_query_where_that_is_its_place() -> None:
     async def scene() -> None:
-        async with target_of(http(paths=["/socket/**"], args="any"), settings={"inject": {"query": "key"}}) as (
+        async with target_of(http(paths=["/socket/a"], args="any"), settings={"inject": {"query": "key"}}) as (
             r,
             target,
         ):
@@ -394,7 +420,7 @@ def test_an_upstream_that_refuses_is_heard_and_nothing_that_follows_is_a_request
     refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno"
 
     async def scene() -> None:
-        async with rig(http(paths=["/**"]), upstream=Upstream(routes={"/socket/a": refusal})) as r:
+        async with rig(http(paths=["/**", "/socket/a"]), upstream=Upstream(routes={"/socket/a": refusal})) as r:
             wire = await r.wire()
             smuggled = r.request("/api/v1/public/smuggled")
             await wire.send(handshake("/api/socket/a", f"127.0.0.1:{r.port}") + smuggled)
@@ -411,7 +437,7 @@ def test_what_follows_a_handshake_before_its_answer_goes_nowhere() -> None:
     switched = "\r\n".join(["HTTP/1.1 101 Switching Protocols", *SWITCHED, "", ""]).encode()
 
     async def scene() -> None:
-        async with rig(http(paths=["/**"]), upstream=Upstream(routes={"/socket/a": switched})) as r:
+        async with rig(http(paths=["/**", "/socket/a"]), upstream=Upstream(routes={"/socket/a": switched})) as r:
             for more in (frame(Opcode.TEXT, b"early"), r.request("/api/v1/public/smuggled")):
                 wire = await r.wire()
                 await wire.send(handshake("/api/socket/a", f"127.0.0.1:{r.port}") + more)

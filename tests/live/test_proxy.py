@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
 
 pytestmark = pytest.mark.live
 KEY = "sk-real-7fd1b2c3a4958677685746352413fedc"
-BOUND = "actions=GET,paths=/v1/**,args=any"
+BOUND = "actions=GET,POST,paths=/v1/**,args=any"
 URLLIB = """
 import json, os, socket, ssl, sys, urllib.error, urllib.request
 key, found = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}, {}
@@ -162,6 +163,19 @@ def test_a_client_of_http_2_alone_does_as_well(here: Terminal) -> None:
         code, out, err = here.run("run", "-r", "llm", "--", *NODE, "-e", HTTP2)
         assert (code, out.split()) == (0, ["h2", "200", "200", "200"]), err
         assert sorted(seen) == [(f"/v1/{n}", f"Bearer {KEY}") for n in "abc"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not there")
+def test_curl_does_as_well_in_each_version(here: Terminal) -> None:
+    with serving(here) as seen:
+        for version, by in (("--http2-prior-knowledge", "2"), ("--http2", "1.1"), ("--http1.1", "1.1")):
+            script = f"curl -sS {version} -w %{{http_version}} -H 'authorization: Bearer '$OPENAI_API_KEY"
+            url = "https://api.openai.com/v1/curl"
+            code, out, err = here.run(
+                "run", "-r", "llm", "--", "sh", "-c", f"{script} {url} && {script} --noproxy '*' {url}"
+            )
+            assert (code, out) == (0, f"{{}}{by}" * 2), (version, err)
+        assert seen == [("/v1/curl", f"Bearer {KEY}")] * 6
 
 
 def test_node_does_as_well(here: Terminal) -> None:

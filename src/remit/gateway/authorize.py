@@ -22,6 +22,7 @@ from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import BODILESS, Fields
 from remit.gateway.target import HttpTarget
+from remit.gateway.websocket import asked
 
 MAX_ECHO = 2_048  # characters of arguments that a denial repeats
 _JSON = re.compile(rb'application/(?:[a-z0-9.-]+\+)?json(?:[ \t]*;[ \t]*charset="?utf-8"?)?', re.IGNORECASE)
@@ -44,6 +45,10 @@ class Rule:
 
     def covers(self, action: str, path: str) -> bool:
         return action in self.actions and matched(path, self.paths)
+
+    def leaves_open(self, path: str) -> bool:
+        """Whether a WebSocket at a path is permitted, whose messages nobody judges: by name, or as any POST is."""
+        return path in self.patterns or (self.covers("POST", path) and (self.free or self.free_body))
 
     def permits(self, args: Mapping[str, str]) -> bool:
         return self.free or args_permit(self.args, args)
@@ -135,6 +140,13 @@ def authorize(rules: Rules, target: HttpTarget, request: HttpRequest) -> Permit 
             "this makes a standing credential at the provider or carries other requests, so a grant must name its path",
             enough=_enough(target, request),
         )
+    if asked(request.fields):
+        rules = tuple(rule for rule in rules if rule.leaves_open(request.target.path))
+        if not rules:
+            raise ScopeError(
+                "nobody judges what a WebSocket says, so a grant must name its path, or have POST there with any body",
+                enough=_enough(target, request),
+            )
     ranged = request.fields.get(b"range") is not None and b"range" not in target.allowed
     if ranged and not any("range" in rule.headers for rule in rules):  # pieces of an answer cannot be searched
         raise ScopeError("`Range` is not granted", enough=_enough(target, request, {}, **{"header.range": ANY}))

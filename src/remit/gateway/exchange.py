@@ -11,7 +11,6 @@ import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
-from http import HTTPStatus
 
 from remit.core.scope import Access
 from remit.errors import InvalidRequestError, PlaceholderError, RemitError, UpstreamError
@@ -23,7 +22,7 @@ from remit.gateway.patterns import LeakError
 from remit.gateway.plane import DataPlane, GrantRoute
 from remit.gateway.recorder import Found
 from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, framing_lines
-from remit.gateway.target import BoundCredential, HttpTarget
+from remit.gateway.target import HttpTarget
 from remit.gateway.upload import Upload
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.gateway.websocket import SWITCHED, Opening, WebSocket, opening
@@ -261,8 +260,6 @@ class HttpExchange:
 
     def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         assert self.up is not None  # noqa: S101 - responses come from there
-        if plan.status == HTTPStatus.SWITCHING_PROTOCOLS:
-            return self._switched(plan, self.up.pool.credential), False
         self._keep = self._keep and not self.reading
         body = ResponseBody(self.up.pool.credential.patterns, plan)
         self._status = plan.status
@@ -271,8 +268,9 @@ class HttpExchange:
         self._delivery = delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
         return delivery, self.upload is None or (self._read_whole and not self.upload.reading)
 
-    def _switched(self, plan: ResponsePlan, credential: BoundCredential) -> Delivery:
-        """Let messages go both ways from now on."""
+    def on_switch(self, plan: ResponsePlan) -> Delivery:
+        assert self.up is not None  # noqa: S101 - responses come from there
+        credential = self.up.pool.credential
         if self._downstream.pipelined:
             raise InvalidRequestError("something follows a WebSocket's handshake before its answer")
         shown = self._downstream.listener.placeholders.looked_for(self._headers.fields)

@@ -103,6 +103,7 @@ class ResponseReceiver(Protocol):
     def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
         """Take a searched head; return what takes its body, and whether nothing of the request can be unread."""
 
+    def on_switch(self, plan: ResponsePlan) -> Delivery: ...  # take a searched head behind which ``opening`` begins
     def on_end(self) -> None: ...  # the response is complete
     def on_failure(self, error: RemitError) -> None: ...  # there will be no (more) response
     def on_writable(self, *, writable: bool) -> None: ...  # whether the upstream takes more request bytes for now
@@ -221,10 +222,12 @@ class UpstreamConnection(asyncio.Protocol):
         while 0 <= (end := data.find(framing.END)) <= framing.MAX_HEAD:
             head = self.pool.read_head(data[:end])
             data = data[end + 4 :]
-            switched = head.status.code == 101 and receiver.opening is not None  # noqa: PLR2004 - Switching Protocols
-            if head.status.code >= 200 or switched:  # noqa: PLR2004 - others stay here; their heads were searched
+            if head.status.code >= 200:  # noqa: PLR2004 - interim responses stay here; their heads were searched
                 self._buffer = b""
                 self._final(head, data, receiver)
+                return
+            if head.status.code == 101 and receiver.opening is not None:  # noqa: PLR2004 - Switching Protocols
+                self._switched(receiver.opening, head, data, receiver)
                 return
             self._interim += 1
             if head.status.code == 101:  # noqa: PLR2004
@@ -239,11 +242,8 @@ class UpstreamConnection(asyncio.Protocol):
         status, fields = head.status, head.fields
         self._fields = fields
         self._body = response_body(status.code, fields, receiver.method)
-        if status.code == 101 and receiver.opening is not None:  # noqa: PLR2004
-            receiver.opening.check(fields)
-            self._body = UntilClose()
         ends = not self._interim and not bodiless(status.code, receiver.method)  # or bytes may follow that should not
-        if self._body is None or status.code == 101:  # noqa: PLR2004 - no body of HTTP
+        if self._body is None:
             plan = ResponsePlan(status, fields, has_body=False)
         else:
             plan = head.plan = head.plan or ResponsePlan(status, fields, has_body=True)
@@ -253,6 +253,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self._body is None:
             self._release(receiver, rest)
         elif rest:
+            self._take(rest, receiver)
+
+    def _switched(self, opening: Opening, head: ResponseHead, rest: bytes, receiver: ResponseReceiver) -> None:
+        """Take what comes from now on as frames of a WebSocket."""
+        opening.check(head.fields)
+        self._fields, self._body, self._buffer, self._reusable = head.fields, UntilClose(), b"", False
+        self._delivery = receiver.on_switch(ResponsePlan(head.status, head.fields, has_body=False))
+        if rest:
             self._take(rest, receiver)
 
     def _take(self, data: bytes, receiver: ResponseReceiver) -> None:

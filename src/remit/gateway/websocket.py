@@ -47,7 +47,7 @@ class Opening:
         """Raise UpstreamError unless an answer of 101 switches to just this."""
         accept = b64encode(sha1(self.key + _GUID, usedforsecurity=False).digest())
         if not (
-            _asked(fields)
+            asked(fields)
             and fields.length is None
             and not fields.chunked
             and _all(fields, b"sec-websocket-accept") == [accept]
@@ -59,7 +59,7 @@ class Opening:
 
 def opening(method: str, fields: Fields, target: HttpTarget, *, has_body: bool) -> Opening | None:
     """Return the handshake that a request asks for; None: it asks for none, and an `Upgrade` of it is left out."""
-    if not _asked(fields):
+    if not asked(fields):
         return None
     if method != "GET" or has_body:
         raise InvalidRequestError("a WebSocket is opened by a GET without a body")
@@ -84,9 +84,9 @@ def opening(method: str, fields: Fields, target: HttpTarget, *, has_body: bool) 
     return Opening(keys[0], protocols)
 
 
-def _asked(fields: Fields) -> bool:
-    named = [value.lower() for value in _all(fields, b"upgrade")]
-    return named == [b"websocket"] and b"upgrade" in fields.nominated
+def asked(fields: Fields) -> bool:
+    """Whether a header section asks for a WebSocket, or says that it is one."""
+    return b"upgrade" in fields.nominated and [one.lower() for one in _all(fields, b"upgrade")] == [b"websocket"]
 
 
 def _all(fields: Fields, name: bytes) -> list[bytes]:
