@@ -33,7 +33,7 @@ BUDGET = {
     "keys": 800,
     "identity": 1_300,
     "policies": 900,
-    "gateway": 5_665,
+    "gateway": 5_690,
     "run": 3_285,
     "web": 1_390,
     "control": 650,
