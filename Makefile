@@ -53,7 +53,7 @@ generate: $(STAMP)  ## write the blocking client library anew from the async one
 cover: $(STAMP) $(PEERS)  ## check that core/ and the broker are covered from their own tests alone
 	@$(BIN)/python tests/house/own_coverage.py
 
-bench: $(BENCH_STAMP)  ## measure against the peers (ONLY=name for one figure)
+bench: $(BENCH_STAMP) .venv-mitmproxy/.installed  ## measure against the peers (ONLY=name for one figure)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
 frameworks: $(FRAMEWORKS)  ## install the agents' frameworks that tests/frameworks is about, with SDKs of providers, in environments of their own (2.3 GB)
@@ -67,6 +67,7 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	@flags="--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
 	uv pip compile $$flags --extra dev -o requirements.lock pyproject.toml; \
 	uv pip compile $$flags --extra bench -c requirements.lock -o benchmarks/requirements.lock pyproject.toml; \
+	uv pip compile $$flags --python-version 3.12 -o benchmarks/mitmproxy.lock benchmarks/mitmproxy.in; \
 	cd tests/frameworks && for set in openai-2 openai-3; do uv pip compile $$flags -o $$set.lock $$set.in; done; \
 	cd ../servers && uv pip compile $$flags -o python.lock python.in
 
@@ -96,6 +97,12 @@ tests/%/node_modules/.package-lock.json: tests/%/package.json tests/%/package-lo
 .venv-frameworks/%/.installed: tests/frameworks/%.lock
 	@echo "installing frameworks of agents, by hash: $<" >&2
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+.venv-mitmproxy/.installed: benchmarks/mitmproxy.lock
+	@echo "installing mitmproxy to measure against, by hash (it needs Python 3.12 or later)" >&2
+	@test -x $(@D)/bin/python || python3.13 -m venv $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --only-binary :all: -r $<
 	@touch $@
 

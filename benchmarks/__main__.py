@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks import attack, control, credentials, gateway, identity, nginx, planes
+from benchmarks import attack, control, credentials, gateway, identity, nginx, planes, proxies
 from benchmarks.figure import Figure, record
 from remit.compose import kinds
 
@@ -42,6 +42,10 @@ FIGURES: dict[str, Planned] = {
     "gateway_tasks_10000": Planned(planes.gateway_tasks_10000, 30),
     "gateway_cpu_32": Planned(gateway.gateway_cpu_32, 35),
     "gateway_cpu_256": Planned(gateway.gateway_cpu_256, 35),
+    "proxied_mitmproxy": Planned(proxies.proxied_mitmproxy, 30),
+    "proxied_mitmproxy_h2": Planned(proxies.proxied_mitmproxy_h2, 30),
+    "proxied_envoy": Planned(proxies.proxied_envoy, 30),
+    "proxied_envoy_h2": Planned(proxies.proxied_envoy_h2, 30),
     "gateway_added_1": Planned(gateway.gateway_added_1, 35),
     "grant_check_depth": Planned(control.grant_check_depth, 5),
     "delegate_16": Planned(control.delegate_16, 30),
@@ -51,7 +55,7 @@ FIGURES: dict[str, Planned] = {
     "idle_memory": Planned(control.idle_memory, 10),
     "idle_memory_full": Planned(control.idle_memory_full, 15),
 }
-NEEDS_DEBIAN = {"gateway_cpu_32", "gateway_cpu_256", "gateway_added_1"}
+NEEDS_DEBIAN = {name for name in FIGURES if name.startswith(("gateway_cpu", "gateway_added", "proxied"))}
 
 
 def main(names: list[str]) -> int:
@@ -61,7 +65,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"there is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}", file=sys.stderr)
         return 2
-    wanted, absent = names or list(FIGURES), nginx.absent()
+    wanted, absent = names or list(FIGURES), proxies.absent()
     if absent and NEEDS_DEBIAN & set(wanted):
         left = ", ".join(name for name in wanted if name in NEEDS_DEBIAN)
         print(f"left out, as {' and '.join(absent)} are not installed (apt-get): {left}", file=sys.stderr)

@@ -80,7 +80,7 @@ def honest_upstream() -> Iterator[int]:
     port = free_port()
     process = subprocess.Popen([sys.executable, honest.__file__, "upstream", str(port)])
     try:
-        until(lambda: _listens(port), process)
+        until(lambda: listens(port), process)
         yield port
     finally:
         ended(process)
@@ -117,6 +117,6 @@ def ended(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
