@@ -67,7 +67,7 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	@flags="--quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header"; \
 	uv pip compile $$flags --extra dev -o requirements.lock pyproject.toml; \
 	uv pip compile $$flags --extra bench -c requirements.lock -o benchmarks/requirements.lock pyproject.toml; \
-	uv pip compile $$flags --python-version 3.12 -o benchmarks/mitmproxy.lock benchmarks/mitmproxy.in; \
+	uv pip compile $$(echo $$flags | sed s/3.11/3.12/) -o benchmarks/mitmproxy.lock benchmarks/mitmproxy.in; \
 	cd tests/frameworks && for set in openai-2 openai-3; do uv pip compile $$flags -o $$set.lock $$set.in; done; \
 	cd ../servers && uv pip compile $$flags -o python.lock python.in
 

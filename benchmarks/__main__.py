@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks import attack, control, credentials, gateway, identity, nginx, planes, proxies
+from benchmarks import attack, control, credentials, gateway, identity, planes, proxies
 from benchmarks.figure import Figure, record
 from remit.compose import kinds
 

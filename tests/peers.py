@@ -16,6 +16,7 @@ import pytest
 DEBIAN = {
     "cc": "gcc libc6-dev",
     "java": "default-jdk-headless",
+    "h2load": "nghttp2-client",
     "nginx": "nginx-light",
     "wrk": "wrk",
     "sshd": "openssh-server",

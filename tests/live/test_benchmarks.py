@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import attack, control, credentials, gateway, identity, nginx, ours, planes, runs
+from benchmarks import attack, control, credentials, gateway, identity, nginx, ours, planes, proxies, runs
 from benchmarks import figure as figures
 from benchmarks.client import closed_loop, cpu_seconds
 from benchmarks.figure import figure
@@ -40,6 +40,10 @@ NAMES = [
     "gateway_tasks_10000",
     "gateway_cpu_32",
     "gateway_cpu_256",
+    "proxied_mitmproxy",
+    "proxied_mitmproxy_h2",
+    "proxied_envoy",
+    "proxied_envoy_h2",
     "gateway_added_1",
     "grant_check_depth",
     "delegate_16",
@@ -57,6 +61,7 @@ SHORT: dict[ModuleType, dict[str, float]] = {
     planes: {"TREES": 1, "WIDE": 3, "WIDER": 2, "CONNECTIONS": 8, "USED": 3, "ROUNDS": 1, "DEATHS": 1, "RUNS": 2}
     | {"MANY": 20, "FEW": 2, "SECONDS": 0.5, "LOOKS": 2},
     gateway: {"ROUNDS": 1, "SECONDS": 1},
+    proxies: {"ROUNDS": 1, "SECONDS": 1},
     attack: {"ROUNDS": 1, "ENDS": 3, "HOSTILE_RUNS": 1, "HANGING": 1},
 }
 WITH_OPENBAO = [
@@ -66,6 +71,8 @@ WITH_OPENBAO = [
 SHOWN = [
     *("revoke_under_attack", "revoke_tree_10000", "end_acknowledged_256", "edge_killed", "run_true"),
     *("gateway_tasks_10000", "gateway_cpu_32", "gateway_added_1", "grant_check_depth", "sweep_10000"),
+    *(["proxied_mitmproxy", "proxied_mitmproxy_h2"] if proxies.MITMDUMP.exists() else []),
+    *(["proxied_envoy"] if Path(sys.executable).with_name("envoy").exists() else []),
     *(WITH_OPENBAO if Path(sys.executable).with_name("bao").exists() else []),
 ]
 
@@ -79,6 +86,7 @@ def test_a_figure_can_be_measured(name: str, monkeypatch: pytest.MonkeyPatch, tm
     if name in command.NEEDS_DEBIAN:
         require("nginx")
         require("wrk")
+        require("h2load")
     for module, constants in SHORT.items():
         for constant, value in constants.items():
             monkeypatch.setattr(module, constant, value)
