@@ -50,7 +50,7 @@ def test_a_key_is_known_by_its_name_or_by_its_look(variable: str, value: str, pr
     assert found.provider == PROVIDERS[provider]
 
 
-@pytest.mark.attack("LAU-15")
+@pytest.mark.attack("LAU-17")
 @pytest.mark.parametrize(
     ("variable", "value", "why"),
     [

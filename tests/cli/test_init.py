@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from remit import catalog
 from remit.cli.entry import run
 from remit.core.secret import Secret
 from remit.keys.file import load_kek
@@ -185,7 +186,7 @@ def test_a_file_that_has_changed_since_is_not_put_back_and_its_backup_stays(
     assert files(project) == before
 
 
-@pytest.mark.attack("LAU-15")
+@pytest.mark.attack("LAU-17")
 def test_backups_are_sealed_and_our_own(project: Path) -> None:
     assert run(["init", *BOTH]) == 0
     kept = list((project.parent / "state/init").iterdir())
@@ -287,13 +288,16 @@ def test_what_the_environment_has_is_moved_where_the_project_uses_it(
 def test_a_project_file_that_is_there_is_left(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "remit.toml").write_text('resources = ["a"]\n')
     assert run(["init", *BOTH]) == 0
-    assert "`resources` needs brave, openai" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "remit.toml is there already, and was left" in out
+    assert '  resources = ["openai", "brave"]' in out
     assert (project / "remit.toml").read_text() == 'resources = ["a"]\n'
 
 
 def test_a_provider_of_the_operators_own_counts(
-    project: Path, plane: Served, capsys: pytest.CaptureFixture[str]
+    project: Path, plane: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(catalog, "_known", dict(catalog.load()))  # this process goes on without it
     own = project.parent / "home/.config/remit/providers.toml"
     own.parent.mkdir(parents=True)
     own.write_text(
@@ -305,10 +309,34 @@ def test_a_provider_of_the_operators_own_counts(
     assert stored(plane, "acme-init") == f"acme_{'0a' * 20}"
 
 
+def test_a_file_that_cannot_be_changed_stops_no_other(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = f'mcp_servers.github = {{ command = "x", env = {{ GITHUB_TOKEN = "{GITHUB}" }} }}\n'
+    (project / ".codex").mkdir()
+    (project / ".codex/config.toml").write_text(odd)
+    [found] = [key for key in told(capsys, "--dry-run")["keys"] if key["where"].startswith(".codex")]
+    assert "in a way that init cannot change" in found["why"]
+    assert run(["init", *BOTH]) == 0
+    assert (project / ".codex/config.toml").read_text() == odd
+
+
+def test_for_keys_of_the_home_alone_no_project_file_is_made(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / ".env").unlink()
+    (project / ".mcp.json").unlink()
+    assert run(["init", "--user", "--confirm", "api.github.com"]) == 0
+    assert "changed: ~/.codex/config.toml;" in capsys.readouterr().out
+    assert list(project.iterdir()) == []
+
+
+@pytest.mark.usefixtures("project")
+def test_a_server_that_is_fetched_when_it_starts_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", *BOTH]) == 0
+    assert "`brave` is started by `npx`, which fetches what it runs" in capsys.readouterr().out
+
+
 # -- hostile projects ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.attack("LAU-15")
+@pytest.mark.attack("LAU-17")
 @pytest.mark.parametrize("name", [".env", ".mcp.json", ".vscode/mcp.json", "package.json", "remit.toml"])
 def test_a_link_in_a_project_leads_nowhere(project: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     outside = project.parent / "outside"
@@ -330,7 +358,7 @@ def test_a_link_in_a_project_leads_nowhere(project: Path, capsys: pytest.Capture
     assert {path.name: path.read_text() for path in outside.iterdir()} == before
 
 
-@pytest.mark.attack("LAU-15")
+@pytest.mark.attack("LAU-17")
 def test_names_in_files_drive_no_terminal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server = {"command": "x\x1b[2J", "args": [], "env": {"BRAVE_API_KEY": BRAVE, "\x1b]0;": "1"}}
     (project / ".mcp.json").write_text(json.dumps({"mcpServers": {"\x1b[31m\u202e": server}}))
@@ -339,7 +367,7 @@ def test_names_in_files_drive_no_terminal(project: Path, capsys: pytest.CaptureF
     assert not {"\x1b", "\u202e"} & set(told_here.out + told_here.err)
 
 
-@pytest.mark.attack("LAU-15")
+@pytest.mark.attack("LAU-17")
 def test_a_file_chooses_no_host(project: Path, plane: Served, capsys: pytest.CaptureFixture[str]) -> None:
     (project / ".env").write_text(
         f"OPENAI_API_KEY={OPENAI}\nOPENAI_BASE_URL=https://evil.example/v1\nFIRECRAWL_API_KEY={GITHUB}\n"

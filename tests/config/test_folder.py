@@ -44,6 +44,7 @@ def lead(here: Folder, how: str) -> str:
     return path.name
 
 
+@pytest.mark.attack("LAU-17")
 @pytest.mark.parametrize("how", ["link", "hard link", "pipe", "folder", "folder above", "huge", "bytes"])
 def test_what_is_no_plain_file_of_the_folder_is_neither_read_nor_written(here: Folder, how: str) -> None:
     name = lead(here, how)

@@ -41,7 +41,7 @@ BUDGET = {
     "kinds": 2_780,
     "oauth": 1_450,
     "sessions": 900,
-    "config": 1_930,
+    "config": 2_000,
     "compose": 3_560,
     "cli": 3_340,
     "sdk": 2_140,

@@ -60,7 +60,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
 
 
-@pytest.mark.attack("LAU-15")
+@pytest.mark.attack("LAU-17")
 def test_after_init_an_agent_and_its_server_work_and_have_no_key(here: Terminal) -> None:
     project = here.home / "project"
     before = contents(project)

@@ -86,8 +86,9 @@ def init(
     asks = not (dry_run or json or confirm) and sys.stdin.isatty() and sys.stdout.isatty()
     chosen = targets if dry_run else _chosen(found, targets, confirm, asks=asks)
     keys = brokering.moved(found, {name: each.resource for name, each in chosen.items()})
-    files = list(brokering.changed(found, keys, user=user))
-    fresh = _project_file(here, brokering.project_text(found, keys)) if keys else None
+    files = list(brokering.changed(found, keys))
+    text = brokering.project_text(found, keys)
+    fresh = None if text is None else _project_file(here, text)
     files += [] if fresh is None else [fresh]
     lines = [line for file in files for line in brokering.difference(found, file)]
     if not json and files:
@@ -98,7 +99,11 @@ def init(
     if done:
         _brokered(found, chosen, files, here, home)
     document = {**_document(found, targets), "changes": lines, "changed": done}
-    answer(json, document, *(_after(found, keys, files, fresh is not None) if done else ("nothing was changed",)))
+    answer(
+        json,
+        document,
+        *(_after(found, keys, files, text if fresh is None else None) if done else ("nothing was changed",)),
+    )
     if asks and fresh is not None:
         project.allow(here.path)
 
@@ -124,7 +129,7 @@ def _told(found: Survey, targets: Targets) -> Iterator[str | Table]:
     rows = [
         (
             key.variable or "-",
-            f"{key.where} ({key.client}{key.server and f', {key.server}'})",
+            f"{key.where} ({key.whose})",
             key.provider.name if key.provider else "-",
             key.why or (targets[key.provider.name].host if key.provider else ""),
             shown(key.value),
@@ -146,7 +151,7 @@ def _document(found: Survey, targets: Targets) -> dict[str, Any]:
     for key in found.keys:
         name = key.provider.name if key.provider else None
         target = targets.get(name or "") if not key.why else None
-        about = {"variable": key.variable, "where": key.where, "client": key.client, "server": key.server}
+        about = {"variable": key.variable, "where": key.where, "whose": key.whose}
         goes = {"resource": target.resource, "host": target.host} if target else {"why": key.why}
         keys.append({**about, "provider": name, "key": shown(key.value), **goes})
     return {"keys": keys, "not_read": [{"where": where, "why": why} for where, why in found.unread]}
@@ -236,7 +241,10 @@ def _stored(provider: str, target: KeyTarget, key: str) -> None:
     sdk.ask(sdk.verbs.put_resource(target.resource, {**body, "secret": key}))
 
 
-def _after(found: Survey, keys: Moved, files: Sequence[KeptFile], fresh: bool) -> Iterator[str]:
+def _after(found: Survey, keys: Moved, files: Sequence[KeptFile], wanted: str | None) -> Iterator[str]:
+    """Yield what was done and is left to do; ``wanted`` is the project's file where there is another one already."""
+    from remit.config import brokering
+
     yield ""
     for each in {moved.resource: moved for moved in keys.values()}.values():
         yield f"`{each.resource}` has the key, sealed. It stood in plain text: make another at the provider,"
@@ -244,12 +252,14 @@ def _after(found: Survey, keys: Moved, files: Sequence[KeptFile], fresh: bool) -
         if each.provider.rotate:
             yield f"  {each.provider.title}: {each.provider.rotate}"
     for key in found.keys:
-        if key.where == "the environment" and (key.variable, key.value) in keys:
+        if key.file is None and (key.variable, key.value) in keys:
             yield f"{key.variable} is in your environment still: take it out where it is set"
     yield f"changed: {', '.join(file.shown for file in files) or 'no file'}; `remit init --undo` takes it back"
-    if not fresh:
-        names = sorted({each.resource for each in keys.values()})
-        yield f"remit.toml is there already, and was left: `resources` needs {', '.join(names)}"
+    for server in brokering.fetching(found, keys):
+        yield f"{server}: a run reaches no registry by itself, see docs/how-to/coding-agents.md"
+    if wanted is not None:
+        yield "remit.toml is there already, and was left. It would be:"
+        yield from (f"  {line}" for line in wanted.splitlines())
     yield "`remit allow` shows what a run here gets, then `remit run -- COMMAND`"
 
 

@@ -114,7 +114,8 @@ def _put_back(folder: Folder, file: KeptFile) -> str:
         if now == file.before:
             return ""
         if now != file.after:
-            return "it has changed since: bring it to what init made of it first"
+            made = "remove it yourself" if file.before is None else "bring it to what init made of it first"
+            return f"it has changed since: {made}"
         folder.replace(file.name, file.after, file.before, file.mode)
     except (OSError, RemitError) as error:
         return str(error)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import unified_diff
+from pathlib import PurePosixPath
 
 from remit.catalog import Provider, load, recognised
 from remit.config import clients, manifests
@@ -22,6 +23,7 @@ MAX_ENV_FILES = 32
 NOT_ASKED = "in your home: --user has it changed, too"
 UNUSED = "in the environment, and nothing here is known to use it"
 ANOTHER = "another key of {} is found before it, and one is moved"
+FETCH = ("npx", "npm", "pnpm", "yarn", "bunx", "uvx", "uv", "pipx", "docker", "podman")
 _ENV_FILE = re.compile(r"\.env(?:\.[A-Za-z0-9._-]{1,64})?")
 _WORD = re.compile(r"(?=[A-Za-z0-9_-]*[0-9])(?=[A-Za-z0-9_-]*[A-Za-z])[A-Za-z0-9_-]{20,}")
 _LOGIN = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
@@ -47,12 +49,19 @@ class FoundKey:
 
     variable: str
     value: str = field(repr=False)
-    where: str
     provider: Provider | None
     why: str = ""
-    client: str = ""
+    file: FoundFile | None = None  # else it is in the environment
+    line: int = 0
     server: str = ""
-    in_home: bool = False
+
+    @property
+    def where(self) -> str:
+        return "the environment" if self.file is None else f"{self.file.shown}:{self.line}"
+
+    @property
+    def whose(self) -> str:
+        return "your shell" if self.file is None else ", ".join(filter(None, (self.file.about.client, self.server)))
 
     @property
     def host(self) -> str:
@@ -113,20 +122,24 @@ def _packages(project: Folder, name: str) -> frozenset[str]:
 
 def _keys(files: Sequence[FoundFile], *, user: bool) -> Iterator[FoundKey]:
     for file in files:
+        whole = (NOT_ASKED if file.in_home and not user else "") or _stuck(file)
         for each in file.held:
             found = recognised.recognise(each.variable, each.value)
             if found is not None:
-                later = NOT_ASKED if file.in_home and not user else ""
-                yield FoundKey(
-                    each.variable,
-                    each.value,
-                    f"{file.shown}:{each.line}",
-                    found.provider,
-                    found.why or each.fixed or later,
-                    file.about.client,
-                    each.server,
-                    file.in_home,
-                )
+                why = found.why or each.fixed or whole
+                yield FoundKey(each.variable, each.value, found.provider, why, file, each.line, each.server)
+
+
+def _stuck(file: FoundFile) -> str:
+    """Say why a file cannot be changed, if all that could be moved were moved."""
+    whose = ((each, recognised.recognise(each.variable, each.value)) for each in file.held if not each.fixed)
+    found = ((each, key.provider) for each, key in whose if key is not None and key.provider is not None)
+    keys = {(each.variable, each.value): MovedKey(provider.name, provider) for each, provider in found}
+    try:
+        clients.brokered(file.about.form, file.state.text, keys)
+    except InvalidRequestError as error:
+        return error.detail
+    return ""
 
 
 def _of_environment(environ: Mapping[str, str], used: Mapping[str, str]) -> Iterator[FoundKey]:
@@ -134,7 +147,7 @@ def _of_environment(environ: Mapping[str, str], used: Mapping[str, str]) -> Iter
         found = recognised.recognise(name, value) if recognised.by_variable(name) else None
         if found is not None and found.provider is not None:
             why = "" if found.provider.name in used else UNUSED
-            yield FoundKey(name, value, "the environment", found.provider, why, "your shell")
+            yield FoundKey(name, value, found.provider, why)
 
 
 def _once(keys: Sequence[FoundKey]) -> Iterator[FoundKey]:
@@ -144,8 +157,7 @@ def _once(keys: Sequence[FoundKey]) -> Iterator[FoundKey]:
         if key.provider is None or key.why or first.setdefault(key.provider.name, key.value) == key.value:
             yield key
         else:
-            why = ANOTHER.format(key.provider.title)
-            yield FoundKey(key.variable, key.value, key.where, key.provider, why, key.client, key.server, key.in_home)
+            yield replace(key, why=ANOTHER.format(key.provider.title))
 
 
 def moved(found: Survey, resources: Mapping[str, str]) -> Moved:
@@ -157,10 +169,10 @@ def moved(found: Survey, resources: Mapping[str, str]) -> Moved:
     }
 
 
-def changed(found: Survey, keys: Moved, *, user: bool) -> Iterator[KeptFile]:
+def changed(found: Survey, keys: Moved) -> Iterator[KeptFile]:
     """Yield the files that change, as they are and as they will be; InvalidRequestError names one that cannot."""
     for file in found.files:
-        if file.in_home and not user:
+        if not any(key.file is file and not key.why for key in found.keys):
             continue
         try:
             after = clients.brokered(file.about.form, file.state.text, keys)
@@ -172,11 +184,13 @@ def changed(found: Survey, keys: Moved, *, user: bool) -> Iterator[KeptFile]:
             yield KeptFile(file.in_home, file.about.path, file.state.text, after, file.state.mode)
 
 
-def project_text(found: Survey, keys: Moved) -> str:
-    """Return the ``remit.toml`` for a project whose keys were moved."""
-    mine = [key for key in found.keys if not key.in_home and (key.variable, key.value) in keys and not key.why]
+def project_text(found: Survey, keys: Moved) -> str | None:
+    """Return the ``remit.toml`` for a project whose keys were moved; None where none is its own."""
+    mine = [key for key in found.keys if not key.why and (key.variable, key.value) in keys and not _in_home(key)]
     names = list(dict.fromkeys(keys[key.variable, key.value].resource for key in mine))
-    launched = {(key.where.rpartition(":")[0], key.server) for key in mine if key.server}
+    if not names:
+        return None
+    launched = {(key.file.shown, key.server) for key in mine if key.file is not None and key.server}
     lines = [
         "# Made by `remit init`. It counts when you have accepted it: `remit allow` shows what it means.",
         'ttl = "8h"',
@@ -195,6 +209,10 @@ def project_text(found: Survey, keys: Moved) -> str:
     if named:
         lines += ["", "[env]", *(f'{name} = "placeholder:{resource}"' for name, resource in named.items())]
     return "\n".join(lines) + "\n"
+
+
+def _in_home(key: FoundKey) -> bool:
+    return key.file is not None and key.file.in_home
 
 
 def _clean(file: FoundFile, keys: Moved) -> bool:
@@ -224,3 +242,12 @@ def unserved(found: Survey) -> Iterator[str]:
     for name, where in sorted(found.used.items()):
         if name in load() and name not in having:
             yield f"{where} uses {load()[name].title}: no key of it was found"
+
+
+def fetching(found: Survey, keys: Moved) -> Iterator[str]:
+    """Yield the servers whose key was moved and whose command is one that fetches what it runs."""
+    for key in found.keys:
+        if key.server and key.file is not None and not key.why and (key.variable, key.value) in keys:
+            command = next(each.command for each in key.file.held if each.server == key.server)
+            if PurePosixPath(command).name in FETCH:
+                yield f"`{key.server}` is started by `{command}`, which fetches what it runs"

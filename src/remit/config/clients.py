@@ -1,7 +1,7 @@
 """Where agents' clients keep their configuration, which keys stand in it, and how one is brokered. Pure.
 
 A file is text of somebody else's. It is changed by edits at the places of its values, then read anew: where that gives
-anything but what was meant, it is refused as a whole. Paths: ``docs/reference/clients.md``.
+anything but what was meant, it is refused as a whole. Paths: ``docs/how-to/coding-agents.md``.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class HeldValue:
     line: int
     server: str = ""
     fixed: str = ""  # why init would not change it, if so
+    command: str = ""  # of the server
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _of_server(text: str, label: str, server: Mapping[str, Any]) -> Iterator[Hel
     fixed = "" if _launchable(server) else OWN_LAUNCH
     for name, value in env.items() if isinstance(env, dict) else ():
         if isinstance(value, str):
-            yield HeldValue(name, value, _line(text, value), label, fixed)
+            yield HeldValue(name, value, _line(text, value), label, fixed, str(server.get("command")))
     for name, value in headers.items() if isinstance(headers, dict) else ():
         if isinstance(value, str):
             named_so = "authorization-token" if name.lower() == "authorization" else name
