@@ -132,21 +132,31 @@ class Rig:
             _, error = process.communicate(timeout=PATIENCE)
         return Used(said, list(self.seen), holders, error)
 
+    def run(self, provider: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run what a page says, with this folder to be seen."""
+        self._add(provider)
+        self.seen.clear()
+        run, *rest = words
+        return self._remit(run, "-q", "--bind", str(HERE), *rest)
+
     def _add(self, provider: str) -> None:
         if provider in self.added:
             return
         self.added.add(provider)
-        words = ["resource", "add", provider, self.address, "--provider", provider, "--bound", BOUND, "--secret"]
-        done = subprocess.run(
+        added = ["resource", "add", provider, self.address, "--provider", provider, "--bound", BOUND, "--secret"]
+        done = self._remit(*added, stdin=KEY)
+        assert done.returncode == 0, done.stderr
+
+    def _remit(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*COMMAND, *words],
             cwd=self.here.work,
             env=self.here.environ(),
-            input=KEY,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
 
 
 @contextmanager

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.integrations.page import Record, records
-from tests.sdks.rig import Rig, Sdk, Used, rigged
+from tests.peers import absent
+from tests.sdks.rig import HERE, Rig, Sdk, Used, rigged
 from tests.servers.rig import KEY
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -78,3 +82,18 @@ def test_an_sdk_that_brings_its_own_authorities_works_when_told_of_the_runs(rig:
 
 def test_a_key_that_an_sdk_has_is_found(rig: Rig) -> None:
     assert rig.use(replace(ALL["groq"], told=(f"ELSEWHERE={KEY}",))).holders
+
+
+def test_java_works_as_its_page_says(rig: Rig) -> None:
+    java = shutil.which("java")
+    if java is None:
+        absent("Java", "apt-get install default-jdk-headless")
+    settings = (Path(java).resolve().parents[1] / "conf" / "security" / "java.security").resolve().parents[1]
+    page = (HERE.parents[1] / "docs" / "how-to" / "clients.md").read_text("utf-8")
+    remit, *words = shlex.split(page.partition("## Java")[2].partition("```sh\n")[2].partition("```")[0])
+    told = {"/etc/java-17-openjdk": str(settings)}
+    *words, script = [told.get(word, word) for word in words]
+    done = rig.run("github", *words, script.replace("App.java", str(HERE / "programs" / "App.java")))
+    assert remit == "remit"
+    assert '"login": "me"' in done.stdout, done.stderr
+    assert [asked.headers["authorization"] for asked in rig.seen] == [f"Bearer {KEY}"]
