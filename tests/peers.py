@@ -21,6 +21,8 @@ DEBIAN = {
     "wrk": "wrk",
     "sshd": "openssh-server",
     "openssl": "openssl",
+    "zsh": "zsh",
+    "fish": "fish",
 }
 
 

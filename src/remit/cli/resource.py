@@ -75,8 +75,6 @@ def add(
         if kind.widest is None:
             raise typer.BadParameter("say what no grant may exceed, with --bound")
         given = [kind.widest(destination)]
-    if not given:
-        raise typer.BadParameter("missing option '--bound' / '-b'")
     body["bound"] = [{"type": kind.name, "resource": name, **each} for each in given]
     there = {item["resource"]: item["destination"] for item in sdk.ask(sdk.verbs.resources())}.get(name)
     if there is not None and not replace:

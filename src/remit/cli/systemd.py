@@ -62,6 +62,11 @@ def status(json: options.Json = False) -> None:
     answer(json, found, found)
 
 
+ZSH_LOADED = "compdef _remit_completion remit\n"
+# From a file in `fpath` zsh loads it as the first completion is asked for: that is to be answered, too.
+ZSH_CALLED = f'{ZSH_LOADED}[[ $funcstack[1] == _remit ]] && _remit_completion "$@"\n'
+
+
 class Shell(Enum):
     """A shell that completions are for."""
 
@@ -83,4 +88,5 @@ def completion(
     """
     from typer._completion_shared import get_completion_script
 
-    typer.echo(get_completion_script(prog_name="remit", complete_var="_REMIT_COMPLETE", shell=shell.value))
+    script = get_completion_script(prog_name="remit", complete_var="_REMIT_COMPLETE", shell=shell.value)
+    typer.echo(f"{script}\n".replace(ZSH_LOADED, ZSH_CALLED) if shell is Shell.ZSH else script)
