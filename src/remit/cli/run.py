@@ -151,6 +151,14 @@ def _bytes(size: str) -> int:
     return int(found[1]) << {"K": 10, "M": 20, "G": 30}[found[2]]
 
 
+def _hosts(egress: Sequence[str], known: Sequence[Mapping[str, object]]) -> list[options.Detail]:
+    if not egress:
+        return []
+    from remit.cli import hosts  # it loads all kinds, which takes a third of a start
+
+    return hosts.details(egress, known)
+
+
 def _launch_request(
     grant: str | None, request: RunOptions, purpose: str, label: str, as_owner: bool
 ) -> Mapping[str, object]:
@@ -159,21 +167,20 @@ def _launch_request(
         if grant is not None:
             return {"grant": grant}
         raise typer.BadParameter("say what is granted, with --resource or --grant-detail, or name a --grant")
-    from remit.cli import hosts
     from remit.sdk.detail import expand
 
     wishes, egress = request.details, request.egress or ()
     if grant is None:
         details = expand(wishes, sdk.ask(sdk.verbs.known_bounds(wishes)))
         there = sdk.ask(sdk.verbs.resources()) if egress else []
-        details += hosts.details(egress, [detail for item in there for detail in item["bound"]])
+        details += _hosts(egress, [detail for item in there for detail in item["bound"]])
         token = session_token(as_owner)
         of_human = {} if token is None else {"id_token": token}
         asked = {"ttl": RUN_TTL, **sdk.verbs.grant_request(details, request.bounds)}
         return {"open": {"purpose": purpose, **asked, **of_human}}
     task = sdk.ask(sdk.verbs.find(grant))
     known, bounds = sdk.verbs.details_of(task, grant), request.bounds
-    details = [*expand(wishes, known), *hosts.details(egress, known)]
+    details = [*expand(wishes, known), *_hosts(egress, known)]
     ends = next(datetime.fromisoformat(each["expires_at"]) for each in task["grants"] if each["grant"] == grant)
     if bounds.ttl is not None and datetime.now(UTC) + timedelta(seconds=options.seconds(str(bounds.ttl))) >= ends:
         bounds = replace(bounds, ttl=None)  # at most so long: as long as its parent
