@@ -101,6 +101,7 @@ def test_messages_go_both_ways_and_the_key_is_in_the_handshake_alone() -> None:
             long = json.dumps({"text": "caf\u00e9 \U0001f600 " * 20_000})
             async with opened(r, subprotocols=[Subprotocol("soap"), Subprotocol("superchat")]) as socket:
                 assert socket.subprotocol == "superchat"
+                assert "Remit-Dropped" not in socket.response.headers  # type: ignore[union-attr]
                 assert "Sec-WebSocket-Extensions" not in socket.response.headers  # type: ignore[union-attr]
                 for message in ("hello", b"\x00\xff" * 70_000, "", b"", long):
                     await socket.send(message)

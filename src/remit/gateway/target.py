@@ -74,8 +74,9 @@ _AUTHORITY = re.compile(
 _SAID = 32  # names of dropped headers that are told
 # What remit itself sees to: nobody misses it.
 _SILENT = frozenset(
-    b"accept-encoding connection content-length dpop expect host keep-alive proxy-connection remit-grant te"
-    b" transfer-encoding".split()
+    b"accept-encoding connection content-length dpop expect host keep-alive proxy-connection remit-grant"
+    b" sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version te transfer-encoding"
+    b" upgrade".split()
 )
 
 
