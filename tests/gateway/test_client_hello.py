@@ -59,6 +59,7 @@ REFUSED = {
     "the extension twice": hello(named(b"a.example"), named(b"a.example")),
     "another one twice": hello(named(b"a.example"), extension(43, b"\x02\x03\x04"), extension(43, b"\x02\x03\x04")),
     "something behind the list of names": hello(extension(0, vector(2, b"\0" + vector(2, b"a.example")) + b"\0")),
+    "something behind its extensions": record(b"\x01" + vector(3, hello(named(b"a.example"))[9:] + b"\0")),
     "encrypted client hello": hello(named(b"a.example"), extension(0xFE0D, b"\0" * 32)),
     "encrypted server name": hello(named(b"a.example"), extension(0xFFCE, b"\0" * 32)),
     "something behind it in the record": hello(named(b"a.example"), after=b"\x0b\0\0\0"),

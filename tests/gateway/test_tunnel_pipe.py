@@ -208,6 +208,7 @@ WRONG = {
 }
 
 
+@pytest.mark.attack("DST-01")
 @pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
 def test_after_a_connect_nothing_but_tls_for_that_host_goes_on(data: bytes) -> None:
     async def scene() -> None:
@@ -303,12 +304,17 @@ def answering(*answers: Sequence[str]) -> tuple[Lookup, list[str]]:
     return lookup, asked
 
 
+@pytest.mark.attack("DST-03")
+@pytest.mark.attack("DST-05")
 @pytest.mark.parametrize(
     "addresses",
     [
         ["127.0.0.1"],
         ["169.254.169.254"],
         ["10.0.0.1"],
+        ["100.100.100.200"],
+        ["192.0.0.192"],
+        ["fd00:ec2::254"],
         ["::1"],
         ["::ffff:127.0.0.1"],
         ["::ffff:169.254.169.254"],

@@ -195,14 +195,17 @@ def test_a_listener_knows_its_kind_and_resource() -> None:
 
 def test_a_run_reaches_the_hosts_of_its_details_and_no_authority_speaks_for_them() -> None:
     files = Resource("files", "egress", "egress:*.files.test,index.test", (), None, {})
+    more = Resource("more", "egress", "egress:index.test,more.test", (), None, {})
     first = {"type": "egress", "resource": "files", "hosts": ["a.files.test", "*.b.files.test"]}
-    held = grant(first, {**first, "hosts": ["index.test"]}, {**READ, "resource": "a"})
-    kept = {"files": files, "a": web("a", "https://api.search.test")}
+    last = {**first, "resource": "more", "hosts": ["index.test", "more.test"]}
+    held = grant(first, {**first, "hosts": ["index.test"]}, {**READ, "resource": "a"}, last)
+    kept = {"files": files, "more": more, "a": web("a", "https://api.search.test")}
     fit = provision(held, kept, KINDS, bytes, "/run/remit")
-    assert fit.passed == dict.fromkeys(("a.files.test", "*.b.files.test", "index.test"), "files")
+    of_first = dict.fromkeys(("a.files.test", "*.b.files.test", "index.test"), "files")
+    assert fit.passed == {**of_first, "more.test": "more"}
     assert fit.hosts.keys() == {"api.search.test"}
     made = reach("run_1", fit.hosts, START, START + timedelta(hours=1), fit.passed)
-    assert made.names == ["a.files.test", "api.search.test", "index.test"]
+    assert made.names == ["a.files.test", "api.search.test", "index.test", "more.test"]
     constraints = x509.load_pem_x509_certificate(made.certificate.encode()).extensions
     permitted = constraints.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
     assert permitted == [x509.DNSName("api.search.test")]
