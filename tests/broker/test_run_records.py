@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from remit.broker import Broker
 from remit.broker.run_records import KIND, RunRecords
@@ -22,7 +23,8 @@ from tests.broker.world import OPERATOR, SEARCH, World, details, run
 
 CHANNEL = Posture(custody="channel")
 NARROW = GrantRequest(details({**SEARCH, "uses": 1}), Bounds(timedelta(minutes=5)))
-REACH = RunReach({"search.test": ReachedHost("search", "/v1")}, "its certificate", Secret("the key of its authority"))
+HOSTS = {"search.test": ReachedHost("search", "/v1")}
+REACH = RunReach(HOSTS, "its certificate", Secret("the key of its authority"), {"*.files.test": "files"})
 PLACEHOLDER = "sk-placeholder-of-the-run"
 
 
@@ -104,7 +106,8 @@ def test_a_record_that_is_none_is_a_damaged_state(world: World) -> None:
     run(body())
 
 
-def test_a_record_of_a_broker_that_knew_no_hosts_is_read(world: World) -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["none at all", "none that are passed on"])
+def test_a_record_of_a_broker_that_knew_no_hosts_is_read(world: World, known: bool) -> None:  # noqa: FBT001
     async def body() -> None:
         broker = await world.ready()
         task, grant = await held(broker)
@@ -114,10 +117,15 @@ def test_a_record_of_a_broker_that_knew_no_hosts_is_read(world: World) -> None:
         [record] = await world.store.records(KIND)
         opened = sealer.open(msgspec.json.decode(record.body, type=bytes), b"run run_1 1")
         members = msgspec.json.decode(opened, type=dict[str, object])
-        assert members.pop("reach")
+        reach = members.pop("reach")
+        assert isinstance(reach, dict)
+        assert reach.pop("passed") == {"*.files.test": "files"}
+        members |= {"reach": reach} if known else {}
         sealed = sealer.seal(msgspec.json.encode({**members, "rev": 2}), b"run run_1 2")
         await world.store.commit((PutRecord(replace(record, rev=2, body=msgspec.json.encode(sealed))),), ())
-        assert await records.load() == [KeptRun(*(getattr(kept(task, grant.id, 2), name) for name in members))]
+        assert await records.load() == [
+            structs.replace(kept(task, grant.id, 2), reach=replace(REACH, passed={}) if known else None)
+        ]
 
     run(body())
 
