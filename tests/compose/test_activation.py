@@ -17,6 +17,7 @@ import pytest
 from remit.compose import activation
 from remit.config.settings import load
 from remit.errors import UnavailableError
+from remit.process import kernel
 from remit.sdk.place import answered
 from tests.support.postgres_server import free_port
 
@@ -60,6 +61,12 @@ def bound(environ: Mapping[str, str]) -> dict[str, socket.socket]:
     return found
 
 
+def refuses() -> bool:
+    """Whether this kernel lets a socket refuse descriptors."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return kernel.refuse_descriptors(sock)
+
+
 def started(sockets: Mapping[str, socket.socket], environ: Mapping[str, str]) -> subprocess.Popen[str]:
     numbers = [sock.fileno() for sock in sockets.values()]
     command = [sys.executable, "-c", ACTIVATE, str(len(numbers)), ":".join(sockets), *map(str, numbers)]
@@ -91,6 +98,8 @@ def test_who_connects_while_no_broker_serves_is_answered_by_the_next(environ: di
                 ]
             assert answered(control) == (authority, os.geteuid())  # as its note has it
             assert json.loads(settings.places.note.read_text())["pid"] == authority
+            if refuses():
+                assert sockets["control"].getsockopt(socket.SOL_SOCKET, kernel._PASS_RIGHTS) == 0
             broker.send_signal(signal.SIGTERM)
             assert broker.wait(30) == 0
         assert control.is_socket()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from remit.compose import workers
 from remit.config.settings import Settings
 from remit.errors import UnavailableError
+from remit.process import kernel
 
 CONTROL = "control"  # the operator's
 FIRST = 3  # the number of the first descriptor that is passed
@@ -46,6 +47,8 @@ def passed(environ: MutableMapping[str, str], settings: Settings) -> Mapping[str
         listens = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         if not listens or name in found or there != due.get(name):
             raise UnavailableError(f"systemd passes `{there}` as `{name}`, and that is no listener of ours", help=ANEW)
+        if sock.family == socket.AF_UNIX:
+            kernel.refuse_descriptors(sock)
         found[name] = sock
     return found
 
