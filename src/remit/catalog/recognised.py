@@ -86,15 +86,25 @@ def by_shape(value: str) -> tuple[Provider, ...]:
     """Return the providers whose keys begin as no others do, and as this value does."""
     if not MIN_KEY <= len(value) <= MAX_KEY:
         return ()
-    prefixes = {provider.name: _prefix(provider) for provider in load().values()}
+    telling = _telling()
     return tuple(
         provider
         for provider in load().values()
-        if len(own := prefixes[provider.name]) >= _PREFIX
-        and value.startswith(own)
-        and not any(other != own and other.startswith(own) for other in prefixes.values())
+        if value.startswith(own := _prefix(provider))
+        and own in telling
         and (len(own) >= _TELLING or re.fullmatch(_shape(provider), value))
     )
+
+
+def beginnings() -> re.Pattern[str]:
+    """Return what finds in a text whatever begins as keys of some provider alone do."""
+    return re.compile(rf"(?<![A-Za-z0-9._-])(?:{'|'.join(map(re.escape, _telling()))})[A-Za-z0-9._-]+")
+
+
+def _telling() -> list[str]:
+    prefixes = {_prefix(provider) for provider in load().values()}
+    long = sorted(each for each in prefixes if len(each) >= _PREFIX)
+    return [own for own in long if not any(other != own and other.startswith(own) for other in prefixes)]
 
 
 def _prefix(provider: Provider) -> str:
