@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -67,11 +68,16 @@ def refuses() -> bool:
         return kernel.refuse_descriptors(sock)
 
 
-def started(sockets: Mapping[str, socket.socket], environ: Mapping[str, str]) -> subprocess.Popen[str]:
+@contextmanager
+def started(sockets: Mapping[str, socket.socket], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     numbers = [sock.fileno() for sock in sockets.values()]
     command = [sys.executable, "-c", ACTIVATE, str(len(numbers)), ":".join(sockets), *map(str, numbers)]
     whole = [*command, str(REMIT), "up", "--json"]
-    return subprocess.Popen(whole, env=environ, pass_fds=numbers, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(whole, env=environ, pass_fds=numbers, stdout=subprocess.PIPE, text=True) as broker:
+        try:
+            yield broker
+        finally:
+            broker.terminate()
 
 
 def test_who_connects_while_no_broker_serves_is_answered_by_the_next(environ: dict[str, str]) -> None:
