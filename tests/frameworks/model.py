@@ -204,7 +204,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self._known():
             if self.path.endswith("?meet"):
-                self.seen.meeting.wait(20)
+                self.seen.meeting.wait(90)
             self._say(json.dumps({"found": self.path}))
 
     def do_POST(self) -> None:

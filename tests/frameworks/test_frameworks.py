@@ -117,7 +117,9 @@ def test_sub_agents_at_once_each_work_under_their_own_grant(
     second = looks("/v1/browse?meet", "/v1/search")
     text = orders(argument, **dict(zip(workers, (first, second), strict=True)))
     told = rig.agent(python(program), program, way, text)
-    assert told.answer == "told: told: 200 /v1/search?meet | scope | told: 200 /v1/browse?meet | scope"
+    # LlamaIndex tells what tools told as they are done, the others as they were called.
+    answers = sorted(told.answer.replace("told: ", "").split(" | "))
+    assert answers == ["200 /v1/browse?meet", "200 /v1/search?meet", "scope", "scope"]
     assert sorted(path for path in told.paths if "?" in path or path in {"/v1/search", "/v1/browse"}) == [
         "/v1/browse?meet",
         "/v1/search?meet",

@@ -26,7 +26,7 @@ def of(model: str) -> tuple[Wishes, ...]:
 
 def get(path: str) -> str:
     """Return what the search API answers to whoever is at work, or the code of the refusal."""
-    answer = httpx.get(remit.current().url("search") + path, timeout=30)
+    answer = httpx.get(remit.current().url("search") + path, timeout=120)
     return str(answer.json().get("code") or f"{answer.status_code} {path}")
 
 
