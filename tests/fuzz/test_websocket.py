@@ -39,8 +39,8 @@ def written(listed: list[tuple[int, bytes, int]], *, mask: bool) -> bytes:
 
 
 def plain(listed: list[tuple[int, bytes, int]]) -> bool:
-    """Whether two readers agree: one refuses what is not all there yet, one a length in too many bytes."""
-    return all(fault < 2 for _, _, fault in listed)
+    """Whether two readers agree: ours refuses a part, a length in too many bytes, text not of UTF-8."""
+    return all(fault < 2 and (data.isascii() or first & 0x0F not in {0x0, 0x1}) for first, data, fault in listed)
 
 
 def pieces(data: bytes, at: list[int]) -> list[bytes]:

@@ -126,8 +126,8 @@ MUTANTS = [
     Mutant(
         "true is one",
         "core/orders.py",
-        "    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_INT:",
-        "    if not isinstance(value, int) or not 1 <= value <= MAX_INT:",
+        "    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:",
+        "    if not isinstance(value, int) or not 1 <= value <= most:",
         ORDERS,
     ),
     Mutant(

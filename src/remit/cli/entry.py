@@ -17,7 +17,7 @@ from pathlib import Path
 MISUSE = 2
 FAILED = 1
 INTERRUPTED = 130
-SERVER = ("httptools", "jinja2", "joserfc", "msgspec", "starlette", "typer", "uvicorn", "uvloop")  # the extra `server`
+SERVER = ("httptools", "jinja2", "joserfc", "msgspec", "starlette", "typer", "uvicorn", "uvloop", "wsproto")  # an extra
 
 PLAIN_UP = re.compile(r"up(?: --json)?(?: --edges[ =]([1-8]))?(?: --json)?")
 
