@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gzip
 import http.server
 import json
 import statistics
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -34,7 +31,6 @@ DATABASE = "bench"
 ATTACK = 300.0  # seconds at most; it begins before what is measured, and is ended after it
 CALM = "the same without an attack"
 KILLED = "did not act on an end in time, and is killed"  # so says the log
-BOMB = gzip.compress(bytes(300 * 1024 * 1024), 9)
 DETAIL = {"type": "http", "resource": "bomb", "actions": ["GET", "POST"], "paths": ["/**"], "args": {"body.t": "any"}}
 
 
@@ -99,13 +95,14 @@ def _measured(*, busy: bool) -> _Rounds:
 
 @contextmanager
 def _stand() -> Iterator[tuple[House, int]]:
-    port, key = free_port(), ours.SECRET
+    port, target, key = free_port(), free_port(), ours.SECRET
     with (
-        upstream() as target,
+        runs.elsewhere(hostile.__file__, "upstream", str(ATTACK), str(target)) as bombs,
         runs.honest_upstream() as honest,
         PostgresServer() as server,
         ours.running(api=f"127.0.0.1:{port}") as house,
     ):
+        runs.until(lambda: runs.listens(target), bombs)
         asyncio.run(ours.table(server, DATABASE))
         asyncio.run(ours.with_database(house, server, DATABASE))
         ours.with_upstream(house, honest, key)
@@ -179,58 +176,16 @@ def hanging() -> Iterator[None]:
 
 
 @contextmanager
-def upstream() -> Iterator[int]:
-    """Serve what inflates a thousandfold; yield the port."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            self._answer(BOMB)
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            self._answer(gzip.compress(b"{}"))
-
-        def _answer(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Encoding", "gzip")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def handle(self) -> None:
-            try:
-                super().handle()
-            except OSError:  # remit hangs up on it
-                self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@contextmanager
 def attacked(house: House, port: int) -> Iterator[None]:
     """Let hostile runs and strangers attack until the block ends."""
     grants = ("--resource", "bomb", "--depth", "2", "--fan-out", "8")
-    command = [sys.executable, hostile.__file__, "strangers", str(ATTACK), str(port)]
     with ExitStack() as stack:
         url = "http://127.0.0.1:8471/bomb"
         hostiles = [
             stack.enter_context(runs.run(house, hostile.__file__, grants, "run", str(ATTACK), url))
             for _ in range(HOSTILE_RUNS)
         ]
-        strangers = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        stack.callback(runs.ended, strangers)
+        strangers = stack.enter_context(runs.elsewhere(hostile.__file__, "strangers", str(ATTACK), str(port)))
         for each in hostiles:
             runs.until(lambda each=each: each.lines.stat().st_size > 0, each.process)  # type: ignore[misc]
         yield

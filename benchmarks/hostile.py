@@ -2,13 +2,16 @@
 
 ``hostile.py run SECONDS URL`` is code inside a run: bodies of JSON, an upstream's bomb, connections without end,
 sockets that linger passed over the run's own sockets, empty messages. ``hostile.py strangers SECONDS PORT`` are 128
-callers of the control plane: half say nothing, half post the largest forms.
+callers of the control plane: half say nothing, half post the largest forms. ``hostile.py upstream SECONDS PORT``
+answers with what inflates a thousandfold.
 """
 
 from __future__ import annotations
 
 import array
+import gzip
 import http.client
+import http.server
 import json
 import os
 import socket
@@ -26,6 +29,7 @@ STRANGERS = 128
 JSON = b"[" + b'{"a":[1,2,3]},' * 70_000 + b'{"a":0}]'
 PATHS = [f"/v1/{number}/*" for number in range(255)]
 DETAILS = [{"type": "http", "resource": "bomb", "actions": ["GET"], "paths": PATHS}] * 10
+BOMB = gzip.compress(bytes(300 * 1024 * 1024), 9) if "upstream" in sys.argv else b""
 FORM = urlencode(
     {
         "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -105,6 +109,36 @@ def forms(port: int) -> None:
     )
 
 
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """Answers with a bomb."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(BOMB)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        self._answer(gzip.compress(b"{}"))
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except OSError:  # remit hangs up on it
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 def repeated(what: Callable[[], None], end: float) -> None:
     """Do something until the time is up, whatever comes of it."""
     while time.monotonic() < end:
@@ -115,6 +149,8 @@ def repeated(what: Callable[[], None], end: float) -> None:
 
 def main(role: str, seconds: float, where: str) -> None:
     """Attack for ``seconds``."""
+    if role == "upstream":
+        http.server.ThreadingHTTPServer(("127.0.0.1", int(where)), Upstream).serve_forever()
     end = time.monotonic() + seconds
     if role == "strangers":
         whats = [lambda: silent(int(where)), lambda: forms(int(where))] * (STRANGERS // 2)

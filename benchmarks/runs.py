@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -9,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import honest
 from examples.demo.house import House
+from remit.run.inside import NICE
 from tests.support.postgres_server import free_port
 
 START = 60.0  # seconds that a run has to be up; the machine may be busy
@@ -72,6 +74,20 @@ def asker(house: House, resource: str = "web") -> Iterator[Asker]:
     with run(house, honest.__file__, ("--resource", resource), "one", f"http://127.0.0.1:8471/{resource}/v1/x") as made:
         until(lambda: bool(made.good(0.0)), made.process)
         yield made
+
+
+@contextmanager
+def elsewhere(code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Execute a file of Python until the block ends, as if on another machine: it stands back at cores as runs do."""
+    command = [sys.executable, code, *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+        with suppress(OSError):  # the kernel does not divide cores by sessions
+            Path(f"/proc/{process.pid}/autogroup").write_text(str(NICE), "ascii")
+        yield process
+    finally:
+        ended(process)
 
 
 @contextmanager

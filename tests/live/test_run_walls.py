@@ -123,6 +123,18 @@ except PermissionError:
     assert said[:2] == [" ".join(["10", *grouped, "1000"]), "it stays so"]
 
 
+def test_turns_of_a_run_and_of_what_serves_it_are_short(runs: House) -> None:
+    ask = """
+import ctypes, os, struct
+data = ctypes.create_string_buffer(48)
+number = {"x86_64": 315, "aarch64": 275}[os.uname().machine]  # sched_getattr
+assert ctypes.CDLL(None).syscall(number, 0, data, 48, 0) == 0
+print(struct.unpack("=IIQiIQQQ", data.raw)[5])
+"""
+    before = tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12)  # there a turn is as the kernel has it
+    assert runs.python(ask, request=FLAT).stdout.strip() == ("0" if before else "100000")
+
+
 def test_what_git_runs_as_its_user_cannot_be_changed_in_a_run(runs: House) -> None:
     project = runs.project
     for place in (project, project / "part"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from remit.process import kernel
 from tests.process.rig import SECONDS, Rig, lives_on
 
 ENDS = pytest.mark.parametrize("walls", ["namespaces", "none"])
@@ -184,6 +185,17 @@ def test_a_terminals_signals_are_for_the_supervisor_alone(rig: Rig, number: int)
     for name in ("authority", "edge"):
         os.kill(rig.pids[name], number)
     assert rig.run("edge", "found = 1") == 1
+
+
+def test_each_has_short_turns_at_a_core(rig: Rig) -> None:
+    rig.start("edge")
+    asked = "kernel.syscall('sched_getattr', 0, data, 48, 0); found = struct.unpack('=IIQiIQQQ', data.raw)[5]"
+    found = rig.run(
+        "edge",
+        f"import ctypes, struct; from remit.process import kernel; data = ctypes.create_string_buffer(48); {asked}",
+    )
+    before = tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12)  # there a turn is as the kernel has it
+    assert found == (0 if before else kernel.TURN)
 
 
 def test_each_has_the_descriptors_that_are_its_own(rig: Rig) -> None:

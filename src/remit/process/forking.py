@@ -10,6 +10,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -105,6 +106,8 @@ def _begun(body: Callable[[], int], keep: Collection[int], parent: int) -> int:
         signal.signal(number, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
+    with suppress(OSError):  # this machine's calls are not known
+        kernel.take_short_turns()
     _close_all_but(keep)
     nothing = os.open(os.devnull, os.O_RDONLY)
     if nothing != 0:
