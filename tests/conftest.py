@@ -14,7 +14,7 @@ settings.register_profile("house", deadline=None, derandomize=True, suppress_hea
 settings.register_profile("deep", deadline=None, max_examples=2_000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("REMIT_HYPOTHESIS", "house"))
 
-SPREAD: Sequence[str] = ("test_mutants.py", "test_mutants_policies.py")  # long, and each test on its own
+SPREAD: Sequence[str] = ("test_mutants.py", "test_mutants_policies.py", "test_frameworks.py")  # long, each on its own
 
 kinds.register()  # before any test module reads a scope
 
@@ -28,6 +28,7 @@ def _no_ambient_remit(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads what its groups are
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let workers share the tests out file by file, as a file's fixtures are its own; those of ``SPREAD`` one by one.
 
@@ -35,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if item.path.name not in SPREAD:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     first = {item.path for item in items if _waits(item)}
     items.sort(key=lambda item: item.path not in first)
 
