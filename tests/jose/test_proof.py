@@ -35,7 +35,9 @@ def test_there_must_be_exactly_one_proof(count: int) -> None:
         proofs.read([made()] * count, EXPECTED)
 
 
-@pytest.mark.parametrize("text", ["", "a", "a.b.c", f"{made()}, {made()}", f"{made()} "])
+@pytest.mark.parametrize(
+    "text", ["", "a", "a.b.c", f"{made()}, {made()}", f"{made()} "], ids=["nothing", "a part", "no JSON", "two", "more"]
+)
 def test_it_must_be_one_well_formed_jws(text: str) -> None:
     with pytest.raises(ProofError):
         proofs.read([text], EXPECTED)
