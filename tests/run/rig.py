@@ -160,14 +160,15 @@ class House:
         await self.serve_operator(self.control, OPERATOR)
         await self.start_edge()
 
-    async def start_edge(self) -> None:
-        """Start the one edge, in the place of one that has gone."""
-        self.edge = self.runs.edge(str(self.handover))
+    async def start_edge(self, own: Path | None = None) -> None:
+        """Start the one edge, in the place of one that has gone; or one of a task's ``own`` beside it."""
+        place = own or self.handover
+        self.edge = self.runs.edge(str(place), own=own is not None)
         runs = edge_of(self.edge)
         self.services = EchoServices(application(self.deps, runs.begin_run))
         self.server = HandoverServer(runs, self.services.serve, self.services.quota.of)
-        self.handover.unlink(missing_ok=True)
-        self.server.listen(listening(self.handover, socket.SOCK_SEQPACKET), os.geteuid())
+        place.unlink(missing_ok=True)
+        self.server.listen(listening(place, socket.SOCK_SEQPACKET), os.geteuid())
         await runs.take_runs([])
 
     async def kill_edge(self) -> None:

@@ -14,6 +14,8 @@ from remit.errors import GrantTokenError, UnavailableError
 from remit.ports.runs import HeldByRun, RedeemedRun
 from remit.run import again, apart, handover
 from tests.broker.world import OPERATOR
+from tests.run.launchers import code, launcher
+from tests.run.rig import House
 from tests.run.test_registry import OPEN, Scene, bound, scene
 
 
@@ -178,6 +180,41 @@ def _answers(listening: socket.socket, *said: handover.Message) -> None:
             assert handover.receive(peer) is not None
             handover.send(peer, message)
         peer.recv(1)
+
+
+def test_a_run_that_is_launched_while_its_task_moves_is_served_by_the_edge_of_its_own(runs: House) -> None:
+    moved, begun = runs.handover.with_name("own.sock"), asyncio.Event()
+
+    class Slow(Starter):
+        async def start_own(self) -> str:
+            await begun.wait()
+            await runs.start_edge(moved)
+            return str(moved)
+
+    runs.runs.own.starter = Slow()
+    grant = runs.call(runs.world.opened(runs.broker)).id
+    with launcher(runs) as one:
+        _, ready = one.launch({"grant": grant})
+        runs.call(runs.next_edge())
+        ready = one.again(ready, runs.handover)
+        runs.call(runs.next_edge())  # it has died twice: the task is about to move
+        shared = runs.server
+        with runs.start_run(["true"], {"grant": grant}) as second:
+            runs.until(lambda: runs.runs.count == 2)
+            assert code(one.again(ready, runs.handover)) == "unavailable"
+            runs.loop.call_soon_threadsafe(begun.set)
+            _, err = second.communicate(timeout=60)
+        runs.call(shared.close())
+    assert (second.returncode, err) == (0, b"")
+    assert {run.redeemed.holder.grant for run in runs.services.runs} == {grant}  # at the other edge
+
+
+def test_a_launcher_whose_run_nobody_serves_does_not_ask_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(again, "FIRST", 0.2)
+    with pytest.raises(UnavailableError, match="no broker listens"):
+        again.begin(tmp_path / "edge.sock", "t")
 
 
 def test_a_launcher_follows_its_run_to_another_edge_beside_the_first(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from remit.run import handover
 from remit.run.handover import Message
 
 WAIT = 30.0  # seconds in which a run that nobody serves may be handed over anew
+FIRST = 10.0  # seconds in which one that was just offered is served: its task may get another edge meanwhile
 PAUSE = 0.1  # seconds between two attempts
 
 
@@ -42,6 +43,37 @@ def ask(sock: socket.socket, message: Mapping[str, object], descriptors: Sequenc
     return heard[0]
 
 
+def redeem(path: Path, ticket: str, seconds: float | None = None) -> socket.socket:
+    """Show the ticket of a run at a hand-over socket; return the connection, or raise what is said, in time."""
+    sock = connect(path, socket.SOCK_SEQPACKET)
+    try:
+        sock.settimeout(seconds)
+        ask(sock, {"ticket": ticket})
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def begin(path: Path, ticket: str) -> tuple[Path, socket.socket]:
+    """Show the ticket of a run that was just offered, there or where it is served by then; return where, and how."""
+    until = time.monotonic() + FIRST
+    while True:
+        try:
+            return path, redeem(path, ticket)
+        except UnavailableError as error:
+            if time.monotonic() > until:
+                raise
+            path = _moved(path, error)
+        time.sleep(PAUSE)
+
+
+def _moved(path: Path, error: RemitError) -> Path:
+    """Return where a run is handed over next: beside the socket that did not take it if that says so, else there."""
+    places = [path.with_name(Path(str(item["handover"])).name) for item in error.offending if "handover" in item]
+    return places[-1] if places else path
+
+
 class Resumption:
     """Hands a run over anew, in a thread of its own, until it is served, refused, or the time is up.
 
@@ -63,18 +95,15 @@ class Resumption:
                 try:
                     self.served = self._handed_over(until)
                 except (LimitError, UnavailableError) as error:
-                    for moved in (str(item["handover"]) for item in error.offending if "handover" in item):
-                        self.path = self.path.with_name(Path(moved).name)  # of another edge, beside this one
+                    self.path = _moved(self.path, error)
                     time.sleep(PAUSE)
                 except RemitError as error:
                     self.refused = error
                     return
 
     def _handed_over(self, until: float) -> tuple[socket.socket, Message]:
-        sock = connect(self.path, socket.SOCK_SEQPACKET)
+        sock = redeem(self.path, self._ticket, max(PAUSE, until - time.monotonic()))
         try:
-            sock.settimeout(max(PAUSE, until - time.monotonic()))
-            ask(sock, {"ticket": self._ticket})
             ready = ask(sock, {"bound": list(self._names)}, self._sockets)
         except BaseException:
             sock.close()

@@ -66,8 +66,9 @@ def main(spec: LaunchSpec, find: Callable[[], Path] | None = None) -> int:
     with started(spec) as inner, _folder(spec) as folder:
         with _asking(spec.socket, find) as asking:
             given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder})
-        with again.connect(Path(str(given["handover"])), socket.SOCK_SEQPACKET) as broker:
-            return _Run(spec, broker, inner).follow(given)
+        place, broker = again.begin(Path(str(given["handover"])), str(given["ticket"]))
+        with broker:
+            return _Run(spec, broker, inner).follow({**given, "handover": str(place)})
 
 
 def _asking(path: Path, find: Callable[[], Path] | None) -> socket.socket:
@@ -133,7 +134,6 @@ class _Run:
 
     def follow(self, given: Message) -> int:
         environment = base_environment(self.spec)
-        again.ask(self.broker, {"ticket": given["ticket"]})
         self.due = announced(datetime.fromisoformat(str(given["expires_at"])), datetime.now(UTC), quiet=self.spec.quiet)
         variables = self._hand_over(given)["environment"]
         assert isinstance(variables, dict)  # noqa: S101 - what our own broker answers
