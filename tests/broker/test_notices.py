@@ -24,6 +24,22 @@ def test_an_edge_is_told_at_once_what_came_together() -> None:
     assert asyncio.run(scene()) == Notice(ENDED, CHANGED)
 
 
+def test_that_runs_have_ended_is_said_before_anybody_goes_on() -> None:
+    async def scene() -> None:
+        notices = Notices()
+        told = notices.listen()
+        first = asyncio.ensure_future(anext(told))
+        await asyncio.sleep(0)
+        over = asyncio.ensure_future(notices.runs_ended())
+        assert await first == Notice(runs=True)
+        assert not over.done()
+        following = asyncio.ensure_future(anext(told))
+        await asyncio.wait_for(over, 5)
+        following.cancel()
+
+    asyncio.run(scene())
+
+
 def test_asking_for_the_next_notice_says_that_the_last_was_acted_on() -> None:
     async def scene() -> None:
         notices = Notices()

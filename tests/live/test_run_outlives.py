@@ -141,18 +141,23 @@ def test_a_broker_that_is_told_to_go_down_ends_its_runs_first(here: Terminal) ->
     broker = up(here)
     added = here.run("resource", "add", "search", "http://127.0.0.1:9", "--bound", BOUND)
     assert added[0] == 0, added[2]
-    with started(here, "-r", "search") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    held = here.told("open", "t", "-r", "search", "--ttl", "1h")["grant"]
+    with started(here, "-r", "search") as process, started(here, "-g", held) as attached:
+        for each in (process, attached):
+            assert each.stdout is not None
+            each.stdout.readline()
         assert here.run("down")[0] == 0
         broker.communicate()
         broker = up(here)
         try:
-            assert said(process) == "remit: this run has no authority any more: the broker has ended this run\n"
+            for each in (process, attached):  # also one whose grant goes on
+                assert said(each) == "remit: this run has no authority any more: the broker has ended this run\n"
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(here.state / "run" / "control.sock"))) as control:
                 rows = control.get("http://remit/v1/tasks").json()["tasks"]
-            assert [row["closed"] for row in rows] == [True]
+            assert {row["purpose"]: row["closed"] for row in rows if row["purpose"] == "t"} == {"t": False}
+            assert [row["closed"] for row in rows if row["purpose"] != "t"] == [True]
         finally:
             broker.terminate()
             broker.communicate()
-        process.communicate(timeout=PATIENCE)
+        for each in (process, attached):
+            each.communicate(timeout=PATIENCE)

@@ -292,5 +292,21 @@ def test_a_run_whose_grant_has_ended_hears_so_when_its_edge_leaves(runs: House) 
         assert handover.receive(waits.sock) is None
 
 
+def test_a_run_that_was_ended_hears_so_when_its_edge_leaves_though_its_grant_goes_on(runs: House) -> None:
+    grant = runs.call(runs.world.opened(runs.broker))
+    with launcher(runs) as one:
+        one.launch({"grant": grant.id})
+        runs.call(told(runs, Notice(runs=True)))
+        runs.call(runs.stop())
+        heard = handover.receive(one.sock)
+        assert heard is not None
+        assert heard[0]["state"] == "closed"
+    assert not runs.broker._tasks.check(grant.id).grant.revoked
+
+
 async def noticed(house: House, grant: str) -> None:
-    house.server.noticed(Notice(grants=frozenset({grant})))
+    await told(house, Notice(grants=frozenset({grant})))
+
+
+async def told(house: House, notice: Notice) -> None:
+    house.server.noticed(notice)

@@ -77,6 +77,11 @@ class Notices:
             feed.published |= published
             feed.told()
 
+    async def runs_ended(self) -> None:
+        """Tell what serves runs that all have ended, also those whose grants go on; return when it has heard."""
+        self.publish(runs=True)
+        await self.acted_on()
+
     def feed(self, stuck: Callable[[], None] | None = None, holds: Holds = lambda _: True) -> Feed:
         """Begin to tell a worker; an end waits for it only if it ``holds`` something under the grants.
 

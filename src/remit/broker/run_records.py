@@ -22,7 +22,7 @@ class RunRecords:
     """What the registry of runs needs of the store, and of the grants that runs hold."""
 
     def __init__(self, tasks: TaskCache, sealer: Sealer) -> None:
-        self._tasks, self._sealer = tasks, sealer
+        self._tasks, self._sealer, self.notices = tasks, sealer, tasks.notices
 
     async def load(self) -> Sequence[KeptRun]:
         """Return the runs whose grants are live."""

@@ -142,7 +142,7 @@ class Notice(Struct, frozen=True):
     """What changed while requests were under way: grants that ended, resources that are not as they were.
 
     ``token_keys`` are the public JWKs that alone verify tokens from now on, ``trust`` is what is published of trust
-    domains, ``nonces`` are made with a key that has turned; None: as before.
+    domains, ``nonces`` are made with a key that has turned; None: as before. ``runs``: all that are served have ended.
     """
 
     grants: frozenset[str] = frozenset()
@@ -150,6 +150,7 @@ class Notice(Struct, frozen=True):
     token_keys: Sequence[Mapping[str, str]] | None = None
     trust: PublishedTrust | None = None
     nonces: Nonces | None = None
+    runs: bool = False
 
 
 class AuditState(Struct, frozen=True):

@@ -107,8 +107,8 @@ class HandoverServer:
         return close
 
     def noticed(self, notice: Notice) -> None:
-        """Note whose authority has ended: nobody need wait for the next process that serves their runs."""
-        self._ended |= {run for run, grant in self._served.items() if grant in notice.grants}
+        """Note which runs have ended, or their authority: nobody need wait for the next process that serves them."""
+        self._ended |= {run for run, grant in self._served.items() if notice.runs or grant in notice.grants}
 
     def _close_port(self, sock: socket.socket) -> None:
         if sock in self._ports:

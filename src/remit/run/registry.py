@@ -182,6 +182,7 @@ class RunRegistry:
         """End every run; return how many there were."""
         runs = list(self._runs.values())
         await asyncio.gather(*map(self.end, runs), return_exceptions=True)
+        await self._records.notices.runs_ended()
         return len(runs)
 
     async def sweep(self) -> None:
