@@ -5,8 +5,7 @@ The names below are the client library; they are imported when first used, so th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # what `typing` calls it takes as long to load as all that a command needs before it can end
 if TYPE_CHECKING:
     from remit.errors import RemitError
     from remit.sdk import *

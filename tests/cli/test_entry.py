@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -221,20 +222,60 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_an_interrupt_while_it_is_loaded_ends_it_in_silence() -> None:
-    code = """
+@pytest.mark.parametrize("loaded", ["remit.cli.entry", "typer", "remit.cli.app"])
+def test_an_interrupt_while_it_is_loaded_ends_it_in_silence(loaded: str) -> None:
+    code = f"""
 import os, signal, sys
 class Here:
     def find_spec(self, name, path=None, target=None):
-        if name == "typer":
+        if name == "{loaded}":
             os.kill(os.getpid(), signal.SIGINT)
-from remit.cli.entry import main
+from remit.cli import main
 sys.meta_path.insert(0, Here())
 sys.argv = ["remit", "--help"]
 main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+def test_an_interrupt_after_a_command_ends_it_in_silence() -> None:
+    code = """
+import atexit, os, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from remit.cli import main
+sys.argv = ["remit", "--version"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_interrupt_at_any_time_shows_no_line_of_ours(seed: int) -> None:
+    """Python itself, before it has found us, makes a traceback of one; we are found in some ten milliseconds."""
+    drawn = random.Random(seed)  # noqa: S311 - the same again
+    for _ in range(10):
+        with subprocess.Popen([REMIT, "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(drawn.uniform(0, 0.2))
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate()
+        named = re.findall(rb'src/remit/([^"]+)"', told)
+        assert set(named) <= {b"__init__.py", b"cli/__init__.py"}, told.decode()
+
+
+def test_what_ignores_interrupts_goes_on_ignoring_them() -> None:
+    code = """
+import signal
+from remit.cli import interrupted_in_silence
+for handler in (signal.SIG_IGN, print, signal.default_int_handler):
+    signal.signal(signal.SIGINT, handler)
+    interrupted_in_silence()
+    print(signal.getsignal(signal.SIGINT) is handler)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "False"]
 
 
 HOSTILE = (

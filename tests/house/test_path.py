@@ -43,7 +43,7 @@ BUDGET = {
     "sessions": 900,
     "config": 2_000,
     "compose": 3_560,
-    "cli": 3_340,
+    "cli": 3_360,
     "sdk": 2_140,
     "integrations": 640,
     "testing": 1_000,

@@ -14,7 +14,7 @@ from typing import Any
 from tests.live.idp import Browser
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from remit.cli.entry import main; main()"]
+COMMAND = [sys.executable, "-c", "from remit.cli import main; main()"]
 PATIENCE = 60  # seconds for a command
 
 _BROWSER = """#!{python}

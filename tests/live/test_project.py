@@ -37,7 +37,7 @@ told["written"] = tried("sh", "-c", "echo x > out/file")
 told["shared"] = tried("sh", "-c", "echo x > ../shared/file")
 pathlib.Path("below").mkdir()
 pathlib.Path("below/remit.toml").write_text('resources = ["search"]\nbind = ["/"]\n')
-remit = [sys.executable, "-c", "from remit.cli.entry import main; main()"]
+remit = [sys.executable, "-c", "from remit.cli import main; main()"]
 told["allowed"] = tried(*remit, "allow", "below", "--yes")
 clean = {name: value for name, value in os.environ.items() if not name.startswith("REMIT_")}
 told["unset"] = subprocess.run([*remit, "allow", "below", "--yes"], env=clean, capture_output=True, text=True).stdout

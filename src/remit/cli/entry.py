@@ -14,6 +14,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from remit.cli import interrupted_in_silence
+
 MISUSE = 2
 FAILED = 1
 INTERRUPTED = 130
@@ -23,9 +25,7 @@ PLAIN_UP = re.compile(r"up(?: --json)?(?: --edges[ =]([1-8]))?(?: --json)?")
 
 
 def main() -> None:
-    """Run the command line of this process."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a command runs: it ends us, and no traceback is made
+    """Run the command line of this process (``cli.main``, which is loaded sooner)."""
     open_streams()
     settle(os.environ)
     sys.path[:] = trusted(sys.path, os.curdir)
@@ -42,7 +42,9 @@ def main() -> None:
         begin_anew()
     up = PLAIN_UP.fullmatch(" ".join(sys.argv[1:]))
     if up is None:
-        raise SystemExit(flushed(run(sys.argv[1:])))
+        code = run(sys.argv[1:])
+        interrupted_in_silence()
+        raise SystemExit(flushed(code))
     # What reads command lines takes 15 MB, which a broker would keep for as long as it serves.
     from remit.cli.render import complain
     from remit.compose.up import foreground

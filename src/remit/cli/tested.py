@@ -20,7 +20,7 @@ import typer
 
 from remit.catalog import Probe
 
-_REMIT = (sys.executable, "-c", "from remit.cli.entry import main; main()")
+_REMIT = (sys.executable, "-c", "from remit.cli import main; main()")
 _SECONDS = 30.0  # for an answer
 _REFUSED = (401, 403)
 
