@@ -18,6 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from remit.core.secret import Secret
+from remit.ports import Resource
+from tests.broker.world import OPERATOR, details
 from tests.run.rig import HERE, PATIENCE, READ, House, house, opening
 
 pytestmark = pytest.mark.live
@@ -473,6 +476,25 @@ def test_a_run_says_that_its_time_is_up_while_the_command_goes_on(runs: House) -
 
 def test_quiet_says_nothing(runs: House) -> None:
     assert runs.run(["true"], host_net=True, quiet=True).stderr == ""
+
+
+def test_which_of_two_resources_of_a_provider_its_variables_name_is_said(runs: House) -> None:
+    wish = {"type": "http", "actions": ["POST"], "paths": ["/v1/**"], "args": "any"}
+    of = ("office", "home")  # in another order than that of the alphabet
+    for name in of:
+        bound = details({**wish, "resource": name})
+        made = Resource(name, "http", f"http://127.0.0.1:9/{name}", bound, None, {"provider": "openai"})
+        runs.call(runs.broker.put_resource(OPERATOR, made, Secret("sk-0123456789abcdefghij")))
+    request, command = opening(*({**wish, "resource": name} for name in of)), ["sh", "-c", "echo $OPENAI_BASE_URL"]
+    done = runs.run(command, request)
+    assert done.stdout == "http://127.0.0.1:8471/office/v1\n"
+    [told] = [each for each in done.stderr.splitlines() if "OPENAI" in each]
+    assert told.startswith("remit: OPENAI_API_KEY and OPENAI_BASE_URL are those of `office`")
+    assert told.endswith("`home` is at REMIT_URL_HOME with REMIT_KEY_HOME")
+    chosen = {"OPENAI_API_KEY": "placeholder:home", "OPENAI_BASE_URL": "url:home/v1"}
+    done = runs.run(command, request, named=chosen)
+    assert (done.stdout, "OPENAI" in done.stderr) == ("http://127.0.0.1:8471/home/v1\n", False)
+    assert "OPENAI" not in runs.run(command, request, quiet=True).stderr
 
 
 def test_without_namespaces_it_refuses_and_opens_nothing(runs: House) -> None:

@@ -14,7 +14,7 @@ from remit.core.task import Grant, open_task
 from remit.ports import Resource
 from remit.ports.runs import ReachedHost, RunListener
 from remit.run.certificate import reach
-from remit.run.environment import RunProvisioning, provision, variables
+from remit.run.environment import RunProvisioning, provision, shared, variables
 from tests.broker.world import OPERATOR, START, details, search, warehouse
 from tests.support.kinds import simulated
 
@@ -167,6 +167,13 @@ def test_a_providers_variables_name_the_gateway_and_the_placeholder() -> None:
     held = found(grant(OPENAI))
     assert held["OPENAI_BASE_URL"] == "http://127.0.0.1:8471/llm/v1"
     assert held["OPENAI_API_KEY"] == held["REMIT_KEY_LLM"]
+
+
+def test_which_variables_several_resources_of_a_grant_would_have_is_known() -> None:
+    held = grant({**OPENAI, "resource": "second"}, READ, OPENAI)
+    of = ("second", "llm")
+    assert shared(held, RESOURCES, KINDS) == {"OPENAI_API_KEY": of, "OPENAI_BASE_URL": of}
+    assert shared(grant(READ, OPENAI, TABLE), RESOURCES, KINDS) == {}
 
 
 def test_of_two_resources_of_a_provider_the_first_has_its_variables() -> None:

@@ -88,3 +88,14 @@ def test_what_a_run_is_given_has_its_name_and_its_path() -> None:
 def test_a_resource_without_a_placeholder_is_refused_by_the_name_of_the_variable() -> None:
     with pytest.raises(InvalidRequestError, match="`DB` cannot be set: `warehouse`"):
         named.values([read("DB", "placeholder:warehouse")], GIVEN)
+
+
+def test_which_of_several_resources_has_a_providers_variables_is_said_unless_somebody_chose() -> None:
+    of = ("llm", "second", "third.one")
+    both = {"OPENAI_API_KEY": of, "OPENAI_BASE_URL": of, "HF_TOKEN": ("a", "b")}
+    [line] = named.doubled(both, {"HF_TOKEN", "OTHER"})
+    assert line == (
+        "remit: OPENAI_API_KEY and OPENAI_BASE_URL are those of `llm`, which the grant has first; `second` is at "
+        "REMIT_URL_SECOND with REMIT_KEY_SECOND, `third.one` at REMIT_URL_THIRD_ONE with REMIT_KEY_THIRD_ONE"
+    )
+    assert named.doubled(both, both) == named.doubled({}, ()) == []

@@ -118,11 +118,12 @@ class RunOffer:
 class ReadyRun:
     """What the launcher of a run that is served is told: its variables, and the ticket of its next hand-over.
 
-    That one counts once the edge that serves the run has gone, and until the run has ended.
+    That one counts once the edge has gone, until the run has ended. ``shared``: of which resources a variable could be.
     """
 
     environment: Mapping[str, str]
     ticket: Secret
+    shared: Mapping[str, Sequence[str]]
 
 
 class KeptRun(Struct, frozen=True):

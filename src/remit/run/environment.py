@@ -112,6 +112,16 @@ def variables(
     return found
 
 
+def shared(grant: Grant, resources: Mapping[str, Resource], kinds: Kinds) -> dict[str, tuple[str, ...]]:
+    """Return the variables that several resources of a grant would have, with these resources: the first has them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for resource in _held(grant, resources):
+        access = kinds[resource.kind].access
+        names = access.variables(resource, "", "") if isinstance(access, GatewayAccess) else ()
+        found |= {name: (*found.get(name, ()), resource.name) for name in names}
+    return {name: of for name, of in found.items() if len(of) > 1}
+
+
 def _held(grant: Grant, resources: Mapping[str, Resource]) -> Iterator[Resource]:
     """Yield the resources of a grant, in the order of its details."""
     names = dict.fromkeys(detail.resource for detail in grant.scope)

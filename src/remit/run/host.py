@@ -233,8 +233,8 @@ class HandoverServer:
         for listener in redeemed.listeners:
             stack.callback(await self._start(talk, run, listener, sockets.pop(0)))
         ready = await self._runs.run_ready(redeemed.run, places)
-        told = {"ready": True, "environment": dict(ready.environment), "ticket": ready.ticket.reveal()}
-        await send_async(talk.peer, told)
+        told = {"environment": dict(ready.environment), "shared": dict(ready.shared)}
+        await send_async(talk.peer, {"ready": True, **told, "ticket": ready.ticket.reveal()})
 
     async def _start(self, talk: _Talk, run: Run, listener: RunListener, sock: socket.socket) -> Close:
         if listener.kind == "launch":

@@ -135,8 +135,12 @@ class _Run:
     def follow(self, given: Message) -> int:
         environment = base_environment(self.spec)
         self.due = announced(datetime.fromisoformat(str(given["expires_at"])), datetime.now(UTC), quiet=self.spec.quiet)
-        variables = self._hand_over(given)["environment"]
+        ready = self._hand_over(given)
+        variables, shared = ready["environment"], ready.get("shared")
         assert isinstance(variables, dict)  # noqa: S101 - what our own broker answers
+        if isinstance(shared, dict) and not self.spec.quiet:
+            for line in named.doubled(shared, {each.name for each in self.spec.named}):
+                _say(line)
         variables |= self._reach(given)
         with contextlib.ExitStack() as stack:
             if self.terminal is not None:

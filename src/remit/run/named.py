@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from remit.errors import InvalidRequestError
@@ -72,3 +72,19 @@ def values(named: Iterable[NamedVariable], given: Mapping[str, str]) -> dict[str
             )
         found[each.name] = given[key] + each.path
     return found
+
+
+def doubled(shared: Mapping[str, Sequence[str]], chosen: Container[str]) -> list[str]:
+    """Return lines that say which resource has variables that others would have, too, but for those that are chosen."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, of in shared.items():
+        if name not in chosen:
+            groups.setdefault(tuple(of), []).append(name)
+    return [
+        f"remit: {' and '.join(names)} are those of `{first}`, which the grant has first; "
+        + ", ".join(
+            f"`{each}` {'' if at else 'is '}at REMIT_URL_{label(each)} with REMIT_KEY_{label(each)}"
+            for at, each in enumerate(others)
+        )
+        for (first, *others), names in groups.items()
+    ]

@@ -305,10 +305,10 @@ class RunRegistry:
             raise InvalidRequestError("other listeners were bound than was asked for")
         view, resources, ticket = await self._broker.grant(run.holder.grant), await self._resources(), self._drawn()
         variables = environment.variables(view.grant, resources, self._kinds, run.given.placeholders, places)
-        run.places = places
+        run.places, shared = places, environment.shared(view.grant, resources, self._kinds)
         await self._records.keep(_kept(run, _digest(ticket)), view.grant.expires_at)
         run.ticket, run.rev = _digest(ticket), run.rev + 1
-        return ReadyRun(variables, ticket)
+        return ReadyRun(variables, ticket, shared)
 
     async def _resources(self) -> Mapping[str, Resource]:
         return {resource.name: resource for resource in await self._broker.resources()}
