@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from remit import catalog
@@ -199,6 +201,17 @@ def test_a_resource_that_could_never_be_used_is_refused_when_it_is_added(
 ) -> None:
     with pytest.raises(InvalidRequestError):
         target.check(Resource("api", "http", destination, scope.parse([ALL]), None, settings), None)
+
+
+@pytest.mark.parametrize("host", ["ollama.internal:11434", "10.0.0.5", "[fd00::5]:80"])
+@pytest.mark.parametrize("settings", [{}, {"private": True}])
+def test_plain_http_beyond_this_machine_is_refused_with_a_way_out(host: str, settings: dict[str, object]) -> None:
+    there = Resource("llm", "http", f"http://{host}/base", scope.parse([ALL]), None, settings)
+    with pytest.raises(InvalidRequestError, match="a network in clear, a private one too") as refused:
+        target.check(there, None)
+    assert refused.value.help is not None
+    assert f"TLS in front of `{target.read_destination(f'https://{host}').host}`" in refused.value.help
+    target.check(replace(there, destination="http://127.0.0.1:11434"), None)
 
 
 def test_a_resource_of_a_known_provider_or_of_none_is_accepted() -> None:

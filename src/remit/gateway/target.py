@@ -201,7 +201,11 @@ def read_destination(text: str) -> Destination:
     tls = found[1] == "https"
     host = read_host(found[2])
     if not tls and not is_loopback(host):
-        raise InvalidRequestError("plain `http` is accepted for loopback only")
+        raise InvalidRequestError(
+            "plain `http` is accepted for this machine alone: the key and the answers would cross a network in clear, "
+            "a private one too",
+            help=f"put TLS in front of `{host}`, or have a tunnel end here (`ssh -L`) and name `http://127.0.0.1:PORT`",
+        )
     port = int(found[3] or (443 if tls else 80))
     if port > MAX_PORT:
         raise InvalidRequestError("the destination's port does not exist")
