@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from remit.core.task import Grant, LeaseState
-from remit.errors import ConflictError, NotFoundError, PolicyError, RevokedError, UnavailableError
+from remit.errors import ConflictError, PolicyError, RevokedError, UnavailableError
 from tests.broker.policies import GET, Brittle, Rule, child, ended, forbids
 from tests.broker.samples import DETAIL
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, holder, run
@@ -192,7 +192,7 @@ def test_a_task_that_is_being_read_again_meanwhile_does_not_escape(unreadable: b
         if unreadable:
             with pytest.raises(UnavailableError):
                 await reloading
-            with pytest.raises(NotFoundError):
+            with pytest.raises(UnavailableError):
                 broker._tasks.check(root.id)
             store.unreadable = False
             world.later(1)

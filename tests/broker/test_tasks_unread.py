@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,11 @@ from remit.core.lease import Closure
 from remit.core.policy import Decision, Question
 from remit.core.principal import GrantView, Signal
 from remit.core.request import Bounds, GrantRequest
-from remit.core.task import Grant, Task
+from remit.core.scope import Access
+from remit.core.task import Grant, Posture, Task
 from remit.errors import IntegrityError, NotFoundError, RemitError, RevokedError, UnavailableError
 from remit.ports import Write
-from tests.broker.world import OPERATOR, START, TABLE, World, confirmed, details, run
+from tests.broker.world import OPERATOR, START, TABLE, World, confirmed, details, holder, run
 from tests.support.memory_store import MemoryStore
 
 
@@ -114,6 +117,67 @@ def test_whoever_looks_at_a_task_that_is_being_read_again_waits_until_it_is_back
         assert (await looking).header.id == task_id
         with pytest.raises(UnavailableError):
             await losing
+
+    run(body())
+
+
+CHILD = GrantRequest(details(TABLE), Bounds(depth=1))
+MADE: dict[str, Callable[[Broker, Grant], Coroutine[Any, Any, object]]] = {
+    "delegate": lambda broker, root: broker.delegate(holder(broker, root), root.id, CHILD),
+    "issue": lambda broker, root: broker.issue(OPERATOR, root.id, details(TABLE)[0]),
+    "attach": lambda broker, root: broker.attach(OPERATOR, root.id, Posture()),
+}
+
+
+@pytest.mark.parametrize("verb", MADE)
+def test_whatever_is_made_in_a_task_that_is_being_read_again_waits_until_it_is_back(verb: str) -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        asked = MADE[verb](broker, root)
+        world.store.reading.clear()
+        losing = world.losing(broker, root)
+        await turns()
+        making = asyncio.create_task(asked)
+        await turns()
+        assert not making.done()
+        world.store.reading.set()
+        await making
+        with pytest.raises(UnavailableError):
+            await losing
+
+    run(body())
+
+
+def test_what_cannot_wait_for_a_task_that_is_being_read_again_is_told_to_try_again_and_not_that_it_is_unknown() -> None:
+    async def body() -> None:
+        world = Wearing()
+        broker = await world.ready()
+        root = await world.opened(broker)
+        lease = (await broker.issue(OPERATOR, root.id, details(TABLE)[0])).lease
+        search = [detail.resource for detail in root.scope].index("search")
+        await confirmed(broker)
+        world.store.reading.clear()
+        losing = world.losing(broker, root)
+        await turns()
+        for asked in (
+            broker.use(root.id, Access("search", "GET"), "req_1", search),
+            broker.grant(root.id),
+            broker.renew(OPERATOR, lease.id, timedelta(seconds=1)),
+            broker.revoke_lease(OPERATOR, lease.id),
+        ):
+            with pytest.raises(UnavailableError, match="cannot be read now"):
+                await asked
+        with pytest.raises(NotFoundError):
+            await broker.grant("grt_404")
+        world.store.reading.set()
+        with pytest.raises(UnavailableError):
+            await losing
+        assert (await broker.use(root.id, Access("search", "GET"), "req_2", search)).grant == root.id
+        with pytest.raises(NotFoundError):
+            await broker.revoke_lease(OPERATOR, "lse_404")
+        assert (await broker.revoke_lease(OPERATOR, lease.id)).state is Closure.CLOSED
 
     run(body())
 

@@ -281,8 +281,8 @@ MUTANTS = [
     Mutant(
         "an older head replaces a newer one",
         "broker/tasks.py",
-        "        if newer is not None and newer.head.rev >= task.head.rev:",
-        "        if newer is not None and newer.head.rev < 0:",
+        "is not None and newer.head.rev >= task.head.rev:",
+        "is not None and newer.head.rev < 0:",
         ("tests/broker/test_tasks_reload.py",),
     ),
     Mutant(
@@ -309,7 +309,7 @@ MUTANTS = [
     Mutant(
         "an agent reaches all of its task",
         "broker/tasks.py",
-        "        if root not in task.grants or root not in line:",
+        "        if root not in task.grants or (grant_id is not None and root not in self.live(grant_id).lineage):",
         "        if root not in task.grants:",
         ("tests/broker/test_delegate.py",),
     ),

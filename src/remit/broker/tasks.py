@@ -111,6 +111,7 @@ class TaskCache:
         return self.task(self.live(grant_id).task)
 
     def task_of_lease(self, lease_id: str) -> Task:
+        self._check_read(self._task_of_lease.get(lease_id) or next(iter((*self._away, *self._unread)), ""))
         return self.task(self._task_of_lease.get(lease_id, ""))
 
     def live(self, grant_id: str) -> LiveGrant:
@@ -124,7 +125,7 @@ class TaskCache:
         return self._live.get(grant_id) or self._past.get(grant_id)
 
     def check(self, grant_id: str) -> LiveGrant:
-        """Return the compiled grant if it is live now, else say why not."""
+        """Return the compiled grant if it is live now, else say why not: also that it is being read again."""
         live = self.line(grant_id)
         if live is None:
             raise NotFoundError
@@ -133,6 +134,7 @@ class TaskCache:
         if live.ended:
             raise RevokedError
         if grant_id not in self._live:
+            self._check_read(live.task)
             raise NotFoundError
         waiting = self.unserved.waiting  # none, mostly: then a deep grant is looked up as fast as any
         if live.task in self.unserved.undecided or (waiting and not waiting.isdisjoint(live.lineage)):
@@ -156,13 +158,14 @@ class TaskCache:
             self.check(caller.grant)  # the task is over: it is told how its own grant ended
         task = self.task(task_id)
         root = root_in(caller, task)
-        line = (root,) if grant_id is None else self.live(grant_id).lineage
-        if root not in task.grants or root not in line:
+        if root not in task.grants or (grant_id is not None and root not in self.live(grant_id).lineage):
             raise NotFoundError
         return task
 
     async def acting(self, caller: Principal, grant_id: str, name: str, **more: str | None) -> Task:
         """Return the task of a grant if the caller may act under it (``check_acting``); a refusal is recorded."""
+        if grant_id in self._past:
+            await self.back(grant_id)
         if grant_id in self._past and (Right.OPERATE in caller.rights or caller.name == grant_id):
             self.check(grant_id)  # as above
         task = self.allowed(caller, self.live(grant_id).task, grant_id)
@@ -194,8 +197,7 @@ class TaskCache:
         task = await self.store.load(task_id)
         counters = await self.store.spent(task_id)
         self._unread.discard(task_id)  # not earlier: until then it is known
-        newer = self._tasks.get(task_id)
-        if newer is not None and newer.head.rev >= task.head.rev:  # somebody else read it, and went on
+        if (newer := self._tasks.get(task_id)) is not None and newer.head.rev >= task.head.rev:  # others have gone on
             return newer
         for counter in counters:
             key = (counter.grant, counter.index)
@@ -291,8 +293,7 @@ class TaskCache:
 
     async def back(self, name: str) -> None:
         """Wait while a task, or that of a grant, is being read again; UnavailableError when it cannot be read."""
-        past = self._past.get(name)
-        task_id = name if past is None else past.task
+        task_id = self._past[name].task if name in self._past else name
         with suppress(UnavailableError):
             await self.in_time(self._back(task_id), ends.PATIENCE)
         self._check_read(task_id)
@@ -378,14 +379,13 @@ class TaskCache:
 
     def event(self, name: str, decision: str, grant_id: str | None, **more: object) -> Event:
         """Describe something that happened under a grant, with its lineage and human; what ``more`` says goes first."""
-        at = self.now()
         live = None if grant_id is None else self.line(grant_id)
         known: dict[str, object] = {"grant": grant_id}
         if live is not None:
             known |= {"task": live.task, "lineage": live.lineage}
             known |= {"agent": live.grant.agent, "attested": live.grant.attested}
             known["subject"] = self._tasks[live.task].head.subject.sub if live.task in self._tasks else None
-        return Event(name, at, decision, **known | more)  # type: ignore[arg-type]  # fields of Event
+        return Event(name, self.now(), decision, **known | more)  # type: ignore[arg-type]  # fields of Event
 
     async def denied(
         self, name: str, grant_id: str | None, error: RemitError, times: int = 1, /, **more: str | None
