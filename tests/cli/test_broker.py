@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,12 +35,19 @@ REMIT = Path(sys.executable).with_name("remit")
 
 
 @pytest.fixture
-def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def short() -> Iterator[Path]:
+    """Return a folder whose name leaves room for those of sockets (unix(7): 107 bytes), however long pytest's is."""
+    with tempfile.TemporaryDirectory(prefix="remit-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def environ(short: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Return the environment of a broker that listens on sockets alone."""
-    config = tmp_path / "config" / "remit"
+    config = short / "config" / "remit"
     config.mkdir(parents=True)
     (config / "config.toml").write_text('[listen]\napi = "off"\ngateway = "off"\n', "utf-8")
-    names = {"XDG_CONFIG_HOME": str(config.parent), "REMIT_STATE_DIR": str(tmp_path / "state")}
+    names = {"XDG_CONFIG_HOME": str(config.parent), "REMIT_STATE_DIR": str(short / "state")}
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     return {**os.environ, **names}
@@ -249,18 +257,18 @@ def test_the_log_of_a_broker_is_verified_with_the_key_beside_its_state(
 
 
 @pytest.mark.slow
-def test_a_broker_is_found_from_anywhere(tmp_path: Path, environ: dict[str, str]) -> None:
-    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    told = home | {"XDG_RUNTIME_DIR": str(tmp_path / "runtime"), "XDG_CONFIG_HOME": environ["XDG_CONFIG_HOME"]}
-    (tmp_path / "work").mkdir()
+def test_a_broker_is_found_from_anywhere(short: Path, environ: dict[str, str]) -> None:
+    home = {"HOME": str(short), "PATH": os.environ["PATH"]}
+    told = home | {"XDG_RUNTIME_DIR": str(short / "runtime"), "XDG_CONFIG_HOME": environ["XDG_CONFIG_HOME"]}
+    (short / "work").mkdir()
     with subprocess.Popen([REMIT, "up", "--json"], env=told, stdout=subprocess.PIPE, stderr=-3, text=True) as broker:
         assert broker.stdout is not None
-        assert json.loads(broker.stdout.readline())["control"] == f"{tmp_path}/runtime/remit/control.sock"
+        assert json.loads(broker.stdout.readline())["control"] == f"{short}/runtime/remit/control.sock"
 
         def asked(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
             line = [str(REMIT), *command]
             done = subprocess.run(
-                line, env=home | more, cwd=tmp_path / "work", capture_output=True, text=True, check=False, timeout=60
+                line, env=home | more, cwd=short / "work", capture_output=True, text=True, check=False, timeout=60
             )
             assert done.returncode == 0, done.stderr
             return done
@@ -268,9 +276,9 @@ def test_a_broker_is_found_from_anywhere(tmp_path: Path, environ: dict[str, str]
         bound = ["-b", "actions=GET,paths=/v1/**,args=any"]
         asked("resource", "add", "search", "http://127.0.0.1:9", *bound)
         assert asked("run", "-q", "-r", "search", "--net", "host", "--", "echo", "hello").stdout == "hello\n"
-        elsewhere = asked("status", "--json", XDG_RUNTIME_DIR=str(tmp_path / "other"))
+        elsewhere = asked("status", "--json", XDG_RUNTIME_DIR=str(short / "other"))
         assert json.loads(elsewhere.stdout)["processes"][0]["pid"] == broker.pid
-        note = tmp_path / ".local/state/remit/broker"
+        note = short / ".local/state/remit/broker"
         assert note.stat().st_mode & 0o777 == 0o600
         broker.send_signal(signal.SIGTERM)
         assert broker.wait(20) == 0
