@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
@@ -305,12 +307,110 @@ def test_revoking_cuts_a_download_that_is_under_way(here: Terminal, straight: bo
             out, _ = process.communicate(timeout=PATIENCE)
             assert out.strip() in {"ended", "ConnectionResetError", "SSLError", "SSLEOFError"}
         assert doubles.names == [STREAM]
-        lines = [json.loads(line) for line in here.run("audit", "tail", "-n", "100", "--json")[1].splitlines()]
+        lines = entries(here)
         [use] = [line for line in lines if line["event"] == "resource.use"]
         [outcome] = [line for line in lines if line["event"] == "resource.outcome"]
         assert (use["decision"], use["action"]) == ("allow", f"connect {STREAM}")
         assert (outcome["decision"], outcome["code"]) == ("failed", "revoked")
         assert int(outcome["action"].split()[-2]) > 65_536
+
+
+SHARED = """
+import json, os, socket, ssl, sys, urllib.request
+context = ssl.create_default_context(cafile="ca.pem")
+context.check_hostname = False
+told = {name: os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy")}
+proxy = urllib.request.ProxyHandler({"https": os.environ["REMIT_PROXY"]})
+opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), proxy)
+for url in sys.argv[2:]:
+    try:
+        told[url] = opener.open(url, timeout=30).status
+    except OSError as error:
+        told[url] = str(error)
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as straight:
+    with context.wrap_socket(straight, server_hostname="files.double.test") as secured:
+        told["straight"] = secured.version()
+print(json.dumps(told))
+"""
+
+
+def test_a_run_that_shares_the_machines_network_is_bounded_at_its_proxy_alone_and_that_is_said(here: Terminal) -> None:
+    with town(here) as doubles:
+        page, other = f"https://{INDEX}/simple/told/", f"https://{FILES}/x"
+        command = [sys.executable, "-c", SHARED, str(doubles.port), page, other]
+        code, out, err = here.run("run", "--net", "host", "--egress", INDEX, "--", *command)
+        assert code == 0, err
+        told = json.loads(out)
+        assert (told[page], "403" in told[other]) == (200, True)
+        assert (told["HTTPS_PROXY"], told["https_proxy"]) == (None, None)
+        assert told["straight"].startswith("TLS")  # nothing holds it to the proxy
+        assert "shares the network of this machine: it reaches whatever you reach" in err
+        assert doubles.names == [INDEX, FILES]
+        assert doubles.paths(FILES) == []
+        uses = [line for line in entries(here) if line["event"] == "resource.use"]
+        assert [(use["decision"], use["action"]) for use in uses if use["decision"] == "allow"] == [
+            ("allow", f"connect {INDEX}")
+        ]
+
+
+OVER = (
+    READS
+    + """
+for url in sys.stdin.read().split():
+    try:
+        print(opener.open(url, timeout=30).status, flush=True)
+    except OSError as error:
+        print(error, flush=True)
+"""
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "kill -9"])
+def test_over_a_broker_that_starts_anew_pipes_end_and_new_ones_begin(here: Terminal, number: signal.Signals) -> None:
+    stream = _Stream()
+    with town(here, stream) as doubles:
+        command = [*COMMAND, "run", "--egress", STREAM, "--egress", INDEX, "--", sys.executable, "-c", OVER]
+        with subprocess.Popen(
+            [*command, f"https://{STREAM}/"],
+            cwd=here.work,
+            env=here.environ(),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "begun\n", process.communicate(timeout=PATIENCE)
+            broker = psutil.Process(here.told("status")["processes"][0]["pid"])
+            broker.send_signal(number)
+            broker.wait(PATIENCE)
+            assert stream.cut.wait(PATIENCE)
+            assert process.stdout.readline().strip() in {"ended", "ConnectionResetError", "SSLError", "SSLEOFError"}
+            with here.start("up", "--json") as second:
+                try:
+                    assert "for 30 seconds" in process.stderr.readline()
+                    assert "this run goes on" in process.stderr.readline()
+                    out, err = process.communicate(f"https://{INDEX}/simple/told/ https://{FILES}/x", PATIENCE)
+                    assert out.splitlines()[0] == "200", err
+                    assert "403" in out.splitlines()[1]
+                    assert doubles.names == [STREAM, INDEX]
+                    told = [(line["event"], line["action"], line["decision"]) for line in entries(here)]
+                    allowed = [
+                        action for event, action, decision in told if (event, decision) == ("resource.use", "allow")
+                    ]
+                    assert allowed == [f"connect {STREAM}", f"connect {INDEX}"]
+                    # an authority that is killed learns no outcome, and the next one knows of none
+                    ended = [action for event, action, _ in told if event == "resource.outcome"]
+                    assert len(ended) == (2 if number == signal.SIGTERM else 1), told
+                finally:
+                    second.terminate()
+                    second.communicate(timeout=PATIENCE)
+
+
+def entries(here: Terminal) -> list[dict[str, str]]:
+    """Return the audit log."""
+    return [json.loads(line) for line in here.run("audit", "tail", "-n", "100", "--json")[1].splitlines()]
 
 
 def test_a_project_says_which_hosts_its_runs_reach(here: Terminal) -> None:
