@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks import attack, control, credentials, gateway, identity, planes, proxies
+from benchmarks import attack, bad_tokens, control, credentials, gateway, identity, planes, proxies
 from benchmarks.figure import Figure, record
 from remit.compose import kinds
 
@@ -35,6 +35,7 @@ FIGURES: dict[str, Planned] = {
     "revoke_under_attack_busy": Planned(partial(attack.revoke_under_attack, busy=True), 60),
     "request_under_attack_busy": Planned(partial(attack.request_under_attack, busy=True), 0),
     "edges_killed_under_attack_busy": Planned(partial(attack.edges_killed_under_attack, busy=True), 0),
+    "revoke_under_bad_tokens": Planned(bad_tokens.revoke_under_bad_tokens, 30),
     "revoke_tree_10000": Planned(planes.revoke_tree_10000, 35),
     "end_acknowledged_256": Planned(planes.end_acknowledged_256, 15),
     "edge_killed": Planned(planes.edge_killed, 15),

@@ -83,7 +83,7 @@ def issuer(key: RSAKey) -> Iterator[str]:
         server.server_close()
 
 
-def _id_token(key: RSAKey, url: str, audience: str) -> str:
+def id_token(key: RSAKey, url: str, audience: str) -> str:
     now = int(time.time())
     claims = {"iss": url, "aud": audience, "sub": "bench", "iat": now, "exp": now + 3_600, "jti": secrets.token_hex(16)}
     return jwt.encode({"alg": "RS256", "kid": "bench"}, claims, key)
@@ -96,19 +96,19 @@ def exchange_16() -> Figure:
     """Tasks opened a second by exchanging an ID token (RS256), each with a proof, sixteen clients."""
     key = RSAKey.generate_key(2048, private=True)
     port = free_port()
-    with issuer(key) as url, _with_policy(port, url) as house, openbao.process() as (peer_port, pid):
+    with issuer(key) as url, with_policy(port, url) as house, openbao.process() as (peer_port, pid):
         ours.with_upstream(house, 9, ours.SECRET)
         bao = asyncio.run(openbao.unsealed(peer_port, pid))
         asyncio.run(_jwt_login(bao, key, url))
         sides = (
             lambda: with_cpu(house.process.pid, spent(port, [_prepared(port, key, url) for _ in range(CLIENTS)])),
-            lambda: with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _login(_id_token(key, url, "remit")))),
+            lambda: with_cpu(pid, closed_loop(bao.port, CLIENTS, SECONDS, _login(id_token(key, url, "remit")))),
         )
         return rates("exchange_16", "exchanges/s", "OpenBao 2.7 jwt login on raft with file audit", sides, ROUNDS)
 
 
 @contextmanager
-def _with_policy(port: int, url: str) -> Iterator[House]:
+def with_policy(port: int, url: str) -> Iterator[House]:
     with ours.running(api=f"127.0.0.1:{port}", more=CONFIG.format(issuer=url), before=_policy) as house:
         yield house
 
@@ -130,7 +130,7 @@ def _prepared(port: int, key: RSAKey, url: str) -> Prepared:
     }
     made = []
     for _ in range(TOKENS):
-        body = urlencode({**fields, "subject_token": _id_token(key, url, "remit")}).encode()
+        body = urlencode({**fields, "subject_token": id_token(key, url, "remit")}).encode()
         made.append((body, holder.proof("POST", endpoint, nonce=fresh)))
     return made
 

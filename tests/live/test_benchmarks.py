@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import attack, control, credentials, gateway, identity, nginx, ours, planes, proxies, runs
+from benchmarks import attack, bad_tokens, control, credentials, gateway, identity, nginx, ours, planes, proxies, runs
 from benchmarks import figure as figures
 from benchmarks.client import closed_loop, cpu_seconds
 from benchmarks.figure import figure
@@ -33,6 +33,7 @@ NAMES = [
     "revoke_under_attack_busy",
     "request_under_attack_busy",
     "edges_killed_under_attack_busy",
+    "revoke_under_bad_tokens",
     "revoke_tree_10000",
     "end_acknowledged_256",
     "edge_killed",
@@ -63,14 +64,15 @@ SHORT: dict[ModuleType, dict[str, float]] = {
     gateway: {"ROUNDS": 1, "SECONDS": 1},
     proxies: {"ROUNDS": 1, "SECONDS": 1},
     attack: {"ROUNDS": 1, "ENDS": 3, "HOSTILE_RUNS": 1, "HANGING": 1},
+    bad_tokens: {"ROUNDS": 1, "ENDS": 3},
 }
 WITH_OPENBAO = [
     *("issue_postgres_1", "issue_postgres_16_4096", "revoke_1000", "delegate_16", "exchange_16", "introspect_16"),
     *("idle_memory", "idle_memory_full"),
 ]
 SHOWN = [
-    *("revoke_under_attack", "revoke_tree_10000", "end_acknowledged_256", "edge_killed", "run_true"),
-    *("gateway_tasks_10000", "gateway_cpu_32", "gateway_added_1", "grant_check_depth", "sweep_10000"),
+    *("revoke_under_attack", "revoke_under_bad_tokens", "revoke_tree_10000", "end_acknowledged_256", "edge_killed"),
+    *("run_true", "gateway_tasks_10000", "gateway_cpu_32", "gateway_added_1", "grant_check_depth", "sweep_10000"),
     *(["proxied_mitmproxy", "proxied_mitmproxy_h2"] if proxies.MITMDUMP.exists() else []),
     *(["proxied_envoy"] if Path(sys.executable).with_name("envoy").exists() else []),
     *(WITH_OPENBAO if Path(sys.executable).with_name("bao").exists() else []),
