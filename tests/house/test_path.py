@@ -34,7 +34,7 @@ BUDGET = {
     "identity": 1_300,
     "policies": 900,
     "gateway": 5_690,
-    "run": 3_365,
+    "run": 3_355,
     "web": 1_390,
     "control": 650,
     "console": 600,
