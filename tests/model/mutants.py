@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 SCOPE = ("tests/core/test_scope.py",)
 ORDERS = ("tests/core/test_orders.py", "tests/core/test_paths.py", "tests/core/test_scope.py")
-TASK = tuple(f"tests/core/test_{name}.py" for name in ("task", "task_leases", "lease", "grant"))
+TASK = tuple(f"tests/core/test_{name}.py" for name in ("task", "task_leases", "task_renewed", "lease", "grant"))
 TREE = ("tests/model/test_tree.py",)
 CRASH = ("tests/model/test_crash.py",)
 RACES = ("tests/model/test_races.py",)
 APPROVAL = ("tests/core/test_approval.py",)
 DELEGABILITY = ("tests/core/test_grant_delegability.py", "tests/core/test_task_asking.py")
 ASKING = tuple(f"tests/broker/test_approvals{part}.py" for part in ("", "_decided", "_limits", "_restart"))
+RENEWAL = ("tests/core/test_task_renewed.py", "tests/broker/test_renewal.py")
 TOGETHER = ("tests/model/test_approvals.py",)
 
 
@@ -32,6 +33,111 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant(
+        "a task is renewed beyond eight hours",
+        "core/task.py",
+        "min(expires_at, now + MAX_TTL, self.head.opened_at + MAX_LIFE)",
+        "min(expires_at, self.head.opened_at + MAX_LIFE)",
+        RENEWAL,
+    ),
+    Mutant(
+        "a task is renewed beyond thirty days",
+        "core/task.py",
+        "min(expires_at, now + MAX_TTL, self.head.opened_at + MAX_LIFE)",
+        "min(expires_at, now + MAX_TTL)",
+        RENEWAL,
+    ),
+    Mutant(
+        "a task is renewed to an earlier end",
+        "core/task.py",
+        "max(self.head.expires_at, min(",
+        "max(now, min(",
+        RENEWAL,
+    ),
+    Mutant(
+        "what has ended is renewed",
+        "core/task.py",
+        "        root = self.live(self.head.root, now)\n",
+        "        root = self.grant(self.head.root)\n",
+        RENEWAL,
+    ),
+    Mutant(
+        "the head of a task alone is renewed",
+        "core/task.py",
+        "longer = replace(root, expires_at=ends, ",
+        "longer = replace(root, ",
+        RENEWAL,
+    ),
+    Mutant(
+        "the root of a task alone is renewed",
+        "core/task.py",
+        "head=replace(change.head, expires_at=ends, subject=subject)",
+        "head=replace(change.head, subject=subject)",
+        RENEWAL,
+    ),
+    Mutant(
+        "anybody renews",
+        "core/principal.py",
+        "    if head.subject.sub != by.subject.sub:\n",
+        "    if not by.subject.sub:\n",
+        RENEWAL,
+    ),
+    Mutant(
+        "what a workload opened is renewed",
+        "core/principal.py",
+        "    if head.subject.acr == WORKLOAD or task.grant",
+        "    if task.grant",
+        RENEWAL,
+    ),
+    Mutant(
+        "a token renews any number of times",
+        "broker/grants.py",
+        "writes=spent)",
+        "writes=())",
+        RENEWAL,
+    ),
+    Mutant(
+        "a login that has ended renews",
+        "broker/grants.py",
+        "            self._subject(by)  # their login may have ended meanwhile\n",
+        "",
+        RENEWAL,
+    ),
+    Mutant(
+        "what nobody serves is renewed",
+        "broker/grants.py",
+        "            self._tasks.check(root)  # and so may the task, which else may have gone on\n",
+        "",
+        RENEWAL,
+    ),
+    Mutant(
+        "the time of before the policy was asked decides",
+        "broker/grants.py",
+        "renew(by.subject, ends, self._tasks.serving())",
+        "renew(by.subject, ends, ends - ttl)",
+        RENEWAL,
+    ),
+    Mutant(
+        "a renewal is answered though the task has ended",
+        "broker/grants.py",
+        "        self._tasks.check(root)\n        return self._tasks.view(root)",
+        "        return self._tasks.view(root)",
+        RENEWAL,
+    ),
+    Mutant(
+        "a renewed grant ends in memory when it would have",
+        "broker/tasks.py",
+        "            old.grant, old.expires_at = grant, grant.expires_at\n",
+        "            old.grant = grant\n",
+        RENEWAL,
+    ),
+    Mutant(
+        "what is below a renewed root is told of the login before",
+        "broker/tasks.py",
+        " or live.view.subject is not task.head.subject:",
+        ":",
+        RENEWAL,
+    ),
     Mutant(
         "two details may cover together",
         "core/scope.py",
@@ -652,6 +758,14 @@ MUTANTS = [
 ]
 
 EQUIVALENT = [
+    # the task is closed in the same sweep, after those that are due with it
+    Mutant(
+        "the sweep forgets what was renewed",
+        "broker/tasks.py",
+        "                self._expiries.put(live.grant.id, live.expires_at)\n",
+        "                pass\n",
+        RENEWAL,
+    ),
     Mutant(
         "the ancestors are not looked at",
         "core/task.py",

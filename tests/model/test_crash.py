@@ -15,10 +15,12 @@ import pytest
 
 from remit.broker import Broker
 from remit.core.lease import Revocation
+from remit.core.task import Task
 from remit.errors import RemitError
 from tests.model.mortal import Died, Fuse, mortal
 from tests.model.setting import OWNER, READ, WIDE, Setting, alive, detail, wanted
 
+HOUR = timedelta(hours=1)
 CLASSES = list(Revocation)
 
 
@@ -28,10 +30,11 @@ class Acknowledged:
 
     opened: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
 
 
 async def life(broker: Broker, told: Acknowledged) -> None:
-    """Open, delegate, issue twice and once more under a key, renew, revoke, and close another task."""
+    """Open, delegate, issue twice and once more under a key, renew a lease and the task, revoke, close another task."""
     root = (
         await broker.open(OWNER, replace(wanted(WIDE, ttl=timedelta(minutes=30), depth=1, fan_out=2), purpose="live"))
     ).grant
@@ -42,6 +45,8 @@ async def life(broker: Broker, told: Acknowledged) -> None:
     made = await broker.issue(OWNER, child.id, detail(READ), "key")
     with suppress(RemitError):
         await broker.renew(OWNER, made.lease.id, timedelta(seconds=50))
+    await broker.renew_task(OWNER, broker._tasks.task_of(root.id).id, timedelta(hours=1))
+    told.renewed.append(root.id)
     await broker.issue(OWNER, root.id, detail(READ), "key")
     await broker.revoke(OWNER, child.id)
     told.ended.append(child.id)
@@ -80,6 +85,8 @@ async def faults(setting: Setting, told: Acknowledged) -> list[str]:
     tasks = {grant_id: task for task in await setting.tasks() for grant_id in task.grants}
     found += [f"lost {name}" for name in told.opened if name not in tasks]
     found += [f"undead {name}" for name in told.ended if alive(tasks[name], name, setting.now)]
+    found += [f"renewed by half {task.id}" for task in tasks.values() if _half(task)]
+    found += [f"not renewed {i}" for i in told.renewed if tasks[i].head.expires_at - tasks[i].head.opened_at < HOUR]
     broker = setting.broker()
     await broker.start()
     for task in list(broker._tasks):
@@ -90,6 +97,11 @@ async def faults(setting: Setting, told: Acknowledged) -> list[str]:
     found += [f"left {name}" for name in setting.target.live()]
     found += [f"unsettled {task.id}" for task in await setting.tasks() if task.leases]
     return found
+
+
+def _half(task: Task) -> bool:
+    """Whether the end of a task has moved and not that of its root."""
+    return task.head.expires_at != task.grants[task.head.root].expires_at
 
 
 def revocable(setting: Setting) -> bool:

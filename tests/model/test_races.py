@@ -38,11 +38,14 @@ class Scene:
 
     setting: Setting
     broker: Broker
+    task: str = ""
     root: str = ""
     child: str = ""
     bare: str = ""
     lease: str = ""
     told: list[tuple[str, Report]] = field(default_factory=list)  # what a revoke of a grant answered
+    asked: set[str] = field(default_factory=set)  # what a revoke was to end, though nobody may have been told
+    renewed: bool = False  # whether somebody was told that the task goes on
 
     @property
     def store(self) -> QueueStore:
@@ -55,6 +58,7 @@ class Scene:
         self.broker = await self.setting.ready()
         asked = wanted(WIDE, SEARCH, ttl=timedelta(minutes=30), depth=2, fan_out=2)
         self.root = (await self.broker.open(OWNER, replace(asked, purpose="race"))).id
+        self.task = self.broker._tasks.task_of(self.root).id
         below = wanted(WIDE, SEARCH, depth=1, fan_out=1)
         self.child = (await self.broker.delegate(OWNER, self.root, below)).id
         self.bare = (await self.broker.delegate(OWNER, self.root, below)).id
@@ -67,6 +71,7 @@ class Scene:
 
     async def revoke(self, grant: str) -> Report:
         """Revoke, and note the answer."""
+        self.asked.add(grant)
         report = await self.broker.revoke(OWNER, grant)
         self.told.append((grant, report))
         return report
@@ -125,6 +130,17 @@ async def revoke_lease(at: Scene) -> Report:
     return await at.broker.revoke_lease(OWNER, at.lease)
 
 
+async def renew_task(at: Scene) -> None:
+    await at.broker.renew_task(OWNER, at.task, timedelta(hours=1))
+    at.renewed = True
+
+
+async def come_to_its_end(at: Scene) -> None:
+    await pause()
+    at.setting.later(30 * 60)
+    await at.broker.sweep()
+
+
 async def sweep(at: Scene) -> None:
     await at.broker.sweep()
 
@@ -146,13 +162,18 @@ PAIRS: list[tuple[Verb, Verb]] = [
     (revoke_bare, revoke_root),
     (revoke_lease, revoke_child),
     (revoke_lease, sweep),
+    (renew_task, revoke_root),
+    (renew_task, come_to_its_end),
+    (renew_task, renew_task),
+    (renew_task, delegate),
+    (renew_task, use),
 ]
 NAMES = [f"{left.__name__} and {right.__name__}" for left, right in PAIRS]
 
 
 def agrees(at: Scene) -> list[str]:
     """Return the grants that the broker, when all is over, takes for live although the store says they ended."""
-    task = alone(at.store.load(at.broker._tasks.task_of(at.root).id))
+    task = alone(at.store.load(at.task))
     assert isinstance(task, Task)
     wrong = []
     for name in task.grants:
@@ -206,6 +227,10 @@ async def aftermath(at: Scene) -> list[str]:
     tasks = {grant: task for task in await at.setting.tasks() for grant in task.grants}
     told = (grant for grant, report in at.told if report.recorded)
     wrong += [f"undead {grant}" for grant in told if alive(tasks[grant], grant, at.setting.now)]
+    head, root = tasks[at.root].head, tasks[at.root].grants[at.root]
+    wrong += ["renewed by half"] if head.expires_at != root.expires_at else []
+    if at.renewed and at.root not in at.asked and not alive(tasks[at.root], at.root, at.setting.now):
+        wrong.append("renewed, and over")
     children = [g for g in tasks[at.child].grants.values() if g.parent == at.child and not g.revoked]
     wrong += ["more children than its fan-out"] if len(children) > 1 else []
     states = [i for i in tasks[at.child].leases.values() if i.key == "key" and i.state is LeaseState.ACTIVE]

@@ -33,7 +33,7 @@ from tests.model.setting import OWNER, TABLES, WIDE, Setting, detail, wanted
 SEEN: Counter[str] = Counter()
 FLOORS = {"open": 60, "delegate": 100, "level 2": 40, "level 3": 15, "issue": 80, "issue below": 40, "revoke": 50}
 FLOORS |= {"refused": 50, "fault": 15, "renew": 12, "revoke lease": 15, "close": 8, "expired": 5, "widened": 40}
-FLOORS |= {"acted below": 10, "held off": 10}
+FLOORS |= {"acted below": 10, "held off": 10, "renew task": 20}
 
 
 @dataclass
@@ -288,6 +288,22 @@ class Tree(RuleBasedStateMachine):
             return
         assert self.model.live(self.model.leases[lease], self.setting.now)
         SEEN["renew"] += 1
+
+    @rule(data=st.data(), minutes=st.sampled_from([1, 20, 45]))
+    def renew_task(self, data: st.DataObject, minutes: int) -> None:
+        """A live task goes on, with its root and nothing else; one that has ended does not."""
+        line = self.model.line(self.pick(data, live=False))
+        root = next(name for name, node in self.model.nodes.items() if node is line[-1])
+        may, ttl = self.model.live(root, self.setting.now), timedelta(minutes=minutes)
+        try:
+            self.runner.run(self.broker.renew_task(OWNER, line[-1].task, ttl))
+        except RemitError:
+            assert not may
+            SEEN["refused"] += 1
+            return
+        assert may
+        line[-1].ends = max(line[-1].ends, self.setting.now + ttl)
+        SEEN["renew task"] += 1
 
     @precondition(lambda self: len(self.model.nodes) > 3)
     @rule(data=st.data())

@@ -1,4 +1,4 @@
-"""Open, delegate, and attach: how authority comes to be, and how a run comes to hold a grant that exists."""
+"""Open, renew, delegate, and attach: how authority comes to be, goes on, and how a run comes to hold what exists."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from remit.core.approval import Approval
 from remit.core.audit import Event
 from remit.core.grant import ISOLATION, WORKLOAD, GrantContext, Posture, Subject
 from remit.core.policy import Decision
-from remit.core.principal import GrantView, Holder, Human, Operator, Principal, Workload
-from remit.core.request import UNBOUND, GrantRequest
+from remit.core.principal import GrantView, Holder, Human, Operator, Principal, Workload, check_renewing
+from remit.core.request import UNBOUND, GrantRequest, check_ttl
 from remit.core.task import Change, open_task
 from remit.errors import (
     ApprovalError,
@@ -32,6 +32,7 @@ from remit.ports import NewId, UsedToken, Write
 from remit.ports.broker import APPROVAL_LIFE, ApprovalView, Opener
 
 OPEN = "task.open"
+RENEW = "task.renew"
 DELEGATE = "grant.delegate"
 ATTACH = "grant.attach"
 
@@ -84,6 +85,36 @@ class GrantVerbs:
             await self._denied(OPEN, None, used, request, context.posture, agent=agent, subject=subject.sub)
             raise used from error
         return self._tasks.view(root_id)
+
+    async def renew_task(self, by: Operator | Human, task_id: str, ttl: timedelta) -> GrantView:
+        """Let a task of the principal's own end later, by ``ttl`` from now; return its root. No worker can ask for it.
+
+        The policy is asked as when it was opened, with the whole time from then to the new end, and with the human as
+        they were proven now. What is refused changes nothing: the task ends when it would have.
+        """
+        await self._tasks.back(task_id)
+        task = self._tasks.task(task_id)
+        root, spent = task.head.root, (UsedToken(by.digest, by.until),) if isinstance(by, Human) else ()
+        try:
+            check_ttl(ttl)
+            check_renewing(task, by)
+            ends = self._tasks.serving() + ttl
+            asked = task.renew(by.subject, ends, self._tasks.now())
+            decision = await self.policy.enforce(self.policy.question(asked.head, asked.grants[0]), by)
+            self._subject(by)  # their login may have ended meanwhile
+            self._tasks.check(root)  # and so may the task, which else may have gone on
+            change = self._tasks.task(task_id).renew(by.subject, ends, self._tasks.serving())
+            [longer] = change.grants
+            why = because(decision, f"until {longer.expires_at.isoformat(timespec='seconds')}", longer.scope)
+            change = replace(change, grants=(replace(longer, policy=decision.version),))
+            await self._tasks.step(change, self._tasks.event(RENEW, "allow", root, **why), writes=spent)
+        except RemitError as error:
+            used = bool(spent) and isinstance(error, ConflictError)
+            told = UsedError("the ID token was used before, or the task changed just then") if used else error
+            await self._tasks.denied(RENEW, root, told, subject=by.name)
+            raise told from error
+        self._tasks.check(root)
+        return self._tasks.view(root)
 
     def _subject(self, opener: Opener) -> Subject:
         if isinstance(opener, Human):

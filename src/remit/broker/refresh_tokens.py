@@ -64,7 +64,7 @@ class RefreshTokenVerbs:
         """
         if presented.digest not in self._families:
             raise GrantTokenError("the refresh token is not known, or was forgotten")
-        family, until = self._families[presented.digest]
+        family, _ = self._families[presented.digest]
         try:
             self._tasks.serving()
             self._check_presented(family, presented)
@@ -76,6 +76,7 @@ class RefreshTokenVerbs:
             await self._tasks.denied("token.refresh", family.grant, error, key=presented.jkt or presented.x5t)
             raise
         rotated = family.rotate(fresh)
+        until = self._tasks.live(family.grant).expires_at + KEPT  # later than before, if its task was renewed
         await self._put_family(rotated, until, family)
         self._tasks.check(family.grant)  # it may have ended while this was committed
         return Rotated(self._tasks.view(family.grant), rotated)

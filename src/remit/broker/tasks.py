@@ -19,6 +19,7 @@ from itertools import islice
 from remit.broker import ends
 from remit.broker.begun import InTime, in_time
 from remit.broker.clock import Deadlines, Elapsed, SteadyClock
+from remit.broker.live_grant import LiveGrant
 from remit.broker.notices import Notices
 from remit.broker.unserved import Unserved
 from remit.core import audit, budget
@@ -43,20 +44,6 @@ from remit.ports import Clock, NotedEnd, Spend, Store, Write
 LOOKS = 100  # whether a task has been read again, one commit apart
 TRIES = 5  # when commits that ours is built on fail
 PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
-
-
-class LiveGrant:
-    """A grant compiled for use: one look-up, flat in depth. ``ended`` is set before a revoke answers."""
-
-    __slots__ = ("chains", "ended", "expires_at", "grant", "lineage", "root", "task", "view")
-
-    def __init__(self, task: Task, grant: Grant) -> None:
-        self.task, self.root = task.id, task.head.root
-        self.grant, self.expires_at = grant, grant.expires_at
-        self.ended = grant.revoked or task.head.closed
-        self.lineage = tuple(step.id for step in reversed(task.lineage(grant.id)))
-        self.chains: dict[int, tuple[budget.Counter, ...]] = {}  # the counters of each of its details that was used
-        self.view: GrantView | None = None  # as others are told of it, from when somebody first asked
 
 
 class TaskCache:
@@ -146,8 +133,8 @@ class TaskCache:
         if caller is not None:
             self.allowed(caller, self._live[grant_id].task if grant_id in self._live else "", grant_id)
         live = self.live(grant_id)
-        if live.view is None or live.view.grant is not live.grant:
-            task = self._tasks[live.task]
+        task = self._tasks[live.task]
+        if live.view is None or live.view.grant is not live.grant or live.view.subject is not task.head.subject:
             line = tuple(ancestor(task.grants[each]) for each in live.lineage)
             live.view = GrantView(live.grant, live.task, task.head.subject, task.head.purpose, line)
         return live.view
@@ -337,10 +324,12 @@ class TaskCache:
 
     def expire(self, now: datetime) -> None:
         """Tell of grants whose time is up."""
-        over = [live for i in self._expiries.due(now) if (live := self._live.get(i)) is not None and not live.ended]
-        for live in over:
-            live.ended = True
-        self.notices.tell(frozenset(live.grant.id for live in over))
+        due = [live for i in self._expiries.due(now) if (live := self._live.get(i)) is not None and not live.ended]
+        for live in due:
+            live.ended = live.expires_at <= now
+            if not live.ended:  # it was renewed
+                self._expiries.put(live.grant.id, live.expires_at)
+        self.notices.tell(frozenset(live.grant.id for live in due if live.ended))
 
     def forget(self, task_id: str) -> None:
         """Drop a task from memory; its grants are not live until it is loaded again, and those that ended stay so."""
@@ -367,7 +356,7 @@ class TaskCache:
                 if grant.status is not None:
                     self._places[grant.status] = grant.id
                 continue
-            old.grant = grant
+            old.grant, old.expires_at = grant, grant.expires_at
             if grant.revoked and not old.ended:
                 old.ended = True
                 ended.add(grant.id)

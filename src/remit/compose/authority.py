@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 
 import remit.compose.app as control
@@ -24,6 +25,7 @@ from remit.compose.rounds import ticking
 from remit.compose.trust import TrustPublisher
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
+from remit.core.principal import IdToken, Operator
 from remit.errors import RemitError
 from remit.jose.proof import Nonces
 from remit.ports.targets import TargetsPort
@@ -120,11 +122,19 @@ class AuthorityRole:
     async def control(self, sock: socket.socket, *, tcp: bool) -> Listener:
         """Serve the operator on the control socket."""
         told = partial(self.status, tcp=tcp)
-        deps = replace(self.deps, begin_run=self.runs.begin_run, end_runs=self.runs.end_all, status=told)
+        runs = self.runs
+        deps = replace(self.deps, begin_run=runs.begin_run, end_runs=runs.end_all, renew_task=self.renew, status=told)
         app = control.build(deps)
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
         self._operators = await listen.serve(app, sock, owner, admits=self._admits)
         return self._operators
+
+    async def renew(self, operator: Operator, task_id: str, ttl: timedelta, token: IdToken | None) -> datetime:
+        """Renew a task, and keep the runs that hold it on record as long; return when it ends."""
+        by = operator if token is None else await self.tokens.human(token.text)
+        root = await self.application.broker.renew_task(by, task_id, ttl)
+        await self.runs.renewed(root)
+        return root.grant.expires_at
 
     async def status(self, *, tcp: bool) -> Mapping[str, object]:
         """Describe the broker for its operator; UnavailableError while its supervisor does not answer."""

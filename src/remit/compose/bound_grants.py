@@ -26,7 +26,7 @@ class BoundGrants(GrantTokens):
         stranger: bool = False,
     ) -> Granted:
         await self.burn(proof, stranger=stranger)
-        named = await self._human(opener.text) if isinstance(opener, IdToken) else opener
+        named = await self.human(opener.text) if isinstance(opener, IdToken) else opener
         root = await self._broker.open(named, request)
         return unbound(root, self._clock()) if request.binding.thumbprint is None else await self.mint(root.id, spec)
 
@@ -44,7 +44,8 @@ class BoundGrants(GrantTokens):
         child = await self._broker.delegate(principal, parent_id, request, approval, actor)
         return await self.mint(child.id, spec)
 
-    async def _human(self, token: str) -> Human:
+    async def human(self, token: str) -> Human:
+        """Return the human of an ID token; a refusal is recorded."""
         if self._humans is None:
             raise GrantTokenError("no issuer of humans is configured here")
         try:

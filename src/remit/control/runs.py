@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,8 +36,9 @@ class RunRoutes:
         listener = listener_of(request)
         if not isinstance(listener, SocketAuth):
             raise NotFoundError("there is nothing here")
-        asked = await wire.document(request, AUTHORITY | {"isolation", "folder"})
-        launch = LaunchRequest(_authority(asked), wire.text(asked, "isolation"), wire.text(asked, "folder"))
+        asked = await wire.document(request, AUTHORITY | {"isolation", "folder", "lasts"})
+        isolation, folder = wire.text(asked, "isolation"), wire.text(asked, "folder")
+        launch = LaunchRequest(_authority(asked), isolation, folder, _lasts(asked))
         offer = await self._begin_run(listener.holder, launch, listener.run)
         answer = {
             "run": offer.run,
@@ -70,6 +72,15 @@ def _authority(asked: Mapping[str, object]) -> OpenedForRun | DelegatedToRun | H
         case {"grant": str(grant), **rest} if not rest:
             return HeldByRun(grant)
     raise InvalidRequestError("a launch names one of `open`, `delegate` and `grant`")
+
+
+def _lasts(asked: Mapping[str, object]) -> timedelta | None:
+    if "lasts" not in asked:
+        return None
+    lasts, most = wire.seconds("lasts", asked["lasts"]), int(requests.MAX_LIFE.total_seconds())
+    if "open" not in asked or lasts > requests.MAX_LIFE:
+        raise InvalidRequestError(f"`lasts` is for a task that the run opens, and at most {most} seconds")
+    return lasts
 
 
 def _requested(members: Mapping[str, object], more: str) -> GrantRequest:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from remit.control import render
 from remit.core import scope as scopes
-from remit.core.principal import GrantView, Human, Operator, Principal, Right
+from remit.core.principal import GrantView, Human, IdToken, Operator, Principal, Right
 from remit.core.secret import Secret
 from remit.errors import NotFoundError
 from remit.ports.broker import PAGE
@@ -26,9 +26,12 @@ class V1:
 
     def __init__(self, deps: AppDeps) -> None:
         self._broker, self._kinds, self._clock = deps.broker, deps.kinds, deps.verifier.clock
+        self._renew_task = deps.renew_task
 
     def routes(self) -> tuple[Route, ...]:
+        renewing = Route("POST", "/v1/tasks/{task}/renew", self.renew_task, Right.OPERATE)
         return (
+            *(() if self._renew_task is None else (renewing,)),
             Route("GET", "/v1/self", self.self_, Right.ACT),
             Route("GET", "/v1/tasks", self.tasks, Right.ACT),
             Route("GET", "/v1/tasks/{task}", self.task, Right.ACT, PAGED),
@@ -61,6 +64,15 @@ class V1:
         await asyncio.sleep(0)  # others go on between looking and writing
         grants = map(render.grant, page.grants, page.used)
         return wire.listing(render.task(page), grants=grants, leases=map(render.lease, page.leases))
+
+    async def renew_task(self, request: Request, caller: Operator) -> Response:
+        """Renew a task for whom it was opened for: the owner, or the human of an ID token."""
+        asked = await wire.document(request, frozenset({"ttl", "id_token"}))
+        task, ttl = request.path_params["task"], wire.seconds("ttl", asked.get("ttl"))
+        token = IdToken(wire.text(asked, "id_token")) if "id_token" in asked else None
+        assert self._renew_task is not None  # noqa: S101 - else there is no such route
+        ends = await self._renew_task(caller, task, ttl, token)
+        return wire.answer({"task": task, "expires_at": wire.instant(ends)})
 
     async def close(self, request: Request, caller: Principal) -> Response:
         await wire.nothing(request)

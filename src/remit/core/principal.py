@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from remit.core.grant import UNPROVEN, Grant, Subject
+from remit.core.grant import UNPROVEN, WORKLOAD, Grant, Subject
 from remit.core.task import Task
 from remit.errors import DeniedError
 
@@ -148,6 +148,15 @@ def check_acting(task: Task, principal: Principal, grant_id: str) -> None:
     brought = task.head.subject.acr not in UNPROVEN and not task.grant(task.head.root).apart
     if not isinstance(principal, Operator) or (task.head.subject.sub != principal.name and not brought):
         raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
+
+
+def check_renewing(task: Task, by: Operator | Human) -> None:
+    """Raise unless a task is the principal's own, and rests on their login alone, to be renewed by a new one."""
+    head = task.head
+    if head.subject.acr == WORKLOAD or task.grant(head.root).approval is not None:
+        raise DeniedError("a task of a workload, or of an approval, lasts as long as it was opened for")
+    if head.subject.sub != by.subject.sub:
+        raise DeniedError("a task is renewed by whom it was opened for", help="log in as them: `remit login`")
 
 
 @dataclass(frozen=True, slots=True)

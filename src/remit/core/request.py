@@ -18,7 +18,8 @@ from remit.errors import InvalidRequestError
 
 MAX_DEPTH = 64
 MAX_FAN_OUT = 1_000
-MAX_TTL = timedelta(hours=8)
+MAX_TTL = timedelta(hours=8)  # how long a login counts that no signal ends
+MAX_LIFE = timedelta(days=30)  # of a task, however often its login is proven anew
 MAX_LABEL = 200  # characters
 MAX_NUMBER = 10**9  # that is read at all: more seconds are no time span
 SECOND = timedelta(seconds=1)
@@ -116,12 +117,7 @@ def check(request: GrantRequest) -> None:
     bounds = request.bounds
     fields.whole("depth", bounds.depth, most=MAX_DEPTH)
     fields.whole("fan_out", bounds.fan_out, most=MAX_FAN_OUT)
-    if bounds.ttl is not None and not timedelta(0) < bounds.ttl <= MAX_TTL:
-        most = int(MAX_TTL.total_seconds())
-        raise InvalidRequestError(
-            f"`ttl` must be from 1 second to {most} seconds ({most // 3_600} hours)",
-            help="open another task when this one ends",
-        )
+    check_ttl(bounds.ttl)
     if len(request.label) > MAX_LABEL or not is_legible(request.label):
         raise InvalidRequestError(f"`label` must be printable text of at most {MAX_LABEL} characters")
     delegates = bounds.delegates or ()
@@ -129,6 +125,16 @@ def check(request: GrantRequest) -> None:
         raise InvalidRequestError(_MANY)
     for pattern in delegates:
         spiffe.check_pattern(pattern)
+
+
+def check_ttl(ttl: timedelta | None) -> None:
+    """Raise InvalidRequestError for a time that nothing may be made, or renewed, for at once."""
+    if ttl is not None and not timedelta(0) < ttl <= MAX_TTL:
+        most = int(MAX_TTL.total_seconds())
+        raise InvalidRequestError(
+            f"`ttl` must be from 1 second to {most} seconds ({most // 3_600} hours)",
+            help="renew the task before it ends, or open another one then",
+        )
 
 
 def written(request: GrantRequest) -> dict[str, object]:

@@ -3,6 +3,7 @@
 Rules kept here, and nowhere else (the cycle of a lease is told in ``docs/explanation/lease-cycle.md``):
 
 - A change is a pure step ``Task -> Change``; ``Task.apply`` takes it. Time and ids are arguments.
+- A task goes on by a new proof of its login, ``MAX_TTL`` at a time, and its root alone with it; never once it ended.
 - A child grant ends no later than its parent; it is covered and has fewer hops left unless a human approved more.
 - A lease ends no later than its grant, and starts only under a grant whose whole lineage is live.
 - ``revoked`` has no way out, for grants and for leases.
@@ -19,7 +20,7 @@ from remit.core import scope as scopes
 from remit.core.grant import Grant, GrantContext, Posture, Subject, make_root
 from remit.core.lease import Closure, Lease, LeaseState, Plan, Report, Revocation, closure
 from remit.core.legible import is_legible
-from remit.core.request import GrantRequest
+from remit.core.request import MAX_LIFE, MAX_TTL, GrantRequest
 from remit.core.scope import Detail
 from remit.errors import (
     ConflictError,
@@ -158,6 +159,17 @@ class Task:
         details = self.details + sum(len(grant.scope) for grant in fresh)
         size = self.size + sum(grant.size for grant in fresh)
         return Task(change.head, grants, leases, children, details, size, leased)
+
+    def renew(self, subject: Subject, expires_at: datetime, now: datetime) -> Change:
+        """Move the end of the task and its root forward, as far as may be; it rests on this login of its human then.
+
+        Nothing else of it ends later for that.
+        """
+        root = self.live(self.head.root, now)
+        ends = max(self.head.expires_at, min(expires_at, now + MAX_TTL, self.head.opened_at + MAX_LIFE))
+        longer = replace(root, expires_at=ends, bounds=replace(root.bounds, ttl=ends - root.opened_at))
+        change = self._change(grants=(longer,))
+        return replace(change, head=replace(change.head, expires_at=ends, subject=subject))
 
     def delegate(
         self, parent_id: str, child_id: str, request: GrantRequest, context: GrantContext, now: datetime

@@ -75,6 +75,7 @@ class LaunchRequest:
     authority: OpenedForRun | DelegatedToRun | HeldByRun
     isolation: str  # one of ``core.grant.ISOLATION``
     folder: str  # as the run sees it
+    lasts: timedelta | None = None  # how long its launcher goes on renewing the task that it opens; None: not at all
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from hashlib import sha256
 from typing import Literal
 
 from remit import jose
 from remit.broker.run_records import RunRecords
 from remit.core.principal import GrantView, Holder, Human, Operator
-from remit.core.secret import WHOLE, Secret
+from remit.core.secret import Secret
 from remit.core.task import Posture, Report
 from remit.errors import (
     DeniedError,
@@ -39,7 +36,6 @@ from remit.ports.runs import (
     TICKET_LIFE,
     DelegatedToRun,
     HeldByRun,
-    KeptRun,
     LaunchRequest,
     OpenedForRun,
     Places,
@@ -47,11 +43,11 @@ from remit.ports.runs import (
     RedeemedRun,
     RunOffer,
     RunPort,
-    RunReach,
 )
 from remit.run import certificate, environment
 from remit.run.apart import OwnEdges
 from remit.run.environment import RunProvisioning
+from remit.run.known import KnownRun, digest, to_keep
 from remit.run.posture import posture
 from remit.run.room import RunRoom
 
@@ -61,35 +57,6 @@ AGAIN = 0.5  # seconds until what a run was given is ended, where its task canno
 NESTED = 8  # runs, one inside the other
 
 _LOG = logging.getLogger("remit.run")
-
-
-@dataclass(eq=False, slots=True)
-class _KnownRun:
-    """A run from its offer to its end."""
-
-    id: str
-    holder: Holder
-    made: Literal["task", "grant"] | None  # for it, to be ended with it
-    given: RunProvisioning
-    within: _KnownRun | None
-    around: tuple[str, ...]  # how the runs around it are isolated, and it itself
-    handover: str  # the socket of its edge, to which the launcher of the outermost run around it comes
-    until: datetime  # when it ends unless it is served
-    ticket: bytes = b""  # SHA-256; it counts while nobody serves the run
-    reach: RunReach | None = None
-    edge: EdgeRuns | None = None  # that serves it
-    places: Places | None = None  # where it listens; None: it was never served
-    rev: int = 0
-    ending: asyncio.Task[Report] | None = None
-
-    @property
-    def inside(self) -> str | None:
-        """The task inside whose runs it was launched."""
-        return None if self.within is None else self.within.holder.task
-
-    @property
-    def live(self) -> bool:
-        return self.edge is not None and self.ending is None
 
 
 class RunRegistry:
@@ -112,7 +79,7 @@ class RunRegistry:
         self._edges: dict[str, EdgeRuns] = {}  # those that take runs, by their hand-over sockets
         self._taking = asyncio.Event()  # whether there are some
         self._sockets: Sequence[str] = ()  # of kinds, that edges serve
-        self._runs: dict[str, _KnownRun] = {}
+        self._runs: dict[str, KnownRun] = {}
         self._room = RunRoom()
         self.own = OwnEdges(self._moved)
         self._closing = False
@@ -132,7 +99,7 @@ class RunRegistry:
             inside = None if outer is None else outer.holder.task
             if (outer is None) is (kept.within is None) and self._room.take(inside):
                 given, until = RunProvisioning(kept.listeners, kept.placeholders), self._clock() + TICKET_LIFE
-                run = _KnownRun(
+                run = KnownRun(
                     kept.id, Holder(kept.task, kept.grant), kept.made, given, outer, kept.around, kept.handover, until
                 )
                 run.ticket, run.reach, run.places, run.rev = kept.ticket, kept.reach, kept.places, kept.rev
@@ -169,7 +136,7 @@ class RunRegistry:
             if run.holder.task == task:
                 run.handover = handover
 
-    def _permit(self, run: _KnownRun, *, served: bool) -> None:
+    def _permit(self, run: KnownRun, *, served: bool) -> None:
         """Permit nothing under what was made for a run while it is not served."""
         if run.made is not None:
             (self._records.served if served else self._records.wait)(run.holder.grant)
@@ -211,7 +178,7 @@ class RunRegistry:
         around = (*(() if outer is None else outer.around), how.isolation)
         until = self._clock() + TICKET_LIFE
         place = next((run.handover for run in self._runs.values() if run.holder.task == view.task), place)
-        run = _KnownRun(self._new_id("run"), view.holder, made, RunProvisioning((), {}), outer, around, place, until)
+        run = KnownRun(self._new_id("run"), view.holder, made, RunProvisioning((), {}), outer, around, place, until)
         self._runs[run.id] = run
         try:
             return await self._offered(run, view, launch)
@@ -229,7 +196,7 @@ class RunRegistry:
         busy = Counter(run.handover for run in self._runs.values())
         return min(self._edges, key=busy.__getitem__)
 
-    async def _around(self, outer: _KnownRun | None) -> tuple[str, ...]:
+    async def _around(self, outer: KnownRun | None) -> tuple[str, ...]:
         """Return how what is around a new run is isolated."""
         if outer is None:
             return ()
@@ -261,7 +228,7 @@ class RunRegistry:
             raise GrantTokenError("this broker takes no ID tokens", help="configure `[[humans]]`, or open `--as-owner`")
         return await self._humans.id_token(token.reveal())
 
-    async def _offered(self, run: _KnownRun, view: GrantView, launch: LaunchRequest) -> RunOffer:
+    async def _offered(self, run: KnownRun, view: GrantView, launch: LaunchRequest) -> RunOffer:
         grant, resources, private = view.grant, await self._resources(), launch.isolation == "namespace"
         run.given = environment.provision(
             grant, resources, self._kinds, self._random, launch.folder, private=private, sockets=self._sockets
@@ -269,9 +236,11 @@ class RunRegistry:
         if run.ending is not None or (run.within is not None and not run.within.live):  # what is around it ended
             raise NotFoundError("there is no such run")
         ticket, hosts, passed = self._drawn(), run.given.hosts, run.given.passed
-        run.ticket = _digest(ticket)
+        run.ticket = digest(ticket)
         if hosts or passed:
-            run.reach = certificate.reach(run.id, hosts, self._clock(), grant.expires_at, passed)
+            now = self._clock()  # what reads the certificate in the run does so once
+            until = grant.expires_at if launch.lasts is None else max(grant.expires_at, now + launch.lasts)
+            run.reach = certificate.reach(run.id, hosts, now, until, passed)
         handover = run.handover if run.within is None else run.within.given.launch
         listeners = run.given.listeners
         return RunOffer(run.id, view.task, grant.id, grant.expires_at, listeners, ticket, handover, run.reach)
@@ -280,7 +249,7 @@ class RunRegistry:
         return Secret(jose.encode(self._random(TICKET_BYTES)))
 
     def redeem(self, ticket: Secret, edge: EdgeRuns) -> RedeemedRun:
-        shown = _digest(ticket)
+        shown = digest(ticket)
         run = next((each for each in self._runs.values() if each.ticket == shown), None)
         if run is not None:
             self.own.check(run.holder.task, edge.handover)
@@ -291,39 +260,48 @@ class RunRegistry:
         within = None if run.within is None else run.within.id
         return RedeemedRun(run.id, run.holder, run.given.listeners, run.given.placeholders, within, run.reach)
 
-    def served(self, run_id: str, edge: EdgeRuns) -> _KnownRun:
+    def served(self, run_id: str, edge: EdgeRuns) -> KnownRun:
         """Return a run that an edge serves."""
         run = self._runs.get(run_id)
         if run is None or run.edge is not edge:
             raise NotFoundError("there is no such run")
         return run
 
-    async def ready(self, run: _KnownRun, places: Places) -> ReadyRun:
+    async def ready(self, run: KnownRun, places: Places) -> ReadyRun:
         """Keep where a run listens, before its launcher is told that it is served; at a later hand-over it is there."""
         names = {listener.name for listener in run.given.listeners}
         if places.keys() != names or places != (run.places or places):
             raise InvalidRequestError("other listeners were bound than was asked for")
-        view, resources, ticket = await self._broker.grant(run.holder.grant), await self._resources(), self._drawn()
-        variables = environment.variables(view.grant, resources, self._kinds, run.given.placeholders, places)
-        run.places, shared = places, environment.shared(view.grant, resources, self._kinds)
-        await self._records.keep(_kept(run, _digest(ticket)), view.grant.expires_at)
-        run.ticket, run.rev = _digest(ticket), run.rev + 1
+        resources, ticket = await self._resources(), self._drawn()
+        async with run.keeping:
+            view = await self._broker.grant(run.holder.grant)
+            variables = environment.variables(view.grant, resources, self._kinds, run.given.placeholders, places)
+            run.places, shared = places, environment.shared(view.grant, resources, self._kinds)
+            await self._records.keep(to_keep(run, digest(ticket)), view.grant.expires_at)
+            run.ticket, run.rev = digest(ticket), run.rev + 1
         return ReadyRun(variables, ticket, shared)
+
+    async def renewed(self, root: GrantView) -> None:
+        """Keep what holds the root of a task that was renewed on record as long as it."""
+        for run in [run for run in self._runs.values() if run.holder == root.holder and run.rev]:
+            async with run.keeping:
+                await self._records.keep(to_keep(run, run.ticket), root.grant.expires_at)
+                run.rev += 1
 
     async def _resources(self) -> Mapping[str, Resource]:
         return {resource.name: resource for resource in await self._broker.resources()}
 
-    async def end(self, run: _KnownRun) -> Report:
+    async def end(self, run: KnownRun) -> Report:
         """End a run and what was made for it, whoever waits for that; return how it ended."""
         return await asyncio.shield(self._ending(run))
 
-    def _ending(self, run: _KnownRun) -> asyncio.Task[Report]:
+    def _ending(self, run: KnownRun) -> asyncio.Task[Report]:
         if run.ending is None:
             run.ending = asyncio.create_task(self._ended(run))
             run.ending.add_done_callback(_told)
         return run.ending
 
-    async def _ended(self, run: _KnownRun) -> Report:
+    async def _ended(self, run: KnownRun) -> Report:
         for inner in [each for each in self._runs.values() if each.within is run]:
             self._ending(inner)
         try:
@@ -334,7 +312,7 @@ class RunRegistry:
             self._room.give(run.inside)
             self.own.ended(run.holder.task, {each.holder.task for each in self._runs.values()})
 
-    async def _undone(self, run: _KnownRun) -> Report:
+    async def _undone(self, run: KnownRun) -> Report:
         """End what was made for a run; while its task cannot be read, again and again."""
         while True:
             try:
@@ -342,7 +320,7 @@ class RunRegistry:
                     return await self._undo(run.holder, run.made)
                 with suppress(RemitError):
                     if run.rev:  # nothing else says that it has ended
-                        await self._records.keep(_kept(run, b""), self._clock(), "run.end")
+                        await self._records.keep(to_keep(run, b""), self._clock(), "run.end")
                 return Report()
             except UnavailableError:
                 if self._closing:
@@ -380,16 +358,6 @@ class EdgeRuns(RunPort):
 
     async def end_run(self, run_id: str) -> Report:
         return await self._registry.end(self._registry.served(run_id, self))
-
-
-def _kept(run: _KnownRun, ticket: bytes) -> KeptRun:
-    whose = (run.holder.task, run.holder.grant, run.made, None if run.within is None else run.within.id)
-    given = (run.given.listeners, run.given.placeholders, run.places or {})
-    return KeptRun(run.id, run.rev + 1, *whose, run.around, run.handover, *given, ticket, run.reach)
-
-
-def _digest(ticket: Secret) -> bytes:
-    return sha256(ticket.parts().get(WHOLE, b"")).digest()
 
 
 def _told(ending: asyncio.Task[Report]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit.core.policy import Question
-from remit.core.principal import Holder, Operator, Principal, Right
+from remit.core.principal import Holder, IdToken, Operator, Principal, Right
 from remit.jose.keys import PublishedKey
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import ClientRegistry, Humans, Logins, Signals, Workloads
@@ -20,6 +21,7 @@ from remit.ports.trust import Trust
 from remit.web.verifier import Verifier
 
 BeginRun = Callable[[Operator | Holder, LaunchRequest, str | None], Awaitable[RunOffer]]  # ``ports.runs.RunPort``
+RenewTask = Callable[[Operator, str, timedelta, IdToken | None], Awaitable[datetime]]  # by whom, the task, its time
 Handler = Callable[..., Awaitable[Response]]  # takes the request, and whom it is from where the route asks for that
 
 
@@ -97,4 +99,5 @@ class AppDeps:
     streams: Sequence[Route] = ()  # routes for receivers of our events, where some are configured
     begin_run: BeginRun | None = None  # on unix sockets
     end_runs: Callable[[], Awaitable[int]] | None = None  # at the control socket; returns how many there were
+    renew_task: RenewTask | None = None  # at the control socket, as above; returns when the task ends
     status: Callable[[], Awaitable[Mapping[str, object]]] | None = None  # how the broker is; at the control socket
