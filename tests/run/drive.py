@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from remit.errors import RemitError
 from remit.run import launcher, named
+from remit.run.renewal import Lasting
 from remit.run.sandbox import ROOM, Bind
 from remit.run.spec import PROCESSES, LaunchSpec
 
@@ -34,12 +36,19 @@ def main() -> int:
         room=told.get("room", ROOM),
         processes=told.get("processes", PROCESSES),
         memory=told.get("memory"),
+        lasting=_lasting(**told["lasting"]) if "lasting" in told else None,
     )
     try:
         return launcher.main(spec)
     except RemitError as error:
         sys.stderr.write(f"{error.code}: {error.detail}\nhelp: {error.help}\n")
         return 3
+
+
+def _lasting(seconds: int, step: int, retry: float, token: str | None = None) -> Lasting:
+    """Go on for so long, as the human whose tokens are counted, or as the owner."""
+    count = itertools.count()
+    return Lasting(seconds, lambda: None if token is None else f"{token}-{next(count)}", step, retry)
 
 
 if __name__ == "__main__":

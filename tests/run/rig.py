@@ -17,7 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,8 +31,9 @@ from remit.broker import Broker
 from remit.broker.pending import PendingMemory
 from remit.control.runs import RunRoutes
 from remit.control.v1 import V1
-from remit.core.principal import Operator
+from remit.core.principal import Human, IdToken, Operator
 from remit.core.secret import Secret
+from remit.errors import GrantTokenError
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget
 from remit.jose.proof import Nonces
 from remit.ports import Closing, Start
@@ -128,6 +130,7 @@ class House:
         self.server: HandoverServer
         self.app: ASGIApp
         self.listeners: list[Listener] = []
+        self.humans: dict[str, Human] = {}  # by their ID tokens
 
     async def start(self) -> None:
         await self.begin()
@@ -156,9 +159,17 @@ class House:
         nonces, pending = Nonces(b"k" * 32), PendingMemory(clock)
         verifier = Verifier(there, nobody, Keys(()), "http://remit.test", clock, nonces, pending)
         self.deps = AppDeps(there, KINDS, verifier)
-        self.app = application(self.deps, self.runs.begin_run)
+        self.app = application(replace(self.deps, renew_task=self.renew), self.runs.begin_run)
         await self.serve_operator(self.control, OPERATOR)
         await self.start_edge()
+
+    async def renew(self, operator: Operator, task: str, ttl: timedelta, token: IdToken | None = None) -> datetime:
+        """Renew a task as the authority does; ``humans`` are those of ID tokens."""
+        if token is not None and token.text not in self.humans:
+            raise GrantTokenError("it is not one of these tests")
+        root = await self.broker.renew_task(operator if token is None else self.humans[token.text], task, ttl)
+        await self.runs.renewed(root)
+        return root.grant.expires_at
 
     async def start_edge(self, own: Path | None = None) -> None:
         """Start the one edge, in the place of one that has gone; or one of a task's ``own`` beside it."""

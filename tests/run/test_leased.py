@@ -11,6 +11,7 @@ from remit.errors import ConflictError, DeniedError, InvalidRequestError, RemitE
 from remit.run import leased
 from remit.run.leased import HeldLease, Renewals, RunChannel
 from remit.run.named import read
+from remit.run.renewal import Lasting
 
 DETAIL = {"type": "postgres", "resource": "warehouse", "tables": ["a"], "ttl": 60}
 REQUEST = {"open": {"authorization_details": [{"type": "http", "resource": "search"}, DETAIL]}}
@@ -56,7 +57,7 @@ def test_one_that_ends_before_the_run_is_renewed_at_once_to_see_that_it_can_be()
     _, held = leased.issued(channel, NAMED, REQUEST, GIVEN)
     assert channel.asked[1] == ("/v1/leases/lse_1/renew", {"ttl": 60})
     assert held == (HeldLease("DATABASE_URL", "lse_1", 60, longer),)
-    assert held[0].due == longer - timedelta(seconds=30)
+    assert held[0].due(ENDS) == longer - timedelta(seconds=30)
 
 
 def test_one_that_ends_before_the_run_and_cannot_be_renewed_is_refused() -> None:
@@ -84,6 +85,44 @@ def test_a_lease_is_renewed_until_it_ends_with_its_grant() -> None:
     Renewals(channel, (HeldLease("DATABASE_URL", "lse_1", 60, now),), lambda line, _: said.append(line))
     assert channel.empty.wait(30)
     assert ([path for path, _ in channel.asked], said) == (["/v1/leases/lse_1/renew"] * 2, [])
+
+
+def lasting(step: int = 60) -> Lasting:
+    return Lasting(7 * 86_400, lambda: None, step)
+
+
+@pytest.mark.parametrize("ttl", [60, None])
+def test_of_a_run_for_days_each_lease_is_held_also_one_that_ends_with_the_grant(ttl: int | None) -> None:
+    wanted = {name: value for name, value in {**DETAIL, "ttl": ttl}.items() if value is not None}
+    request = {"open": {"authorization_details": [wanted]}}
+    channel = ScriptedChannel(lease(ENDS), renewal(ENDS, last=True))
+    _, held = leased.issued(channel, NAMED, request, GIVEN, lasting(900))
+    assert channel.asked[1] == ("/v1/leases/lse_1/renew", {"ttl": ttl or 900})
+    assert held == (HeldLease("DATABASE_URL", "lse_1", ttl or 900, ENDS, last=True),)
+    assert held[0].due(ENDS) is None
+    assert held[0].due(ENDS + timedelta(hours=4)) == ENDS
+
+
+def test_of_a_run_for_days_none_is_issued_that_cannot_be_renewed() -> None:
+    channel = ScriptedChannel(lease(ENDS), ConflictError("this kind of credential cannot be renewed"))
+    with pytest.raises(InvalidRequestError, match=r"`DATABASE_URL` cannot be set: .* cannot be renewed"):
+        leased.issued(channel, NAMED, REQUEST, GIVEN, lasting())
+
+
+def test_a_lease_that_ends_with_its_grant_is_renewed_when_that_is() -> None:
+    now = datetime.now(UTC)
+    channel, said = ScriptedChannel(renewal(now, last=True)), list[str]()
+    held = (HeldLease("DATABASE_URL", "lse_1", 60, now - timedelta(seconds=1), last=True),)
+    renewals = Renewals(channel, held, lambda line, _: said.append(line), lasting=True)
+    assert channel.asked == []
+    renewals.longer(now)
+    assert channel.empty.wait(30)
+    channel.empty.clear()
+    channel.answers.append(renewal(now + timedelta(hours=1)))
+    renewals.longer(now + timedelta(hours=2))
+    assert channel.empty.wait(30)
+    renewals.end()
+    assert (len(channel.asked), said) == (2, [])
 
 
 def test_what_cannot_be_renewed_any_more_is_said() -> None:

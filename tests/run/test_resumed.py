@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from remit.errors import UnavailableError
+from remit.errors import ExpiredError, UnavailableError
 from remit.ports.broker import Notice
 from remit.ports.runs import TICKET_LIFE
 from remit.run import handover
 from remit.run.handover import Message
+from tests.broker.world import OPERATOR
 from tests.run.launchers import SANDBOX, Launcher, code, connect, grant_of, is_closed, launcher
 from tests.run.rig import READ, House, opening
 
@@ -68,6 +70,27 @@ def test_a_run_is_served_again_as_it_was_under_the_same_grant_at_the_same_places
         late(runs)
         assert one.ask({"end": True})["state"] == "closed"
         assert is_closed(runs, granted)
+
+
+@GOING
+def test_a_run_that_was_renewed_is_served_again_after_the_end_that_it_began_with(runs: House, going: Going) -> None:
+    with launcher(runs) as one:
+        granted, ready = one.launch(opening())
+        task = str(granted["task"])
+        for _ in range(3):
+            runs.world.later(500)
+            runs.call(runs.renew(OPERATOR, task, timedelta(minutes=10)))
+        runs.call(runs.broker.sweep())
+        runs.call(going(runs))
+        nearly_late(runs)
+        again = one.again(ready, runs.handover)
+        assert again["environment"] == ready["environment"]
+        assert permitted(runs, granted)
+        runs.call(runs.renew(OPERATOR, task, timedelta(minutes=10)))
+        runs.world.later(600)
+        runs.call(runs.broker.sweep())
+        with pytest.raises(ExpiredError):
+            permitted(runs, granted)
 
 
 @GOING

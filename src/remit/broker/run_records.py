@@ -39,7 +39,7 @@ class RunRecords:
             raise IntegrityError("a run that was kept cannot be read") from error
 
     async def keep(self, run: KeptRun, until: datetime, event: str = "run.serve") -> None:
-        """Record that a run is handed over, or that it has ended (``until`` is now)."""
+        """Record that a run is handed over, that it goes on longer, or that it has ended (``until`` is now)."""
         record = Record(KIND, run.id, run.rev, b"", until)
         sealed = self._sealer.seal(msgspec.json.encode(run, enc_hook=Secret.reveal), _bound(record))
         body = msgspec.json.encode(sealed)

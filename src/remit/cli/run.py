@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from remit.cli.options import argument, option
 from remit.cli.render import safe
 
 if TYPE_CHECKING:
+    from remit.run.renewal import Lasting
     from remit.run.sandbox import Bind
 
 RUN_TTL = 3_600  # seconds that a task lasts at most which a run opens and its end closes, unless more is asked for
@@ -32,7 +33,8 @@ class RunOptions(options.GrantOptions):
         str | None,
         option(
             "--ttl TIME",
-            "How long at most; else a task 1h, and a child as long as its parent. At most 8h.",
+            "How long at most; else a task 1h, and a child as long as its parent. What is over 8h goes on as long as "
+            "the login does: 7d, at most 30d.",
             callback=options.duration,
         ),
     ] = None
@@ -108,6 +110,7 @@ def run(
         ensure(os.environ)
     where = reached(os.environ)
     asked = _launch_request(grant or own, request, purpose or f"run {safe(Path(command[0]).name)}", label, as_owner)
+    asked, lasting = _lasting(asked)
     channel = os.environ.get("REMIT_SOCKET") if own else None
     apart: list[Path] = []
     if not channel:  # what of remit may be elsewhere, by the configuration or by a link
@@ -132,8 +135,24 @@ def run(
         nest=nest,
         unsandboxed=unsandboxed,
         quiet=quiet,
+        lasting=lasting,
     )
     raise typer.Exit(launcher.main(spec, None if channel else partial(found, os.environ)))
+
+
+def _lasting(asked: Mapping[str, Any]) -> tuple[Mapping[str, Any], Lasting | None]:
+    """Return what to ask for at first, and, of a task that lasts longer than one can be opened for, how it goes on.
+
+    Whoever it is opened for has it renewed, whoever logs in or out meanwhile.
+    """
+    from remit.core.request import MAX_TTL
+    from remit.run.renewal import Lasting
+
+    opened, most = asked.get("open", {}), int(MAX_TTL.total_seconds())
+    if opened.get("ttl", 0) <= most:
+        return asked, None
+    prove = partial(session_token, as_owner="id_token" not in opened)
+    return {"open": {**opened, "ttl": most}}, Lasting(opened["ttl"], prove, most)
 
 
 def _binds(named: Sequence[str]) -> list[Bind]:

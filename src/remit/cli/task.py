@@ -194,19 +194,27 @@ def issue(
 
 
 def renew(
-    lease: Annotated[str, argument("LEASE", "The lease.", callback=ids.of("lease"))],
-    ttl: Annotated[str, option("--ttl TIME", "From now on: 90s, 15m, 1h.", callback=options.duration)],
+    node: Annotated[str, argument("ID", "A lease or a task, or how its id begins.", callback=ids.of("lease", "task"))],
+    ttl: Annotated[str, option("--ttl TIME", "From now on: 90s, 15m, 8h.", callback=options.duration)],
+    as_owner: AsOwner = False,
     json: options.Json = False,
 ) -> None:
-    """Renew a lease in place, to the end of its grant at most; say so when that is sooner than asked.
+    """Renew a lease in place, to the end of its grant at most; or a task, for whom it was opened for, by up to 8h.
+
+    A task rests on the login that renews it, and ends 30 days after it was opened at the latest.
 
     \b
     Examples:
       remit renew lse_0aJ9cE4dT1vXr8kPq5bS7g --ttl 10m
+      remit renew task_4pqRz0mZkq1uJb0f8w2c5A --ttl 8h
     """
-    renewed = sdk.ask(sdk.verbs.renew(lease, ttl))
+    if node.startswith("task_"):
+        renewed = sdk.ask(sdk.verbs.renew_task(node, ttl, session_token(as_owner)))
+        answer(json, renewed, renewed)
+        return
+    renewed = sdk.ask(sdk.verbs.renew(node, ttl))
     sooner = ["it ends with its grant, and cannot be renewed beyond it"] if renewed.get("ends_with_grant") else []
-    answer(json, renewed, {"lease": lease, "expires_at": renewed["expires_at"]}, *sooner)
+    answer(json, renewed, {"lease": node, "expires_at": renewed["expires_at"]}, *sooner)
 
 
 def revoke(

@@ -14,7 +14,7 @@ from remit.core import fields
 from remit.core import scope as scopes
 from remit.core.grant import Posture, Subject
 from remit.core.policy import Decision, Problem, Question
-from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_TTL, Binding, Bounds, read_bounds
+from remit.core.request import MAX_DEPTH, MAX_FAN_OUT, MAX_LIFE, Binding, Bounds, read_bounds
 from remit.errors import InvalidRequestError, RemitError
 from remit.policies.sets import CedarPolicies
 
@@ -26,7 +26,7 @@ _RANGES = {
     "level": MAX_DEPTH,
     "depth": MAX_DEPTH,
     "fan_out": MAX_FAN_OUT,
-    "ttl": int(MAX_TTL.total_seconds()),
+    "ttl": int(MAX_LIFE.total_seconds()),  # of a task that was renewed
     "auth_time": 253_402_300_799,  # the last second that a calendar has
 }
 _CHOICES = {

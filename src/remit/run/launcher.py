@@ -20,9 +20,9 @@ import sys
 import tempfile
 import termios
 import tty
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from types import FrameType
@@ -32,13 +32,12 @@ from remit.errors import InvalidRequestError, RemitError, UnavailableError
 from remit.run import again, handover, leased, low_port, named, offer, sandbox
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
+from remit.run.renewal import RunRenewal, announced, patience, why
 from remit.run.spec import TRUSTED_BY, LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 TO_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT})  # a terminal sends these to everybody in front of it
 END_WITHIN = 15.0  # seconds that the broker has to say how the run's authority ended
-BEFORE = (5, 1)  # minutes: early enough to finish, or to begin another run
-LONGER = "another run has it anew, and longer with `--ttl`"
 
 _CHUNK = 65_536  # bytes copied at once from or to a terminal
 _PR_SET_DUMPABLE = 4
@@ -65,7 +64,8 @@ def main(spec: LaunchSpec, find: Callable[[], Path] | None = None) -> int:
     again.connect(spec.socket, socket.SOCK_STREAM).close()  # nothing is started for no broker
     with started(spec) as inner, _folder(spec) as folder:
         with _asking(spec.socket, find) as asking:
-            given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder})
+            lasts = {} if spec.lasting is None else {"lasts": spec.lasting.seconds}
+            given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder, **lasts})
         place, broker = again.begin(Path(str(given["handover"])), str(given["ticket"]))
         with broker:
             return _Run(spec, broker, inner).follow({**given, "handover": str(place)})
@@ -131,10 +131,12 @@ class _Run:
         self.selector = selectors.DefaultSelector()
         self.terminal: Terminal | None = None
         self.due: tuple[tuple[datetime, str], ...] = ()  # what to say, and when
+        self.renewal: RunRenewal | None = None
+        self.renewals: leased.Renewals | None = None
 
     def follow(self, given: Message) -> int:
         environment = base_environment(self.spec)
-        self.due = announced(datetime.fromisoformat(str(given["expires_at"])), datetime.now(UTC), quiet=self.spec.quiet)
+        self._ends(datetime.fromisoformat(str(given["expires_at"])))
         ready = self._hand_over(given)
         variables, shared = ready["environment"], ready.get("shared")
         assert isinstance(variables, dict)  # noqa: S101 - what our own broker answers
@@ -149,6 +151,7 @@ class _Run:
             for number in (*FORWARDED, signal.SIGWINCH):
                 stack.callback(signal.signal, number, signal.signal(number, self._signalled))
             given_here = complete(environment, variables, self.spec.env) | self._named(given, variables, stack)
+            self._go_on(given, stack)
             self.inner.go(self.spec.command, given_here, self.spec.limits)
             failed = self.inner.failure()
             code = self._wait()
@@ -169,10 +172,32 @@ class _Run:
         found = named.values(self.spec.named, variables)
         if wanted:
             channel = leased.RunChannel(self.inner.pid, variables["REMIT_SOCKET"])
-            values, held = leased.issued(channel, wanted, self.spec.request, given)
-            stack.callback(leased.Renewals(channel, held, _say).end)
+            values, held = leased.issued(channel, wanted, self.spec.request, given, self.spec.lasting)
+            self.renewals = leased.Renewals(channel, held, _say, lasting=self.spec.lasting is not None)
+            stack.callback(self.renewals.end)
             found |= values
         return found
+
+    def _ends(self, at: datetime) -> None:
+        """Say that the run ends then, when it is time to, and nothing of the end before."""
+        self.due = announced(at, datetime.now(UTC), quiet=self.spec.quiet)
+
+    def _go_on(self, given: Message, stack: contextlib.ExitStack) -> None:
+        """Have the run renewed for as long as it is to last."""
+        if self.spec.lasting is not None:
+            ends = datetime.fromisoformat(str(given["expires_at"]))
+            self.renewal = RunRenewal(self.spec.socket, str(given["task"]), ends, self.spec.lasting)
+            stack.callback(self.renewal.end)
+
+    def _moved(self) -> bool:
+        """Take the new end of the run; False when there will be none later."""
+        assert self.renewal is not None  # noqa: S101 - it has moved
+        if not self.renewal.moved.recv(64):
+            return False
+        self._ends(self.renewal.ends)
+        if self.renewals is not None:
+            self.renewals.longer(self.renewal.ends)
+        return True
 
     def _reach(self, given: Message) -> Mapping[str, str]:
         """Have the hosts that the run reaches lead to its proxy; return what tells clients to trust it for them."""
@@ -212,6 +237,8 @@ class _Run:
                 selector.register(watched, selectors.EVENT_READ, None)
                 selector.register(signalled, selectors.EVENT_READ, lambda: bool(signalled.recv(64)))
                 selector.register(self.broker, selectors.EVENT_READ, self._lost)
+                if self.renewal is not None:
+                    selector.register(self.renewal.moved, selectors.EVENT_READ, self._moved)
                 if self.terminal is not None:
                     selector.register(self.terminal.other_end, selectors.EVENT_READ, self.terminal.show)
                     if self.terminal.keys is not None:
@@ -227,7 +254,7 @@ class _Run:
         """Copy what is there to copy; True when the command has ended."""
         ready = [key for key, _ in self.selector.select(patience(self.due, datetime.now(UTC)))]
         while self.due and self.due[0][0] <= datetime.now(UTC):
-            _say(self.due[0][1], "\r\n")
+            _say(f"{self.due[0][1]}; {why(self.renewal)}", "\r\n")
             self.due = self.due[1:]
         for key in ready:
             if key.data is not None and not key.data():
@@ -299,19 +326,6 @@ def _outstanding(report: Message) -> list[str]:
     if report.get("recorded") is False:
         left.append("  it is not recorded: the broker's state cannot be written; it goes on trying")
     return left or [f"  {report['state']}: see `remit tree`"]
-
-
-def announced(expires_at: datetime, now: datetime, *, quiet: bool) -> tuple[tuple[datetime, str], ...]:
-    """Return what to say and when, the earliest first, of a run that begins ``now``; nothing if it is quiet."""
-    before = [(expires_at - timedelta(minutes=minutes), minutes) for minutes in BEFORE]
-    due = [(at, f"ends in {minutes} minute{'s' if minutes > 1 else ''}") for at, minutes in before if at > now]
-    due.append((expires_at, "has expired"))
-    return () if quiet else tuple((at, f"remit: this run's authority {text}; {LONGER}") for at, text in due)
-
-
-def patience(due: Sequence[tuple[datetime, str]], now: datetime) -> float | None:
-    """Return for how many seconds there is nothing to say; None: for good."""
-    return max(0.0, (due[0][0] - now).total_seconds()) if due else None
 
 
 class Terminal:

@@ -285,7 +285,7 @@ class RunRegistry:
         """Keep what holds the root of a task that was renewed on record as long as it."""
         for run in [run for run in self._runs.values() if run.holder == root.holder and run.rev]:
             async with run.keeping:
-                await self._records.keep(to_keep(run, run.ticket), root.grant.expires_at)
+                await self._records.keep(to_keep(run, run.ticket), root.grant.expires_at, "run.keep")
                 run.rev += 1
 
     async def _resources(self) -> Mapping[str, Resource]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from remit.errors import InvalidRequestError
 from remit.run.named import NamedVariable
+from remit.run.renewal import Lasting
 from remit.run.sandbox import ROOM, Bind
 
 INHERITED = ("PATH", "LANG", "TERM", "TZ", "HOME", "USER")
@@ -64,6 +65,7 @@ class LaunchSpec:
     processes: int = PROCESSES
     memory: int | None = None  # bytes that each process may have; None: half of this machine's
     nest: bool = False  # runs may be launched inside
+    lasting: Lasting | None = None  # it is renewed until then; None: it ends when its grant was made to
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
 
     @property
