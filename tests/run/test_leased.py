@@ -100,7 +100,7 @@ def test_of_a_run_for_days_each_lease_is_held_also_one_that_ends_with_the_grant(
     assert channel.asked[1] == ("/v1/leases/lse_1/renew", {"ttl": ttl or 900})
     assert held == (HeldLease("DATABASE_URL", "lse_1", ttl or 900, ENDS, last=True),)
     assert held[0].due(ENDS) is None
-    assert held[0].due(ENDS + timedelta(hours=4)) == ENDS
+    assert held[0].due(ENDS + timedelta(hours=4)) == leased.AT_ONCE
 
 
 def test_of_a_run_for_days_none_is_issued_that_cannot_be_renewed() -> None:
@@ -110,16 +110,17 @@ def test_of_a_run_for_days_none_is_issued_that_cannot_be_renewed() -> None:
 
 
 def test_a_lease_that_ends_with_its_grant_is_renewed_when_that_is() -> None:
-    now = datetime.now(UTC)
-    channel, said = ScriptedChannel(renewal(now, last=True)), list[str]()
-    held = (HeldLease("DATABASE_URL", "lse_1", 60, now - timedelta(seconds=1), last=True),)
+    ends, longer = (datetime.now(UTC) + timedelta(hours=hours) for hours in (4, 8))
+    channel, said = ScriptedChannel(renewal(longer, last=True)), list[str]()
+    held = (HeldLease("DATABASE_URL", "lse_1", 60, ends, last=True),)
     renewals = Renewals(channel, held, lambda line, _: said.append(line), lasting=True)
+    renewals.longer(ends)
     assert channel.asked == []
-    renewals.longer(now)
+    renewals.longer(longer)
     assert channel.empty.wait(30)
     channel.empty.clear()
-    channel.answers.append(renewal(now + timedelta(hours=1)))
-    renewals.longer(now + timedelta(hours=2))
+    channel.answers.append(renewal(longer + timedelta(hours=1)))
+    renewals.longer(longer + timedelta(hours=4))
     assert channel.empty.wait(30)
     renewals.end()
     assert (len(channel.asked), said) == (2, [])

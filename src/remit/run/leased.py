@@ -20,6 +20,7 @@ from remit.run.named import NamedVariable
 from remit.run.renewal import Lasting
 
 RETRY = 5.0  # seconds between attempts while nobody answers
+AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class HeldLease:
     def due(self, grant_ends: datetime) -> datetime | None:
         """Return when it is renewed: with half of its time left; None: not before its grant is."""
         if self.last:
-            return self.expires_at if grant_ends > self.expires_at else None
+            return AT_ONCE if grant_ends > self.expires_at else None
         return self.expires_at - timedelta(seconds=self.ttl / 2)
 
 
@@ -123,7 +124,7 @@ class Renewals:
     ) -> None:
         self._channel, self._leases, self._say, self._lasting = channel, leases, say, lasting
         self._ended, self._woken = threading.Event(), threading.Event()
-        self._grant_ends = datetime.min.replace(tzinfo=UTC)  # later than what ends with it, once it was renewed
+        self._grant_ends = AT_ONCE  # later than what ends with it, once it was renewed
         if leases:
             threading.Thread(target=self._work, name="remit-renewals", daemon=True).start()
 
