@@ -30,6 +30,7 @@ def test_how_an_id_begins_stands_for_it_where_it_names_one(capsys: Capture) -> N
         assert f"  {whole}\n" in capsys.readouterr().out
     assert run(["revoke", "3fC"]) == 0
     assert run(["renew", "9a", "--ttl", "1m"]) == 0
+    assert run(["renew", "task_9a", "--ttl", "1h"]) == 0
     assert run(["close", "9a"]) == 0
     assert run(["explain", "-g", "3fB", "GET", "/search/v1/search"]) == 0
 

@@ -141,7 +141,7 @@ def test_keys_go_to_the_store_and_files_name_placeholders(
     assert after["work/.env"] == (brokered, 0o640)
     server = json.loads(after["work/.mcp.json"][0])["mcpServers"]["brave"]
     assert server["command"] == "remit"
-    assert server["args"][:6] == ["run", "--ttl", "8h", "-r", "brave", "-e"]
+    assert server["args"][:6] == ["run", "--ttl", "7d", "-r", "brave", "-e"]
     made = tomllib.loads(after["work/remit.toml"][0])
     assert made["resources"] == ["openai", "brave"]
     assert (made["depth"], made["fan_out"], made["env"]) == (1, 1, {"MY_LLM": "placeholder:openai"})

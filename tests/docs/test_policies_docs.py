@@ -31,7 +31,7 @@ def _policies(text: str) -> dict[str, str]:
 def test_the_policies_that_the_guide_shows_are_those_of_the_examples() -> None:
     examples = _policies("\n".join(path.read_text("utf-8") for path in EXAMPLES.glob("*.cedar")))
     shown = _policies("\n".join(_blocks(DOCS / "how-to" / "write-policies.md", "cedar")))
-    assert len(shown) == 5
+    assert len(shown) == 6
     assert {name: examples.get(name) for name in shown} == shown
 
 

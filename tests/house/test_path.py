@@ -20,8 +20,8 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 3_710,
-    "core": 2_950,
+    "broker": 3_740,
+    "core": 2_970,
     "ports": 1_550,
     "jose": 900,
     "catalog": 650,
@@ -34,7 +34,7 @@ BUDGET = {
     "identity": 1_300,
     "policies": 900,
     "gateway": 5_690,
-    "run": 3_355,
+    "run": 3_550,
     "web": 1_390,
     "control": 650,
     "console": 600,
@@ -42,9 +42,9 @@ BUDGET = {
     "oauth": 1_450,
     "sessions": 900,
     "config": 2_000,
-    "compose": 3_560,
-    "cli": 3_360,
-    "sdk": 2_140,
+    "compose": 3_575,
+    "cli": 3_400,
+    "sdk": 2_160,
     "integrations": 640,
     "testing": 1_000,
 }

@@ -90,6 +90,13 @@ MUTANTS = [
         RENEWAL,
     ),
     Mutant(
+        "a token that was kept for later renews",
+        "core/principal.py",
+        "    if isinstance(by, Human) and by.issued_at < now - FRESH:",
+        "    if isinstance(by, Human) and by.issued_at > now + FRESH:",
+        RENEWAL,
+    ),
+    Mutant(
         "a token renews any number of times",
         "broker/grants.py",
         "writes=spent)",
@@ -129,6 +136,13 @@ MUTANTS = [
         "broker/tasks.py",
         "            old.grant, old.expires_at = grant, grant.expires_at\n",
         "            old.grant = grant\n",
+        RENEWAL,
+    ),
+    Mutant(
+        "a renewed grant ends for edges when it would have",
+        "broker/tasks.py",
+        "            live.ended = live.expires_at <= now  # else",
+        "            live.ended = True  # else",
         RENEWAL,
     ),
     Mutant(
@@ -758,14 +772,6 @@ MUTANTS = [
 ]
 
 EQUIVALENT = [
-    # the task is closed in the same sweep, after those that are due with it
-    Mutant(
-        "the sweep forgets what was renewed",
-        "broker/tasks.py",
-        "                self._expiries.put(live.grant.id, live.expires_at)\n",
-        "                pass\n",
-        RENEWAL,
-    ),
     Mutant(
         "the ancestors are not looked at",
         "core/task.py",

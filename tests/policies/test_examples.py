@@ -18,7 +18,7 @@ NAMES = [policy.id for policy in FOUND.policies] if FOUND else []
 
 def test_the_examples_are_good() -> None:
     assert (PROBLEMS, WRONG) == ((), ())
-    assert len(NAMES) == 10
+    assert len(NAMES) == 11
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from remit.broker.pending import PendingMemory
 from remit.compose.app import build
 from remit.compose.bound_grants import BoundGrants
 from remit.core import audit
-from remit.core.principal import Holder
+from remit.core.principal import Holder, IdToken, Operator
 from remit.core.secret import Secret
 from remit.jose.proof import Nonces
 from remit.keys.signers import FileSigner
@@ -84,6 +84,11 @@ class Served:
     async def _channel(self, path: Path, peer: SocketAuth) -> None:
         self.listeners.append(await serve(build(self.deps), _unix(path), peer))
 
+    async def renew(self, operator: Operator, task: str, ttl: timedelta, token: IdToken | None) -> datetime:
+        """Renew a task of the owner's; nobody has an ID token here."""
+        assert token is None
+        return (await self.broker.renew_task(operator, task, ttl)).grant.expires_at
+
     async def start(self) -> None:
         """Listen on the control socket and on loopback TCP."""
         self.broker = self.world.broker(sign=lambda size, root: audit.checkpoint(ORIGIN, size, root, self.notes))
@@ -98,8 +103,8 @@ class Served:
         keys, nonces = Keys(ring.public_jwks()), Nonces(key)
         verifier = Verifier(there, edge_of(tokens), keys, self.base, lambda: self.world.now, nonces, edge_of(pending))
         self.deps = AppDeps(there, self.broker.kinds, verifier)
-        app = build(self.deps)
-        self.listeners.append(await serve(app, _unix(self.control), SocketAuth(OPERATOR, self.base)))
+        app, own = build(self.deps), build(replace(self.deps, renew_task=self.renew))
+        self.listeners.append(await serve(own, _unix(self.control), SocketAuth(OPERATOR, self.base)))
         self.listeners.append(await serve(app, web, TokenAuth(frozenset({host}), verifier.holder, self.base)))
         await self._resources()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -72,6 +73,14 @@ def test_a_lease_can_be_renewed_and_revoked(plane: Served) -> None:
         plane.world.later(60)
         assert await lease.renew("10m") > before
         assert (await lease.revoke()).state == "closed"
+
+    with_client(plane, work)
+
+
+def test_a_task_can_be_renewed(plane: Served) -> None:
+    async def work(client: AsyncClient) -> None:
+        async with client.task("draft", grants=["warehouse"], bounds=BOUNDS) as task:
+            assert await task.renew("1h") > plane.world.now + timedelta(minutes=59)
 
     with_client(plane, work)
 

@@ -84,6 +84,20 @@ def test_a_lease_can_be_renewed_within_its_detail(plane: Served, client: Client)
         assert abs(lease.expires_at - before - timedelta(seconds=60)) < timedelta(seconds=1)
 
 
+def test_a_task_can_be_renewed_and_is_used_after_its_first_end(plane: Served, client: Client) -> None:
+    with opened(client) as task:
+        plane.world.later(600)
+        ends = task.renew("1h")
+        assert abs(ends - plane.world.now - timedelta(hours=1)) < timedelta(seconds=1)
+        plane.world.later(1_200)
+        assert task.lease("warehouse").expires_at > plane.world.now
+
+
+def test_no_agent_renews_the_task_that_it_is_in(plane: Served, client: Client) -> None:
+    with opened(client) as task, Client(plane.channel(task.id)) as inside, pytest.raises(NotFoundError):
+        inside.run(verbs.renew_task(task.task_id, "1h"))
+
+
 def test_revoking_by_hand_says_what_became_of_it(client: Client) -> None:
     with opened(client) as task:
         task.lease("warehouse")

@@ -97,7 +97,7 @@ class GrantVerbs:
         root, spent = task.head.root, (UsedToken(by.digest, by.until),) if isinstance(by, Human) else ()
         try:
             check_ttl(ttl)
-            check_renewing(task, by)
+            check_renewing(task, by, self._tasks.now())
             ends = self._tasks.serving() + ttl
             asked = task.renew(by.subject, ends, self._tasks.now())
             decision = await self.policy.enforce(self.policy.question(asked.head, asked.grants[0]), by)

@@ -19,7 +19,6 @@ from itertools import islice
 from remit.broker import ends
 from remit.broker.begun import InTime, in_time
 from remit.broker.clock import Deadlines, Elapsed, SteadyClock
-from remit.broker.live_grant import LiveGrant
 from remit.broker.notices import Notices
 from remit.broker.unserved import Unserved
 from remit.core import audit, budget
@@ -44,6 +43,20 @@ from remit.ports import Clock, NotedEnd, Spend, Store, Write
 LOOKS = 100  # whether a task has been read again, one commit apart
 TRIES = 5  # when commits that ours is built on fail
 PAST = 10_000  # grants of tasks that are over, of which it is known how they ended
+
+
+class LiveGrant:
+    """A grant compiled for use: one look-up, flat in depth. ``ended`` is set before a revoke answers."""
+
+    __slots__ = ("chains", "ended", "expires_at", "grant", "lineage", "root", "task", "view")
+
+    def __init__(self, task: Task, grant: Grant) -> None:
+        self.task, self.root = task.id, task.head.root
+        self.grant, self.expires_at = grant, grant.expires_at
+        self.ended = grant.revoked or task.head.closed
+        self.lineage = tuple(step.id for step in reversed(task.lineage(grant.id)))
+        self.chains: dict[int, tuple[budget.Counter, ...]] = {}  # the counters of each of its details that was used
+        self.view: GrantView | None = None  # as others are told of it, from when somebody first asked
 
 
 class TaskCache:
@@ -326,9 +339,7 @@ class TaskCache:
         """Tell of grants whose time is up."""
         due = [live for i in self._expiries.due(now) if (live := self._live.get(i)) is not None and not live.ended]
         for live in due:
-            live.ended = live.expires_at <= now
-            if not live.ended:  # it was renewed
-                self._expiries.put(live.grant.id, live.expires_at)
+            live.ended = live.expires_at <= now  # else it was renewed, and ends when its task is closed
         self.notices.tell(frozenset(live.grant.id for live in due if live.ended))
 
     def forget(self, task_id: str) -> None:

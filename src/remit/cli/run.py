@@ -19,6 +19,7 @@ from remit.cli.options import argument, option
 from remit.cli.render import safe
 
 if TYPE_CHECKING:
+    from remit.config.settings import Places
     from remit.run.renewal import Lasting
     from remit.run.sandbox import Bind
 
@@ -109,14 +110,9 @@ def run(
     if own is None:
         ensure(os.environ)
     where = reached(os.environ)
-    asked = _launch_request(grant or own, request, purpose or f"run {safe(Path(command[0]).name)}", label, as_owner)
-    asked, lasting = _lasting(asked)
+    purpose = purpose or f"run {safe(Path(command[0]).name)}"
+    asked, lasting = _lasting(_launch_request(grant or own, request, purpose, label, as_owner))
     channel = os.environ.get("REMIT_SOCKET") if own else None
-    apart: list[Path] = []
-    if not channel:  # what of remit may be elsewhere, by the configuration or by a link
-        settings = options.settings()
-        apart += [where.config, *(where.state / name for name in ("kek", "remit.db", "session"))]
-        apart += filter(None, (settings.keys.kek, settings.audit.witness, settings.policies))
     spec = LaunchSpec(
         command=tuple(command),
         socket=Path(channel) if channel else where.control,
@@ -127,7 +123,7 @@ def run(
         env=tuple(around.env),
         named=tuple(around.named),
         hidden=() if channel else (where.state, where.runtime, where.config.parent),
-        apart=tuple(apart),
+        apart=() if channel else _apart(where),
         host_net=net == "host",
         room=ROOM if tmpfs is None else _bytes(tmpfs),
         processes=processes or PROCESSES,
@@ -138,6 +134,13 @@ def run(
         lasting=lasting,
     )
     raise typer.Exit(launcher.main(spec, None if channel else partial(found, os.environ)))
+
+
+def _apart(where: Places) -> tuple[Path, ...]:
+    """Return what of remit may be elsewhere, by the configuration or by a link."""
+    settings = options.settings()
+    own = (where.config, *(where.state / name for name in ("kek", "remit.db", "session")))
+    return (*own, *filter(None, (settings.keys.kek, settings.audit.witness, settings.policies)))
 
 
 def _lasting(asked: Mapping[str, Any]) -> tuple[Mapping[str, Any], Lasting | None]:

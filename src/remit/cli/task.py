@@ -193,8 +193,12 @@ def issue(
     answer(json, issued, {"lease": issued["lease"], "expires_at": issued["expires_at"], **issued["credential"]})
 
 
+def _renewable(text: str) -> str | None:
+    return ids.of("task" if text.startswith(ids.NOUNS["task"]) else "lease")(text)
+
+
 def renew(
-    node: Annotated[str, argument("ID", "A lease or a task, or how its id begins.", callback=ids.of("lease", "task"))],
+    node: Annotated[str, argument("ID", "A lease, or a task by `task_` and how its id goes on.", callback=_renewable)],
     ttl: Annotated[str, option("--ttl TIME", "From now on: 90s, 15m, 8h.", callback=options.duration)],
     as_owner: AsOwner = False,
     json: options.Json = False,

@@ -21,7 +21,7 @@ from remit.errors import InvalidRequestError
 from remit.run import named
 from remit.run.spec import TRUSTED_BY
 
-TTL = "8h"  # of a server's run: as long as one may be
+TTL = "7d"  # of a server's run: it goes on while the login lasts
 Form = Literal["env", "json", "toml"]
 Servers = Mapping[str, Mapping[str, Any]]
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
 
 from remit.core.grant import UNPROVEN, WORKLOAD, Grant, Subject
 from remit.core.task import Task
-from remit.errors import DeniedError
+from remit.errors import DeniedError, GrantTokenError
 
 # what a workload's client assertion is (``client_assertion_type``)
 JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+FRESH = timedelta(minutes=10)  # since the ID token that renews a task was issued
 
 
 class Right(StrEnum):
@@ -150,13 +151,15 @@ def check_acting(task: Task, principal: Principal, grant_id: str) -> None:
         raise DeniedError("this task belongs to somebody else; you may end it, not act in it")
 
 
-def check_renewing(task: Task, by: Operator | Human) -> None:
-    """Raise unless a task is the principal's own, and rests on their login alone, to be renewed by a new one."""
+def check_renewing(task: Task, by: Operator | Human, now: datetime) -> None:
+    """Raise unless a task is the principal's own, and rests on their login alone, to be renewed by a proof of now."""
     head = task.head
     if head.subject.acr == WORKLOAD or task.grant(head.root).approval is not None:
         raise DeniedError("a task of a workload, or of an approval, lasts as long as it was opened for")
     if head.subject.sub != by.subject.sub:
         raise DeniedError("a task is renewed by whom it was opened for", help="log in as them: `remit login`")
+    if isinstance(by, Human) and by.issued_at < now - FRESH:  # the login may have ended since
+        raise GrantTokenError("the ID token is not a new one", help="log in again: `remit login`")
 
 
 @dataclass(frozen=True, slots=True)
