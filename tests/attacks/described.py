@@ -8,7 +8,8 @@ import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,12 +24,12 @@ from remit.compose.policy import LastGoodPolicies, PolicyDirectory
 from remit.compose.wiring import new_id
 from remit.core.lease import LeaseState
 from remit.core.policy import in_bounds
-from remit.core.principal import Holder, Signal
+from remit.core.principal import Holder, IdToken, Operator, Signal
 from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
-from remit.ports.identity import PublishedTrust
+from remit.ports.identity import Humans, PublishedTrust
 from remit.ports.trust import Trust
 from remit.process.orders import ProcessesState, ProcessState
 from remit.run.registry import RunRegistry
@@ -115,8 +116,17 @@ def whole(plane: Plane) -> AppDeps:
         streams=transmitter.routes(),
         begin_run=(runs := _runs(plane)).begin_run,
         end_runs=runs.end_all,
+        renew_task=partial(_renewed, plane, identity.humans),
         status=AuthorityStatus(plane),
     )
+
+
+async def _renewed(
+    plane: Plane, humans: Humans | None, operator: Operator, task: str, ttl: timedelta, token: IdToken | None
+) -> datetime:
+    assert humans is not None
+    by = operator if token is None else await humans.id_token(token.text)
+    return (await plane.broker.renew_task(by, task, ttl)).grant.expires_at
 
 
 def _runs(plane: Plane) -> RunRegistry:
