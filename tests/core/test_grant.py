@@ -42,7 +42,7 @@ def test_a_child_hangs_one_level_below_and_remembers_what_covers_it() -> None:
 def test_a_ttl_beyond_the_ceiling_is_refused_with_what_to_do() -> None:
     with pytest.raises(InvalidRequestError, match="from 1 second to 28800 seconds") as refusal:
         child(ttl=MAX_TTL + SECOND)
-    assert refusal.value.help == "open another task when this one ends"
+    assert refusal.value.help == "renew the task before it ends, or open another one then"
 
 
 def test_a_child_without_a_ttl_ends_with_its_parent() -> None:

@@ -17,7 +17,7 @@ RACES = ("tests/model/test_races.py",)
 APPROVAL = ("tests/core/test_approval.py",)
 DELEGABILITY = ("tests/core/test_grant_delegability.py", "tests/core/test_task_asking.py")
 ASKING = tuple(f"tests/broker/test_approvals{part}.py" for part in ("", "_decided", "_limits", "_restart"))
-RENEWAL = ("tests/core/test_task_renewed.py", "tests/broker/test_renewal.py")
+RENEWAL = ("tests/core/test_task_renewed.py", "tests/core/test_principal_renewing.py", "tests/broker/test_renewal.py")
 TOGETHER = ("tests/model/test_approvals.py",)
 
 
