@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from remit.broker import broker as broker_module
+from remit.broker.broker import SOME
 from remit.core.audit import LOUD, ungrouped
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.errors import ConflictError, IntegrityError, NotFoundError, RevokedError, ScopeError
 from remit.ports import PutSecret
 from remit.ports.broker import Outcome, Use, UseRequest
-from tests.broker.world import OPERATOR, SEARCH, World, child, details, holder, run, search
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, child, details, holder, run, search
 from tests.uses import permitted_use
 
 SEARCHED = Access("search", "GET", "/v1/search")
@@ -148,11 +148,15 @@ def asking(grant_id: str, request: str, resource: str = "search", index: int = 0
     return UseRequest(grant_id, resource, "GET", request, index)
 
 
+def replaced(use: UseRequest, request: str) -> UseRequest:
+    return UseRequest(use.grant, use.resource, use.action, request, use.index)
+
+
 def test_many_uses_are_permitted_in_one_commit_and_others_get_their_turn_meanwhile(world: World) -> None:
     async def body() -> None:
         broker = await world.ready()
         root = await world.opened(broker, UNCOUNTED)
-        asked = [asking(root.id, f"req_a.{number}") for number in range(2 * broker_module.SOME)]
+        asked = [asking(root.id, f"req_a.{number}") for number in range(2 * SOME)]
         before, turns = len(await world.events()), list[int]()
         asyncio.get_running_loop().call_soon(turns.append, 1)
         found = await broker.uses(asked)
@@ -163,6 +167,43 @@ def test_many_uses_are_permitted_in_one_commit_and_others_get_their_turn_meanwhi
         told = [name for event in events for name in ungrouped(event.request or "")]
         assert told == [use.request for use in asked]
         assert len(events) < 5
+
+    run(body())
+
+
+def test_what_ends_between_two_turns_of_many_uses_is_seen_in_the_next(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root, other = [await world.opened(broker, UNCOUNTED) for _ in range(2)]
+        first, second = [
+            [asking(grant.id, f"req_{n}.{i}") for i in range(SOME)] for n, grant in enumerate((root, other))
+        ]
+        again = [replaced(use, f"{use.request}.again") for use in first]
+        before, ending = len(await world.events()), list[asyncio.Task[object]]()
+        revoking = lambda: ending.append(asyncio.ensure_future(broker.revoke(OPERATOR, root.id)))  # noqa: E731 - short
+        asyncio.get_running_loop().call_soon(revoking)
+        found = await broker.uses([*first, *second, *again])
+        await asyncio.gather(*ending)
+        events = [event for event in (await world.events())[before:] if event.event == "resource.use"]
+        told = {name for event in events for name in ungrouped(event.request or "")}
+        assert told == {use.request for use in (*first, *second)}
+        ends = [isinstance(use, RevokedError) for use in found]
+        assert ends == [True] * SOME + [False] * SOME + [True] * SOME
+
+    run(body())
+
+
+def test_of_many_uses_those_before_a_change_of_their_resource_are_refused_alone(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        root = await world.opened(broker, TABLE, UNCOUNTED)
+        versions = broker._registry._versions
+        assert versions["search"] == versions["warehouse"] == 1
+        asyncio.get_running_loop().call_soon(versions.__setitem__, "search", 2)
+        others = [asking(root.id, f"req_b.{i}", "warehouse") for i in range(SOME - 1)]
+        found = await broker.uses([asking(root.id, "req_a.1", index=1), *others, asking(root.id, "req_a.2", index=1)])
+        assert isinstance(found[0], ConflictError)
+        assert [use.version for use in found if isinstance(use, Use)] == [1] * len(others) + [2]
 
     run(body())
 
@@ -178,6 +219,7 @@ def test_of_many_uses_each_is_permitted_or_refused_by_itself(world: World) -> No
             asking(root.id, "r3", index=2): ScopeError,  # beyond the scope
             asking(root.id, "r4", index=-1): ScopeError,
             asking(root.id, "r5", index=0): ScopeError,  # the detail of another resource
+            asking(root.id, "r9", "warehouse", index=1): ScopeError,
             asking(other.id, "r6", index=1): ScopeError,
             asking(ended.id, "r7", index=1): RevokedError,
             asking("grt_none", "r8", index=1): NotFoundError,
@@ -185,7 +227,7 @@ def test_of_many_uses_each_is_permitted_or_refused_by_itself(world: World) -> No
         before = len(await world.events())
         found = await broker.uses(list(asked))
         assert [None if isinstance(use, Use) else type(use) for use in found] == list(asked.values())
-        assert "may delegate but not be used" in str(found[5])
+        assert "may delegate but not be used" in str(found[6])
         assert [event.request for event in (await world.events())[before:]] == ["r1"]
         assert broker._tasks.spent == {(root.id, 1): 1}
 

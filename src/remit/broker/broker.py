@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from types import MappingProxyType
 
 from remit.broker.approvals import Approvals, StepUp
@@ -30,7 +31,7 @@ from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.run_records import RunRecords
 from remit.broker.sessions import LoginRevocations, SessionAccess
-from remit.broker.tasks import TaskCache
+from remit.broker.tasks import LiveGrant, TaskCache
 from remit.core import policy as core_policy
 from remit.core.approval import Approval
 from remit.core.audit import Checkpoint, Entry, Event, grouped
@@ -56,6 +57,8 @@ from remit.ports.targets import EnginePort
 
 RECENT = 100  # tasks that can be looked at after a restart, ended or not, until their time is up
 SOME = 64  # uses in one turn of the loop: each may debit the budgets of 64 grants
+Check = Callable[[str], LiveGrant]
+Found = port.Use | RemitError
 PAGE_SIZE, GRANT = 131_072, 512  # characters of the grants in one answer; what each counts for beside its details
 
 
@@ -87,7 +90,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
         self._tasks = tasks = TaskCache(store, clock, elapsed, in_time)
-        self.feeds = tasks.notices
         self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
@@ -96,7 +98,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
         self.wall = ClockAcceptance(tasks, self._approvals, self._revocations)
-        self.runs = RunRecords(tasks, sealer)
+        self.feeds, self.runs = tasks.notices, RunRecords(tasks, sealer)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
 
     async def start(self) -> None:
@@ -209,9 +211,8 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
 
     async def close(self, principal: Principal, task_id: str) -> Report:
         await self._tasks.back(task_id)
-        root = self._tasks.task(task_id).head.root
-        task = self._tasks.allowed(principal, task_id, root)
-        return await self.checkpoints.reported(await self._revoker.end(task, root, "task.close"))
+        task = self._tasks.allowed(principal, task_id, self._tasks.task(task_id).head.root)
+        return await self.checkpoints.reported(await self._revoker.end(task, task.head.root, "task.close"))
 
     def places(self) -> Sequence[int]:
         """Return the places in the token status list of all grants that are live."""
@@ -221,9 +222,8 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         return self._approvals.known(principal)
 
     async def look(self, approval_id: str, principal: Principal | None = None) -> port.ApprovalView:
-        if principal is None:
-            return await self._approvals.view(self._approvals.get(approval_id))
-        return await self._approvals.view(self._approvals.look(principal, approval_id), principal)
+        item = self._approvals.get(approval_id) if principal is None else self._approvals.look(principal, approval_id)
+        return await self._approvals.view(item, principal)
 
     async def wait(self, principal: Principal, approval_id: str, seconds: float) -> port.ApprovalView:
         item = self._approvals.look(principal, approval_id)
@@ -280,9 +280,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
             raise found
         return found
 
-    async def uses(
-        self, asked: Sequence[port.UseRequest], ended: Sequence[port.Outcome] = ()
-    ) -> list[port.Use | RemitError]:
+    async def uses(self, asked: Sequence[port.UseRequest], ended: Sequence[port.Outcome] = ()) -> list[Found]:
         """Permit many uses, each by itself, and record how earlier ones ended, all in one commit.
 
         One entry stands for all uses of one grant, resource and action, and names each by its request.
@@ -290,16 +288,17 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         if self._tasks.rolled_back:
             raise IntegrityError
         closed = {name: await self._closed(name) for name in {use.resource for use in asked}}
-        spends = dict[tuple[str, int], Spend]()
-        found = list[port.Use | RemitError]()
-        for use in asked:
-            found.append(closed[use.resource] or self._debited(use, spends))
-            if len(found) % SOME == 0:
+        spends, found = dict[tuple[str, int], Spend](), list[Found]()
+        for start in range(0, len(asked), SOME):
+            if start:
                 await asyncio.sleep(0)
+            check = cache(self._tasks.check)  # each grant once a turn
+            found += [closed[use.resource] or self._debited(use, check, spends) for use in asked[start : start + SOME]]
         permitted = [use for use, answer in zip(asked, found, strict=True) if isinstance(answer, port.Use)]
         events = self._events("resource.use", [(use, "allow", None, use.action) for use in permitted])
         await self._tasks.store.commit(tuple(spends.values()), [*events, *self._outcomes(ended)])
-        return [self._still(use) if isinstance(use, port.Use) else use for use in found]
+        check = cache(self._tasks.check)
+        return [self._still(use, check) if isinstance(use, port.Use) else use for use in found]
 
     async def _closed(self, name: str) -> RemitError | None:
         """Say why nothing of a resource can be used; None: something can, and its secret is open."""
@@ -310,9 +309,9 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
             return error
         return None
 
-    def _debited(self, use: port.UseRequest, spends: dict[tuple[str, int], Spend]) -> port.Use | RemitError:
+    def _debited(self, use: port.UseRequest, check: Check, spends: dict[tuple[str, int], Spend]) -> Found:
         try:
-            live = self._tasks.check(use.grant)
+            live = check(use.grant)
             if not live.grant.bounds.exercise:
                 raise ScopeError("this grant may delegate but not be used itself")
             if not 0 <= use.index < len(live.grant.scope) or live.grant.scope[use.index].resource != use.resource:
@@ -323,9 +322,9 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         version = self._registry.version(use.resource)
         return port.Use(use.request, live.task, live.root, use.grant, use.resource, use.index, version)
 
-    def _still(self, use: port.Use) -> port.Use | RemitError:
+    def _still(self, use: port.Use, check: Check) -> Found:
         try:
-            self._tasks.check(use.grant)
+            check(use.grant)
             if self._registry.version(use.resource) != use.version:
                 raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
         except RemitError as error:
@@ -380,8 +379,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
 
     async def note(self, operator: Principal, name: str, decision: str, **more: str) -> None:
         """Record what an operator does to the house itself: its signing keys."""
-        event = self._tasks.event(name, decision, None, subject=operator.name, **more)
-        await self._store.commit((), (event,))
+        await self._store.commit((), (self._tasks.event(name, decision, None, subject=operator.name, **more),))
 
     async def question(self, grant_id: str) -> core_policy.Question:
         task = self._tasks.task_of(grant_id)
