@@ -286,3 +286,54 @@ def test_what_follows_a_malformed_request_is_not_read() -> None:
         assert p.lines == []
 
     scene(act)
+
+
+LEAKING = f'{{"echo":"{SECRET}"}}'.encode()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(
+    ("line", "body"),
+    [
+        (b"", LEAKING),
+        (b"", gzip.compress(LEAKING)),
+        (b"", b"\xc3\xa9" + LEAKING),
+        (b"Content-Encoding: gzip\r\n", gzip.compress(LEAKING)),
+        (b"", LEAKING + b" " * 9_000),
+    ],
+    ids=["text", "compressed", "more than text", "labelled", "long"],
+)
+def test_a_credential_in_a_whole_answer_is_found_as_in_pieces(line: bytes, body: bytes, pieces: int) -> None:
+    async def act(p: Play) -> None:
+        await p.client_says(GET)
+        said = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), line, body)
+        for piece in (said,) if pieces == 1 else (said[:-4], said[-4:]):
+            await p.upstream_says(piece)
+        heard = p.client_hears()
+        assert SECRET.encode() not in heard
+        assert body[:30] not in heard
+        told = (await p.rig.outcomes(2))[-1]
+        assert (told.decision, told.code, told.action) == ("failed", "upstream", "200")
+        assert p.lines[0][1].is_closing()  # nothing more is asked on this connection
+
+    scene(act)
+
+
+def test_a_whole_answer_of_another_coding_comes_as_it_is() -> None:
+    async def act(p: Play) -> None:
+        for body in (b"\xc3\xa9t\xc3\xa9 " * 9, gzip.compress(b"nothing to hide"), b"x" * 9_000):
+            await p.client_says(GET)
+            await p.upstream_says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            assert p.client_hears() == b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        assert len(p.lines) == 1
+
+    scene(act)
+
+
+def test_a_whole_answer_that_is_not_in_the_coding_that_it_names_is_withheld() -> None:
+    async def act(p: Play) -> None:
+        await p.client_says(GET)
+        await p.upstream_says(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\nContent-Encoding: gzip\r\n\r\n" + b"x" * 20)
+        assert p.client_hears().startswith(b"HTTP/1.1 502 ")
+
+    scene(act)

@@ -42,7 +42,7 @@ class RecordingReceiver:
         self.statuses: list[int] = []
         self.failed: RemitError | None = None
 
-    def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
+    def on_head(self, plan: ResponsePlan, whole: bytes | None) -> tuple[Delivery | None, bool]:  # noqa: ARG002 - not here
         self.statuses.append(plan.status)
         return NoDelivery(), self.read
 

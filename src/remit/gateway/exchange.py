@@ -22,6 +22,7 @@ from remit.gateway.patterns import LeakError
 from remit.gateway.plane import DataPlane, GrantRoute
 from remit.gateway.recorder import Found
 from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, framing_lines
+from remit.gateway.scrub import searched
 from remit.gateway.target import HttpTarget
 from remit.gateway.upload import Upload
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
@@ -258,15 +259,19 @@ class HttpExchange:
         self._sent_off = True
         up.begin(self, head)
 
-    def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
+    def on_head(self, plan: ResponsePlan, whole: bytes | None) -> tuple[Delivery | None, bool]:
         assert self.up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self.reading
-        body = ResponseBody(self.up.pool.credential.patterns, plan)
+        patterns = self.up.pool.credential.patterns
         self._status = plan.status
         head = plan.heads[self._keep]
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
-        self._delivery = delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
-        return delivery, self.upload is None or (self._read_whole and not self.upload.reading)
+        if whole is not None and plan.coding is None and searched(patterns, whole):
+            self.deliver(head + whole)
+        else:
+            body = ResponseBody(patterns, plan)
+            self._delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
+        return self._delivery, self.upload is None or (self._read_whole and not self.upload.reading)
 
     def on_switch(self, plan: ResponsePlan) -> Delivery:
         assert self.up is not None  # noqa: S101 - responses come from there
@@ -282,11 +287,11 @@ class HttpExchange:
         return self._delivery
 
     def on_end(self) -> None:
-        assert self._delivery is not None  # noqa: S101 - the head comes first
-        self._delivery.flush()
+        if (delivery := self._delivery) is not None:
+            delivery.flush()
         self._keep = self._keep and not self.reading
         self.up = None
-        self._delivery.end()
+        (self.delivered if delivery is None else delivery.end)()
 
     def on_failure(self, error: RemitError) -> None:
         up, self.up = self.up, None

@@ -100,8 +100,11 @@ class ResponseReceiver(Protocol):
     method: str
     opening: Opening | None  # of the WebSocket that was asked for
 
-    def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
-        """Take a searched head; return what takes its body, and whether nothing of the request can be unread."""
+    def on_head(self, plan: ResponsePlan, whole: bytes | None) -> tuple[Delivery | None, bool]:
+        """Take a searched head; return what takes its body, and whether nothing of the request can be unread.
+
+        ``whole`` is all of the body, where it came with the head; None for what takes it: it is taken.
+        """
 
     def on_switch(self, plan: ResponsePlan) -> Delivery: ...  # take a searched head behind which ``opening`` begins
     def on_end(self) -> None: ...  # the response is complete
@@ -244,14 +247,15 @@ class UpstreamConnection(asyncio.Protocol):
         self._body = response_body(status.code, fields, receiver.method)
         ends = not self._interim and not bodiless(status.code, receiver.method)  # or bytes may follow that should not
         if self._body is None:
-            plan = ResponsePlan(status, fields, has_body=False)
+            plan, whole = ResponsePlan(status, fields, has_body=False), None
         else:
             plan = head.plan = head.plan or ResponsePlan(status, fields, has_body=True)
-        self._delivery, read = receiver.on_head(plan)
+            whole = rest if len(rest) == fields.length else None
+        self._delivery, read = receiver.on_head(plan, whole)
         sent = self._transport is not None and not self._transport.get_write_buffer_size()
         self._reusable = fields.keep and status.minor == 1 and ends and read and sent
-        if self._body is None:
-            self._release(receiver, rest)
+        if self._body is None or self._delivery is None:
+            self._release(receiver, rest if self._body is None else b"")
         elif rest:
             self._take(rest, receiver)
 
