@@ -125,3 +125,9 @@ def test_interim_heads_without_an_end_are_bounded() -> None:
     receiver = RecordingReceiver()
     kept(receiver, HINT + b"HTTP/1.1 103 E\r\nA: " + b"x" * 40_000)
     assert isinstance(receiver.failed, UpstreamError)
+
+
+def test_a_connection_on_which_bytes_follow_an_empty_answer_is_not_used_again() -> None:
+    empty = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    assert kept(RecordingReceiver(), empty)
+    assert not kept(RecordingReceiver(), empty + b"x")
