@@ -119,6 +119,20 @@ def test_what_a_run_shall_have_is_read_like_any_request(tmp_path: Path) -> None:
     assert launch.authority.parent == "grt_9"
 
 
+def test_how_long_a_run_goes_on_is_said_of_a_task_that_it_opens_alone(tmp_path: Path) -> None:
+    month = 30 * 86_400
+    opened = {"open": {**ASKED, "purpose": "p"}, **WHERE, "lasts": month}
+    _, [(_, launch, _)] = at(tmp_path / "a", SocketAuth(OPERATOR), opened)
+    assert launch.lasts == timedelta(days=30)
+    for wrong in ({**opened, "lasts": month + 1}, {**opened, "lasts": 0}, {**opened, "lasts": "7d"}):
+        answer, asked = at(tmp_path / str(wrong["lasts"]), SocketAuth(OPERATOR), wrong)
+        assert (answer.status_code, asked) == (400, [])
+    for name, other in (("delegate", ASKED), ("grant", "grt_1")):
+        answer, asked = at(tmp_path / name, SocketAuth(OPERATOR), {name: other, **WHERE, "lasts": 60})
+        assert (answer.status_code, asked) == (400, [])
+        assert "at most 2592000 seconds" in answer.json()["detail"]
+
+
 def test_an_id_token_is_kept_as_a_secret(tmp_path: Path) -> None:
     _, [(_, launch, _)] = at(tmp_path, SocketAuth(OPERATOR), {"open": {**ASKED, "id_token": "ey.j"}, **WHERE})
     assert isinstance(launch.authority, OpenedForRun)
