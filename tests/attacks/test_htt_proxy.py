@@ -39,7 +39,7 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused_behind_a_host_too(way: s
             head = proxy.request(way, "api.test", "/x", KEY, method="POST").removesuffix(b"\r\n")
             await wire.send(head + lines + b"\r\n\r\n" + b"5\r\nhello\r\n0\r\n\r\n" + SMUGGLED)
             assert (await wire.reply("POST")).status == 400
-            assert await wire.rest() == b""
+            assert await proxy.rest(wire) == b""
             assert proxy.nothing_went_out()
 
     play(scene)
@@ -61,7 +61,8 @@ def test_what_follows_a_connect_in_the_clear_is_no_request(lines: bytes, cut: in
             said = (await wire.reply("HEAD")).status
             assert said == (400 if cut else 200)
             await wire.send(SMUGGLED[cut:] or SMUGGLED)
-            assert b"HTTP/1.1" not in await wire.rest()
+            assert b"HTTP/1.1" not in await proxy.rest(wire)
+            wire.close()
             await proxy.r.settled(lambda: not proxy.r.gateway.connections.all)
             assert proxy.nothing_went_out()
 
