@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from remit.gateway.intercept import unraisable
-from tests.attacks.ways import OTHER_PLACEHOLDER, WAYS, Proxies, proxies
+from tests.attacks.ways import ASKED, OTHER_PLACEHOLDER, Proxies, proxies
 from tests.gateway.rig import OTHER_SECRET, PLACEHOLDER, SECRET, play
 from tests.support.upstream import Sink
 
@@ -226,7 +226,7 @@ def test_tls_without_a_server_name_gets_no_certificate() -> None:
 
 
 @pytest.mark.attack("DST-07")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ASKED)
 def test_each_host_gets_the_key_of_its_own_resource_and_no_placeholder_of_another(way: str) -> None:
     async def scene() -> None:
         async with proxies() as proxy:
@@ -249,7 +249,7 @@ def test_each_host_gets_the_key_of_its_own_resource_and_no_placeholder_of_anothe
 
 
 @pytest.mark.attack("DST-07")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ASKED)
 def test_a_host_leads_to_its_own_resource(way: str) -> None:
     async def scene() -> None:
         async with proxies() as proxy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.ways import WAYS, proxies
+from tests.attacks.ways import ASKED, proxies
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, http, play
 
@@ -47,7 +47,7 @@ OUTSIDE = [
 def test_no_spelling_of_a_path_leaves_a_grant_behind_a_host(target: str) -> None:
     async def scene() -> None:
         async with proxies(http(args="any")) as proxy:
-            for way in WAYS:
+            for way in ASKED:
                 assert (await proxy.ask(way, "api.test", target, KEY)).status in {400, 403}, way
             assert proxy.nothing_went_out()
 
@@ -56,7 +56,7 @@ def test_no_spelling_of_a_path_leaves_a_grant_behind_a_host(target: str) -> None
 
 @pytest.mark.attack("GRA-06")
 @pytest.mark.attack("GRA-07")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ASKED)
 def test_methods_and_arguments_are_judged_behind_a_host(way: str) -> None:
     granted = http(paths=["/bytes/*"], args={"query.q": "cats"})
 
@@ -83,7 +83,7 @@ def test_methods_and_arguments_are_judged_behind_a_host(way: str) -> None:
 
 
 @pytest.mark.attack("GRA-11")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ASKED)
 def test_a_sub_agents_grant_at_the_proxy_is_held_to_its_own_scope_and_to_the_subtree_of_the_run(way: str) -> None:
     async def scene() -> None:
         async with proxies() as proxy:

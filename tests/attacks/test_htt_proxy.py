@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.attacks.ways import WAYS, proxies
+from tests.attacks.ways import ASKED, WAYS, proxies
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, http, play
 
@@ -139,7 +139,7 @@ def test_what_is_said_to_a_proxy_stays_there(way: str) -> None:
 
 @pytest.mark.attack("HTT-08")
 @pytest.mark.parametrize("method", ["TRACE", "TRACK", "CONNECT", "get", "OPTIONS *", "PRI"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ASKED)
 def test_a_method_that_gives_back_or_connects_is_refused_behind_a_host(way: str, method: str) -> None:
     async def scene() -> None:
         async with proxies() as proxy:
@@ -151,7 +151,7 @@ def test_a_method_that_gives_back_or_connects_is_refused_behind_a_host(way: str,
 
 
 @pytest.mark.attack("HTT-05")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ASKED)
 def test_a_line_break_in_a_target_makes_no_line_of_a_request(way: str) -> None:
     async def scene() -> None:
         async with proxies() as proxy:

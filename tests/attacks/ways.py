@@ -117,7 +117,9 @@ def told(client: Http2Client, answer: Answer) -> Reply:
 
 
 @asynccontextmanager
-async def proxies(*raw: Mapping[str, object], upstream: Upstream | None = None) -> AsyncIterator[Proxies]:
+async def proxies(
+    *raw: Mapping[str, object], upstream: Upstream | None = None, settings: Mapping[str, object] | None = None
+) -> AsyncIterator[Proxies]:
     """Start a run's proxy, in both its forms; ``raw`` is its grant, all of both resources if not said."""
     resolved: Resolved = []
 
@@ -125,7 +127,7 @@ async def proxies(*raw: Mapping[str, object], upstream: Upstream | None = None) 
         resolved.append((host, port))
         return ["127.0.0.1"]
 
-    async with Upstream() as other, rig(upstream=upstream, lookup=lookup) as r:
+    async with Upstream() as other, rig(upstream=upstream, settings=settings, lookup=lookup) as r:
         bound = details({**ALL, "resource": "else"})
         await r.broker.put_resource(
             OPERATOR, Resource("else", "http", other.url, bound, None, {}), Secret(OTHER_SECRET)
