@@ -1,4 +1,4 @@
-"""Framing, smuggling and switches of protocol in HTTP/2 of a run's clients: a stream is one request, and judged alone."""
+"""Framing, smuggling and switches in HTTP/2 of a run's clients: a stream is one request, and judged alone."""
 
 from __future__ import annotations
 
@@ -196,7 +196,8 @@ def test_what_follows_an_answer_is_no_part_of_any_stream(method: str, first: byt
     play(scene)
 
 
-HOPS = "Connection: x-hop Keep-Alive: 1 Proxy-Connection: a TE: gzip Upgrade: h2c Http2-Settings: AAMAAABk X-Hop: a".split()
+HOPS = ["Connection: x-hop", "Keep-Alive: 1", "Proxy-Connection: a", "TE: gzip", "Upgrade: h2c", "X-Hop: a"]
+HOPS += ["Http2-Settings: AAMAAABk"]
 
 
 @pytest.mark.attack("HTT-04")
@@ -204,7 +205,7 @@ def test_headers_of_a_connection_upstream_are_none_of_a_stream() -> None:
     """Where one came through, the client's library would take the connection for broken."""
 
     async def scene() -> None:
-        lines = "".join(f"{name} {value}\r\n" for name, value in zip(HOPS[::2], HOPS[1::2], strict=True))
+        lines = "\r\n".join([*HOPS, ""])
         interim = f"HTTP/1.1 103 Early Hints\r\nLink: <a>\r\n{lines}\r\n"
         answer = f"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Type: a\xff\r\nHost: evil.test\r\n{lines}\r\na"
         routes = {"/hops": answer.encode("latin-1"), "/early": interim.encode() + answer.encode("latin-1")}
@@ -213,7 +214,7 @@ def test_headers_of_a_connection_upstream_are_none_of_a_stream() -> None:
             for _ in range(2):
                 found = await client.answer(begun(client, HOST, "/hops", KEY))
                 assert (found.status, found.body, found.reset) == (200, b"a", None)
-                assert not {name[:-1].lower() for name in HOPS[::2]} & found.headers.keys()
+                assert not {line.partition(":")[0].lower() for line in HOPS} & found.headers.keys()
 
     play(scene)
 

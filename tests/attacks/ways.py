@@ -1,4 +1,4 @@
-"""The ways into a run's proxy: a target in absolute form, a `CONNECT`, and the server name of TLS; the last two in HTTP/2, too."""
+"""The ways into a run's proxy: absolute form, a `CONNECT`, the server name of TLS; the last two in HTTP/2, too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from remit.ports.runs import ReachedHost, RunReach
 from remit.run.certificate import reach
 from tests.broker.world import OPERATOR, details
 from tests.gateway.rig import ALL, OTHER_SECRET, PLACEHOLDER, Reply, Rig, Wire, rig
-from tests.support.http2_client import Answer, Http2Client
+from tests.support.http2_client import Answer, Http2Client, Pairs
 from tests.support.upstream import Upstream
 
 WAYS = ("absolute", "connect", "name")  # of HTTP/1.1, where a test writes bytes
@@ -102,7 +102,7 @@ def begun(client: Http2Client, host: str, target: str, *lines: str, body: bytes 
     named = (line.encode("utf-8", "surrogateescape").partition(b":") for line in lines)
     pairs = [(name.lower(), value.strip(b" ")) for name, _, value in named]
     length = [(b"content-length", b"%d" % len(body))] if body else []
-    pseudo = [(":method", method), (":scheme", "https"), (":authority", host), (":path", target.encode("utf-8"))]
+    pseudo: Pairs = [(":method", method), (":scheme", "https"), (":authority", host), (":path", target.encode("utf-8"))]
     number = client.ask_raw([*pseudo, *pairs, *length], ended=not body)
     if body:
         client.http.send_data(number, body, end_stream=True)
@@ -110,7 +110,7 @@ def begun(client: Http2Client, host: str, target: str, *lines: str, body: bytes 
 
 
 def told(client: Http2Client, answer: Answer) -> Reply:
-    """Return an answer in HTTP/2 as one in HTTP/1.1; ``raw`` has all of its headers as they say, not as they are coded."""
+    """Return an answer in HTTP/2 as one in HTTP/1.1; ``raw`` has all of its headers as they read."""
     broken = ErrorCodes.PROTOCOL_ERROR in {answer.reset, client.gone}
     status = 400 if broken and not answer.status else answer.status
     return Reply(status, answer.headers, answer.body, answer.decoded + b"\r\n" + answer.body)

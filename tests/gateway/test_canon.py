@@ -182,3 +182,28 @@ def test_a_light_body_is_small_and_has_few_values() -> None:
 def test_a_target_that_was_read_is_not_read_again() -> None:
     raw = b"/search/v1/search?q=revenue"
     assert read_target(raw) is read_target(raw)
+
+
+def test_a_host_has_one_reading_or_is_refused() -> None:
+    longest = b"a." * (canon.MAX_HOST // 2) + b"b"
+    for raw in (b"registry.example", b"X-1.Example", b"localhost", b"127.1", longest, b"a" * 63):
+        assert canon.host(raw) == raw.decode().lower()
+    odd = [
+        b"",
+        b".",
+        b"a.",
+        b".a",
+        b"a..b",
+        b"a\0.b",
+        b"a\n",
+        b"a b",
+        b"a@b",
+        b"a:1",
+        b"a_b",
+        b"*.a",
+        b"[::1]",
+        b"a%2eb",
+    ]
+    for raw in (*odd, b"b" + longest, b"a" * 64, b"\xe9.a", "\u0661.a".encode()):
+        with pytest.raises(InvalidRequestError):
+            canon.host(raw)

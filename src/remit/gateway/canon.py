@@ -1,4 +1,4 @@
-"""One canonical form of a request's target, query and JSON body; whatever could be read in two ways is refused. Pure.
+"""One canonical form of a host, of a target, query and JSON body; whatever could be read in two ways is refused. Pure.
 
 Readers that were thought of: one that does not decode, one that decodes once, one that decodes twice, a WHATWG URL
 parser, one that normalises paths and folds case, one that strips `;parameters`, one that applies compatibility
@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote_to_bytes
 from remit.core.orders import json_text
 from remit.errors import InvalidRequestError, TooLargeError
 
+MAX_HOST = 253  # characters (RFC 1035 §2.3.4)
 MAX_PAIRS = 256
 MAX_LEAVES = 1_024
 MAX_CONTAINERS = 4_096  # objects and lists of a JSON body
@@ -29,6 +30,7 @@ SHORT = 1_024  # bytes of a target that is judged at once, and four times as man
 LIGHT = 8_192  # bytes of a body that is judged at once
 _FEW = 64  # values of one
 
+_HOST = re.compile(rb"(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}")
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*/?")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()+,=:@]|%[0-9A-F]{2})+")
 _QUERY = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,=:@/?\[\]]|%[0-9A-Fa-f]{2})*")
@@ -48,6 +50,13 @@ class RequestTarget:
     path: str  # canonical, at the upstream
     query: bytes | None  # raw; None: no `?`
     grant: str | None = None  # one that the target names too; it is no part of what is judged
+
+
+def host(raw: bytes) -> str:
+    """Return a host's name in lower case, or raise InvalidRequestError: resolvers end one at NUL, others decode one."""
+    if len(raw) > MAX_HOST or not _HOST.fullmatch(raw):
+        raise InvalidRequestError("what stands for a host is not the name of one")
+    return raw.decode().lower()
 
 
 def target(resource: str, raw_path: bytes, query: bytes | None, grant: str | None = None) -> RequestTarget:

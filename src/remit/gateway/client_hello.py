@@ -8,6 +8,7 @@ sealed, and the one that can be read says nothing.
 from __future__ import annotations
 
 from remit.errors import InvalidRequestError
+from remit.gateway import canon
 
 RECORD, MAX_RECORD = 5, 16_384  # octets of a record's header, and of a record
 _HANDSHAKE, _CLIENT_HELLO = 22, 1
@@ -89,4 +90,4 @@ def _named(record: _Octets) -> str:
         raise InvalidRequestError("the ClientHello has no server name")
     name = names.take(names.number(2))
     names.end()
-    return name.decode("ascii", "replace").lower()
+    return canon.host(name)

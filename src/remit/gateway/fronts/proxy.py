@@ -17,17 +17,16 @@ from remit.gateway.framing import Fields
 from remit.ports.runs import ReachedHost
 
 HTTPS, HTTP = 443, 80
-MAX_HOST = 253  # characters (RFC 1035): a refused one stands in the answer and in the audit
-_AUTHORITY = re.compile(rb"((?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}):([1-9][0-9]{0,4})")
+_AUTHORITY = re.compile(rb"([^:]*):([1-9][0-9]{0,4})")
 _ABSOLUTE = re.compile(rb"http://([^/?#]+)([^?]*)(?:\?(.*))?", re.DOTALL)
 
 
 def authority(raw: bytes) -> tuple[str, int]:
     """Read `host:port`, the target of a `CONNECT` (RFC 9112 §3.2.3), or raise InvalidRequestError."""
     found = _AUTHORITY.fullmatch(raw)
-    if found is None or len(found[1]) > MAX_HOST:
+    if found is None:
         raise InvalidRequestError("what is to be connected is not `host:port`")
-    return found[1].decode().lower(), int(found[2])
+    return canon.host(found[1]), int(found[2])
 
 
 def unreached(host: str) -> ScopeError:
