@@ -11,12 +11,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 _ALL = 0x0003  # ETH_P_ALL
 _NEW_NET = 0x40000000
 _PACKET, _STATISTICS = 263, 6  # SOL_PACKET, PACKET_STATISTICS
 _FILTER, _ROOM_FORCED = 26, 33  # SO_ATTACH_FILTER, SO_RCVBUFFORCE
 _ROOM = 64 << 20  # bytes that wait to be read
+_SEEN = f"127.99.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"  # nobody else sends there
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -93,3 +97,29 @@ def _within(pid: int) -> socket.socket:
     finally:
         os.close(network)
     return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ALL))
+
+
+def network_of(process: psutil.Process) -> int:
+    """Return a process among those of a run that is in the run's network."""
+    own = Path("/proc/self/ns/net").readlink()
+    for child in process.children(recursive=True):
+        with suppress(OSError):
+            if Path(f"/proc/{child.pid}/ns/net").readlink() != own:
+                return int(child.pid)
+    raise AssertionError
+
+
+@contextmanager
+def watched(run: int, outside: Sequence[str]) -> Iterator[None]:
+    """Watch a run's network, and this one for packets ``outside``: all that goes is on the first one's loopback."""
+    pid = network_of(psutil.Process(run))
+    with sniffing(pid) as inside, sniffing(os.getpid(), [*outside, _SEEN]) as here:
+        yield
+        packets = inside.packets()
+        assert {packet.interface for packet in packets} == {"lo"}
+        assert len(packets) > 100
+        assert [one for one in packets if not ipaddress.ip_address(one.to).is_loopback] == []
+        assert here.packets() == []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", (_SEEN, 9))  # so would one have been that went out
+        assert {one.to for one in here.packets()} == {_SEEN}
