@@ -1,8 +1,9 @@
 """A model on loopback that does what it is told, and a search API: what reaches them is written down.
 
 A message of calls, such as ``call look {"path": "/v1/search"}``, one a line, is answered by calls of these tools, after
-a blank line once the earlier have been answered; then what tools told is said. It speaks as OpenAI does (chat
-completions and responses), as Anthropic and as Gemini, whole and streamed.
+a blank line once the earlier have been answered; then what tools told is said. Calls that a tool told of are made as
+well: it obeys whatever it reads. It speaks as OpenAI does (chat completions and responses), as Anthropic and as Gemini,
+whole and streamed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from examples.demo import canary
+
 SSE = "text/event-stream"
-KEY = "sk-proj-canary-0123456789abcdefghij"
+KEY = f"sk-proj-canary-{secrets.token_hex(16)}"  # in no file
 _CALL = re.compile(r"call ([A-Za-z_]+) (\{.*\})")
 _OBSERVED = re.compile(r"(?:Observation|Error):\n")  # how smolagents tells what tools told, one a line
 _REPORTS = "Here is the final answer from your managed agent"  # before the line with what it said
@@ -34,6 +37,8 @@ class Seen:
     paths: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     strangers: int = 0  # requests without it
+    requests: list[bytes] = field(default_factory=list)  # all there was of them, but the headers of keys
+    injected: str = ""  # what the search API says to whoever asks for it
     meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2))  # where two have to be at once
 
 
@@ -57,7 +62,7 @@ def answer_to(items: list[Json]) -> tuple[str, list[tuple[str, str]]]:
         elif item.get("role") == "tool" or item.get("type") == "function_call_output":
             told.append(_text(item.get("content", item.get("output"))))
     left = len(told)
-    for step in order.split("\n\n"):
+    for step in (*order.split("\n\n"), *(text for text in told if text.startswith("call "))):
         calls = [(match[1], match[2]) for match in map(_CALL.search, step.splitlines()) if match]
         if calls and left < len(calls):
             return "", calls
@@ -191,6 +196,7 @@ def content(asked: Json) -> Json:
     return {"candidates": [candidate], "usageMetadata": {"totalTokenCount": 2}, "modelVersion": "gemini-test"}
 
 
+KEYED = ("authorization", "x-api-key", "x-goog-api-key")
 CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
 WHOLE = {CHAT: chat, RESPONSES: response, MESSAGES: message}
 STREAMED = {CHAT: chunks, RESPONSES: events, MESSAGES: message_events}
@@ -205,12 +211,24 @@ class Handler(BaseHTTPRequestHandler):
         if self._known():
             if self.path.endswith("?meet"):
                 self.seen.meeting.wait(90)
-            self._say(json.dumps({"found": self.path}))
+            if "encoding=" in self.path:
+                self._echo()
+                return
+            said = {"said": self.seen.injected} if self.path.endswith("?injected") else {}
+            self._say(json.dumps({"found": self.path, **said}))
+
+    def _echo(self) -> None:
+        """Answer with what was asked, as careless upstreams do, in all forms that are listed, or plain."""
+        forms = canary.ENCODINGS if "encoding=encoded" in self.path else ("plain",)
+        headers = [value.removeprefix("Bearer ") for value in self.headers.values()]
+        said = b"\n".join(canary.encode(value, form) for value in headers for form in forms)
+        self._say(said, "application/octet-stream")
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if not self._known():
+        sent = self.rfile.read(int(self.headers["content-length"]))
+        if not self._known(sent) or len(sent) < int(self.headers["content-length"]):  # it was cut
             return
+        asked = json.loads(sent)
         path = self.path.partition("?")[0]
         if path.endswith("enerateContent"):
             whole = json.dumps(content(asked))
@@ -226,8 +244,10 @@ class Handler(BaseHTTPRequestHandler):
         lines = [(f"event: {e['type']}\n" if typed else "") + f"data: {json.dumps(e)}\n\n" for e in found]
         self._say("".join([*lines, "" if typed else "data: [DONE]\n\n"]), SSE)
 
-    def _known(self) -> bool:
-        keys = [self.headers.get(name, "") for name in ("authorization", "x-api-key", "x-goog-api-key")]
+    def _known(self, sent: bytes = b"") -> bool:
+        rest = "".join(f"{name}: {value}\n" for name, value in self.headers.items() if name.lower() not in KEYED)
+        self.seen.requests.append(f"{self.requestline}\n{rest}\n".encode("latin-1") + sent)
+        keys = [self.headers.get(name, "") for name in KEYED]
         if KEY not in {key.removeprefix("Bearer ") for key in keys}:
             self.seen.strangers += 1
             self.send_error(401)
@@ -235,8 +255,8 @@ class Handler(BaseHTTPRequestHandler):
         self.seen.paths.append(self.path)
         return True
 
-    def _say(self, text: str, kind: str = "application/json") -> None:
-        body = text.encode()
+    def _say(self, text: str | bytes, kind: str = "application/json") -> None:
+        body = text if isinstance(text, bytes) else text.encode()
         self.send_response(200)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.frameworks.model import KEY, Seen, obedient
+from tests.live.worst_agent import OUTSIDE
+from tests.live.worst_scene import as_user
 from tests.sdk.test_live import REMIT, _configured, broker
+from tests.support.sniffer import watched
 
 ROOT = Path(__file__).parents[2]
 AGENTS = ROOT / "tests" / "frameworks" / "agents"
@@ -21,6 +25,7 @@ RESOURCES = {
     "gemini": "actions=POST,paths=/v1beta/**",
     "search": "actions=GET,paths=/v1/**",
 }
+WAITING = ["sh", "-c", 'echo ready; read -r line; exec "$0" "$@"']
 QUIET = ["OPENAI_AGENTS_DISABLE_TRACING=1", "CREWAI_DISABLE_TELEMETRY=true", "OTEL_SDK_DISABLED=true"]
 QUIET += [
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
@@ -49,27 +54,47 @@ class Rig:
     environ: dict[str, str]
     seen: Seen
     folder: Path
+    who: int
 
     def remit(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run one command."""
-        return subprocess.run(
-            [REMIT, *words], env=self.environ, input=stdin, capture_output=True, text=True, cwd=self.folder, check=False
+        with self._start(*words) as process:
+            out, err = process.communicate(stdin)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def _start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [REMIT, *words],
+            env=self.environ,
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **as_user(self.who),
         )
 
     def agent(self, python: Path, name: str, *words: str, exercise: bool = False) -> Told:
         """Run one of ``agents/`` in a run whose own grant may only be delegated, or may be used, too."""
         self.seen.paths.clear()
-        told = [f"--env={item}" for item in [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *QUIET]]
-        binds = ["--bind", str(ROOT), "--bind", str(python.parents[1])]
-        held = [word for resource in RESOURCES for word in ("-r", resource)]
-        held += [] if exercise else ["--no-exercise"]
-        request = ["-p", name, *held, "--depth", "3", "--fan-out", "8"]
-        command = [str(python), str(AGENTS / f"{name}.py"), *words]
-        done = self.remit("run", "-q", *request, *binds, *told, "--", *command)
+        done = self.remit(*_run(python, name, *words, exercise=exercise))
         assert done.returncode == 0, done.stderr[-4000:]
-        return Told(done.stdout.strip().splitlines()[-1], list(self.seen.paths), self._uses())
+        return Told(done.stdout.strip().splitlines()[-1], list(self.seen.paths), self.uses())
 
-    def _uses(self) -> dict[str, set[tuple[str, str]]]:
+    def watched(self, python: Path, name: str, *words: str) -> str:
+        """Run one of ``agents/`` with its network watched; return all that it and its run print."""
+        self.seen.paths.clear()
+        self.seen.requests.clear()
+        with self._start(*_run(python, name, *words, before=WAITING)) as run:
+            assert run.stdin is not None
+            assert run.stdout is not None
+            assert run.stdout.readline() == "ready\n", run.communicate()
+            with watched(run.pid, OUTSIDE) if os.getuid() == 0 else nullcontext():
+                out, err = run.communicate("go\n", timeout=300)
+        assert run.returncode == 0, err[-4000:]
+        return out + err
+
+    def uses(self) -> dict[str, set[tuple[str, str]]]:
         """Return what the newest task's grants were used for."""
         tasks = json.loads(self.remit("tree", "--all", "--json").stdout)["tasks"]
         newest = max(tasks, key=lambda task: str(task["opened_at"]))
@@ -83,13 +108,26 @@ class Rig:
         return found
 
 
+def _run(python: Path, name: str, *words: str, exercise: bool = False, before: list[str] | None = None) -> list[str]:
+    told = [f"--env={item}" for item in [f"PYTHONPATH={ROOT / 'src'}:{ROOT}", *QUIET]]
+    binds = ["--bind", str(ROOT), "--bind", str(python.parents[1])]
+    held = [word for resource in RESOURCES for word in ("-r", resource)]
+    held += [] if exercise else ["--no-exercise"]
+    request = ["-p", name, *held, "--depth", "3", "--fan-out", "8"]
+    command = [*(before or []), str(python), str(AGENTS / f"{name}.py"), *words]
+    return ["run", "-q", *request, *binds, *told, "--", *command]
+
+
 @contextmanager
-def rigged(folder: Path) -> Iterator[Rig]:
-    """Start all of it."""
-    environ = _configured(folder)
+def rigged(folder: Path, who: int | None = None) -> Iterator[Rig]:
+    """Start all of it, as a user."""
+    user = os.getuid() if who is None else who
+    environ = _configured(folder) | {"HOME": str(folder)}
     (folder / "project").mkdir()
-    with obedient() as seen, broker(environ):
-        rig = Rig(environ, seen, folder / "project")
+    if user != os.getuid():
+        subprocess.run(["chown", "-R", str(user), str(folder)], check=True)
+    with obedient() as seen, broker(environ, **as_user(user)):
+        rig = Rig(environ, seen, folder / "project", user)
         for name, bound in RESOURCES.items():
             provider = [] if name == "search" else ["--provider", name]
             words = ["resource", "add", name, seen.address, *provider, "-b", f"{bound},args=any", "--secret"]

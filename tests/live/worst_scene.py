@@ -101,10 +101,11 @@ def everybody() -> list[int]:
     return [os.getuid(), NOBODY] if os.getuid() == 0 else [os.getuid()]
 
 
-def skip_unless_able(who: int) -> None:
-    """Skip a test where a user cannot execute this interpreter and what it runs."""
+def skip_unless_able(who: int, python: Path | None = None) -> None:
+    """Skip a test where a user cannot execute this interpreter and what it runs, or another one."""
+    words = [*COMMAND, "--version"] if python is None else [str(python), "-c", ""]
     try:
-        subprocess.run([*COMMAND, "--version"], cwd="/", capture_output=True, check=True, env={}, **as_user(who))
+        subprocess.run(words, cwd="/", capture_output=True, check=True, env={}, **as_user(who))
     except (PermissionError, subprocess.CalledProcessError):
         pytest.skip("nobody may not execute this interpreter, or not read what it runs")
 

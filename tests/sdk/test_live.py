@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -81,8 +82,8 @@ def _configured(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def broker(environ: dict[str, str]) -> Iterator[None]:
-    process = subprocess.Popen([REMIT, "up", "--json"], env=environ, stdout=subprocess.PIPE, text=True)
+def broker(environ: dict[str, str], **who: Any) -> Iterator[None]:
+    process = subprocess.Popen([REMIT, "up", "--json"], env=environ, stdout=subprocess.PIPE, text=True, **who)
     assert process.stdout is not None
     try:
         assert json.loads(process.stdout.readline())["gateway"]
