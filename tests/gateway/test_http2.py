@@ -13,7 +13,8 @@ import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from remit.gateway.http2 import RESETS, STREAMS
+from remit.errors import InvalidRequestError
+from remit.gateway.http2 import RESETS, STREAMS, request_head
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
@@ -243,6 +244,18 @@ def test_headers_that_are_malformed_reach_nobody(headers: Pairs) -> None:
 
 
 @pytest.mark.attack("HTT-15")
+@pytest.mark.parametrize("name", [name for name in BROKEN if "length" not in name])
+def test_headers_that_are_malformed_make_no_head_whatever_the_library_lets_through(name: str) -> None:
+    pairs = [(octets(header), octets(value)) for header, value in BROKEN[name]]
+    with pytest.raises(InvalidRequestError):
+        request_head(pairs, ended=True)
+
+
+def octets(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("latin-1")
+
+
+@pytest.mark.attack("HTT-15")
 def test_trailers_are_not_accepted() -> None:
     async def scene() -> None:
         async with rig(ALL) as r, spoken(r) as client:
@@ -302,6 +315,23 @@ def test_streams_end_with_their_grant() -> None:
                 await r.broker.revoke(OPERATOR, r.grant.id)
                 await client.end()
             assert [event.code for event in await r.outcomes(2)] == ["revoked", "revoked"]
+
+    play(scene)
+
+
+def test_what_was_sent_on_streams_that_were_taken_back_is_not_counted_for_ever() -> None:
+    """All streams share 64 times a body's window."""
+
+    async def scene() -> None:
+        async with rig(ALL) as r, spoken(r) as client:
+            for _ in range(RESETS - 20):
+                number = client.ask(KEY, method="POST", path="/hold", ended=False)
+                while client.http.local_flow_control_window(number) < 60_000:
+                    await client.heard()
+                for _ in range(4):
+                    client.http.send_data(number, bytes(15_000))
+                client.http.reset_stream(number)
+            assert (await client.answer(client.ask(KEY))).status == 200
 
     play(scene)
 
