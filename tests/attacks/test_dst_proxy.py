@@ -161,14 +161,20 @@ def test_a_target_in_absolute_form_and_its_host_are_one() -> None:
 
 @pytest.mark.attack("DST-01")
 @pytest.mark.parametrize(("connected", "named"), [("api.test", "else.test"), ("else.test", "api.test")])
-def test_the_server_name_in_a_connection_is_that_of_its_connect(connected: str, named: str) -> None:
+@pytest.mark.parametrize("careless", [False, True])
+def test_the_server_name_in_a_connection_is_that_of_its_connect(connected: str, named: str, *, careless: bool) -> None:
+    """Whether the client looks at certificates or not."""
+
     async def scene() -> None:
         async with proxies() as proxy:
             wire = await proxy.r.wire(proxy.ports[False])
             await wire.send(f"CONNECT {connected}:443 HTTP/1.1\r\nHost: {named}:443\r\n\r\n".encode())
             assert (await wire.reply("HEAD")).status == 200
+            trust = proxy.trust()
+            if careless:
+                trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
             with pytest.raises((ssl.SSLError, ConnectionError)):
-                await wire.writer.start_tls(proxy.trust(), server_hostname=named)
+                await wire.writer.start_tls(trust, server_hostname=named)
             assert proxy.nothing_went_out()
 
     play(scene)

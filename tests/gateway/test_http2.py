@@ -6,10 +6,11 @@ import asyncio
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from h2 import events
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
@@ -21,6 +22,7 @@ from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
 from tests.gateway.test_proxy import connected, listening, made, trusting
 from tests.support.http2_client import Http2Client, Pairs
 
+Scene = Callable[[], Awaitable[None]]
 KEY = ("authorization", f"Bearer {PLACEHOLDER}")
 
 
@@ -74,6 +76,39 @@ def test_a_client_that_takes_both_gets_http_1_1() -> None:
             writer.close()
 
     play(scene)
+
+
+@pytest.mark.parametrize("runs", [play, lambda scene: asyncio.run(scene())], ids=["uvloop", "asyncio"])
+def test_what_comes_in_one_piece_with_the_end_of_the_handshake_is_heard(runs: Callable[[Scene], None]) -> None:
+    """One loop hands it on before it says that the handshake has ended, the other after that."""
+
+    async def scene() -> None:
+        async with rig(http()) as r:
+            reached = made()
+            wire = await r.wire(await listening(r, reached, by_name=True))
+            context, came, out = trusting(reached), ssl.MemoryBIO(), ssl.MemoryBIO()
+            context.set_alpn_protocols(["h2"])
+            tls = context.wrap_bio(came, out, server_hostname="api.test")
+            while tls.version() is None or out.pending == 0:
+                with suppress(ssl.SSLWantReadError):
+                    tls.do_handshake()
+                    break
+                await wire.send(out.read())
+                came.write(await wire.reader.read(65_536))
+            client = Http2Client(wire.reader, wire.writer)
+            client.ask(KEY)
+            tls.write(client.http.data_to_send())
+            await wire.send(out.read())
+            found: list[events.Event] = []
+            async with asyncio.timeout(10):
+                while not any(isinstance(event, events.ResponseReceived) for event in found):
+                    came.write(await wire.reader.read(65_536))
+                    with suppress(ssl.SSLWantReadError):
+                        while True:  # each record
+                            found += client.http.receive_data(tls.read(65_536))
+            assert [seen.target for seen in r.upstream.seen] == ["/v1/public/a"]
+
+    runs(scene)
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3_000_000])

@@ -34,6 +34,29 @@ def test_a_resource_takes_no_secret() -> None:
         KIND.check(NPM, Secret("npm_0123456789abcdef"), NOTHING_LENT)
 
 
+@pytest.mark.parametrize("host", ["else.example", "x.registry.example", "*.registry.example"])
+def test_a_bound_has_no_host_that_the_destination_does_not_list(host: str) -> None:
+    bound = scope.parse([{"type": "egress", "resource": "npm", "hosts": ["registry.example", host]}])
+    with pytest.raises(InvalidRequestError, match="does not list"):
+        KIND.check(replace(NPM, bound=bound), None, NOTHING_LENT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"inject": {"header": "X-Key"}}, "`inject` is not a setting"),
+        ({"at": "router.example/base"}, "host"),
+        ({"at": "me@router.example"}, "destination"),
+        ({"at": "router.example\0.registry.example"}, "text"),
+        ({"at": 443}, "at"),
+        ({"private": "yes"}, "private"),
+    ],
+)
+def test_settings_are_looked_at_when_the_resource_is_added(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidRequestError, match=said):
+        KIND.check(replace(NPM, settings=settings), None, NOTHING_LENT)
+
+
 @pytest.mark.parametrize(
     ("settings", "place"),
     [
