@@ -405,6 +405,21 @@ def test_no_more_streams_are_open_than_were_offered() -> None:
     play(scene)
 
 
+@pytest.mark.attack("DOS-17")
+def test_a_connection_whose_streams_are_under_way_makes_no_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remit.gateway.connection.MAX_CLIENTS", 2)
+
+    async def scene() -> None:
+        async with rig(ALL) as r, spoken(r) as client:
+            held, more = client.ask(KEY, path="/hold"), client.ask(KEY)
+            assert (await client.answer(more)).reset == ErrorCodes.REFUSED_STREAM
+            r.upstream.held.set()
+            assert (await client.answer(held)).status == 200
+            assert (await client.answer(client.ask(KEY))).status == 200
+
+    play(scene)
+
+
 def frame(kind: int, flags: int, stream: int, data: bytes = b"") -> bytes:
     return len(data).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + data
 
