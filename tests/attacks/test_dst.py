@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -165,7 +166,7 @@ def test_an_upstream_that_does_not_verify_gets_no_credential(flaw: str, tmp_path
             "revoked": lambda: ca.server(flaw),
             "nul-in-name": lambda: ca.server(flaw, host="localhost\0.evil.test"),
         }
-        trust = ca.trust(revoked="revoked" if flaw == "revoked" else None)
+        trust = partial(ca.trust, revoked="revoked" if flaw == "revoked" else None)
         server = servers[flaw]() if flaw in servers else None
         upstream = Upstream(tls=server)
         async with upstream as up, rig(tls=trust, destination=f"https://localhost:{up.port}") as r:
@@ -183,7 +184,7 @@ def test_an_upstream_that_does_not_verify_gets_no_credential(flaw: str, tmp_path
 def test_an_upstream_that_verifies_is_used_and_its_connection_kept(tmp_path: Path) -> None:
     async def scene() -> None:
         ca = authority(tmp_path)
-        async with rig(tls=ca.trust(), upstream=Upstream(tls=ca.server("good"))) as r:
+        async with rig(tls=ca.trust, upstream=Upstream(tls=ca.server("good"))) as r:
             for _ in range(2):
                 assert (await r.get("/api/x")).status == 200
             assert (r.upstream.connections, r.upstream.heard(SECRET)) == (1, 2)
@@ -345,7 +346,7 @@ def test_the_address_that_was_looked_at_is_the_one_that_is_connected_to(tmp_path
         resolver = Resolver(["127.0.0.3", "127.0.0.1"], ["192.0.2.1"])  # nobody listens at the first; then it moves
         async with Upstream(tls=ca.server("x", host="api.test")) as up:
             there = f"https://api.test:{up.port}"
-            async with rig(tls=ca.trust(), destination=there, lookup=resolver, settings={"private": True}) as r:
+            async with rig(tls=ca.trust, destination=there, lookup=resolver, settings={"private": True}) as r:
                 for _ in range(3):
                     assert (await r.get("/api/x")).status == 200
                 assert (len(resolver.asked), up.connections) == (1, 1)

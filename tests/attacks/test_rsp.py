@@ -7,7 +7,7 @@ import io
 import logging
 import ssl
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -150,7 +150,7 @@ def test_errors_made_by_the_gateway_say_nothing_of_the_credential_or_the_machine
         ca = authority(tmp_path)
         bodies = [
             await _refused_connection(),
-            await _bad_tls(ca.server("x"), ca.trust()),
+            await _bad_tls(ca.server("x"), ca.trust),
             await _timeout(),
             await _no_name(),
         ]
@@ -171,7 +171,7 @@ async def _refused_connection() -> bytes:
         return await raw_reply(r, "/api/x")
 
 
-async def _bad_tls(server: ssl.SSLContext, trust: ssl.SSLContext) -> bytes:
+async def _bad_tls(server: ssl.SSLContext, trust: Callable[[], ssl.SSLContext]) -> bytes:
     async with Upstream(tls=server) as up, rig(tls=trust, destination=f"https://127.0.0.1:{up.port}") as r:
         return await raw_reply(r, "/api/x")
 

@@ -68,7 +68,7 @@ class PlayedPool(Pool):
     __slots__ = ("lines",)
 
     def __init__(self, real: Pool) -> None:
-        super().__init__(real.credential, real._tls, real._quota, real._now, real._spare)
+        super().__init__(real.credential, real._offers, real._quota, real._now, real._spare, real._turns)
         self.lines: list[tuple[UpstreamConnection, Line]] = []
 
     async def connect(self) -> UpstreamConnection:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import uvloop
 
@@ -25,9 +26,10 @@ from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Grant
 from remit.gateway.authorize import Rules
+from remit.gateway.dialling import Lookup, look_up, offers
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
-from remit.gateway.upstream import Lookup, Pool, look_up
+from remit.gateway.upstream import Pool
 from remit.ports import Resource, Store
 from remit.ports.credential import SourceOf
 from tests.broker.world import OPERATOR, ClearSealer
@@ -222,7 +224,7 @@ class Rig:
 @asynccontextmanager
 async def rig(
     *raw: Mapping[str, object],
-    tls: ssl.SSLContext | None = None,
+    tls: Callable[[], ssl.SSLContext] | None = None,
     upstream: Upstream | None = None,
     settings: Mapping[str, object] | None = None,
     destination: str | None = None,
@@ -271,7 +273,7 @@ async def rig(
             new_id,
             seconds=lambda: time.monotonic() + ticks[0],
             clock=lambda: now[0],
-            tls=tls,
+            tls=_verifying() if tls is None else offers(tls),
             verify=verify,
             source_of=source_of,
             lookup=lookup,
@@ -288,6 +290,7 @@ async def rig(
                 await gateway.close()
 
 
+_verifying = cache(offers)  # which takes longer than most scenes
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 

@@ -15,7 +15,8 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from remit.errors import InvalidRequestError
-from remit.gateway.http2 import RESETS, STREAMS, request_head
+from remit.gateway.http2 import RESETS, request_head
+from remit.gateway.http2_frames import STREAMS
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, Rig, http, play, rig
@@ -474,6 +475,7 @@ def test_a_client_that_asks_and_does_not_read_is_not_heard_either() -> None:
 
 
 def test_without_its_package_clients_are_offered_http_1_1_alone() -> None:
-    asks = "import sys; sys.modules['h2'] = None; from remit.gateway import http2, server; print(http2.AVAILABLE)"
+    asks = "import sys; sys.modules['h2'] = None; from remit.gateway import http2_frames, server; "
+    asks += "print(http2_frames.AVAILABLE)"
     done = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -15,9 +15,9 @@ import pytest
 from remit.core import scope
 from remit.core.audit import Event
 from remit.gateway import tunnel_pipe
+from remit.gateway.dialling import Lookup, look_up
 from remit.gateway.quota import MAX_PIPES
 from remit.gateway.server import Channel
-from remit.gateway.upstream import Lookup, look_up
 from remit.ports import Resource
 from remit.ports.runs import ReachedHost, RunReach
 from remit.run.certificate import reach

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
+import asyncio
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
 from remit.errors import RemitError, UpstreamError
+from remit.gateway.dialling import offers
 from remit.gateway.quota import DescriptorBudget
-from remit.gateway.response import Delivery, ResponsePlan
+from remit.gateway.response import Delivery, ResponsePlan, TaskTurns
 from remit.gateway.target import static
 from remit.gateway.upstream import MAX_INTERIM, Pool, UpstreamConnection
 from remit.gateway.websocket import Opening
@@ -66,8 +68,9 @@ class Full(Line):
 
 def kept(receiver: RecordingReceiver, *said: bytes, line: Line | None = None) -> bool:
     """Have a connection say something, and tell whether it is used again."""
-    tls = ssl.create_default_context()
-    pool = Pool(static(shape(), None), tls, DescriptorBudget(9).of("task"), 0.0, lambda: False)
+    with closing(asyncio.new_event_loop()) as loop:  # in which nothing is due
+        turns = TaskTurns(loop)
+    pool = Pool(static(shape(), None), offers(), DescriptorBudget(9).of("task"), 0.0, lambda: False, turns)
     upstream = UpstreamConnection(pool)
     upstream.connection_made(line or Line())
     upstream.begin(receiver, b"")

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -178,7 +179,7 @@ def test_in_a_run_the_gateway_speaks_tls_to_the_server(
         front = TlsFront(certificate, key, shop.server.port)
         async with (
             await asyncio.start_server(front.serve, "127.0.0.1", 0) as listening,
-            rig(make=_engine, plan=KIND.plan, tls=ssl.create_default_context()) as r,
+            rig(make=_engine, plan=KIND.plan, tls=ssl.create_default_context) as r,
         ):
             behind = listening.sockets[0].getsockname()[1]
             port, credential = await _in_a_run(r, shop, behind)
@@ -207,7 +208,7 @@ def test_the_gateway_takes_no_other_certificate_and_no_server_without(
         front = TlsFront(certificate, key, shop.server.port)
         async with (
             await asyncio.start_server(front.serve, "127.0.0.1", 0) as listening,
-            rig(make=_engine, plan=KIND.plan, tls=_only(stranger)) as r,
+            rig(make=_engine, plan=KIND.plan, tls=partial(_only, stranger)) as r,
         ):
             _, credential = await _in_a_run(r, shop, listening.sockets[0].getsockname()[1])
             with pytest.raises(asyncpg.CannotConnectNowError, match="remit: the database could not be reached"):

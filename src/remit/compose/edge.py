@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ from dataclasses import replace
 import remit.compose.app as control
 from remit.compose import wiring
 from remit.errors import UnavailableError
+from remit.gateway.dialling import Offers
 from remit.gateway.recorder import Ask
 from remit.gateway.server import Channel, Gateway
 from remit.ports import Clock, Start
@@ -33,7 +33,7 @@ class EdgeRole:
     """What serves agents."""
 
     def __init__(
-        self, deps: AppDeps, runs: RunPort, clock: Clock, ask: Ask | None = None, tls: ssl.SSLContext | None = None
+        self, deps: AppDeps, runs: RunPort, clock: Clock, ask: Ask | None = None, tls: Offers | None = None
     ) -> None:
         self._app, self._runs, verifier = control.build(replace(deps, begin_run=runs.begin_run)), runs, deps.verifier
         self._verifier, self._trust = verifier, deps.trust

@@ -9,7 +9,6 @@ import asyncio
 import gc
 import os
 import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,6 +28,7 @@ from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.config.values import Address
 from remit.errors import RemitError, UnavailableError
+from remit.gateway.dialling import offers
 from remit.link import messages
 from remit.link.values import failure, raised, read_failure, write_failure
 from remit.process import files
@@ -112,7 +112,7 @@ def _edge(serving: Serving, bound: dict[Path, int], *, tcp: bool) -> ProcessRole
         bound[path] = path.stat().st_ino
         return found if gateway is None else {**found, workers.GATEWAY: gateway().dup()}
 
-    main = partial(workers.edge, settings=settings, tls=ssl.create_default_context())
+    main = partial(workers.edge, settings=settings, tls=offers())
     return ProcessRole("edge", main, _confined(settings), listen)
 
 

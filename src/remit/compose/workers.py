@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -20,6 +19,7 @@ from remit.compose.targets import serve_targets
 from remit.compose.web import WebRole
 from remit.config.settings import Settings
 from remit.errors import RemitError, UnavailableError
+from remit.gateway.dialling import Offers
 from remit.gateway.intercept import unraisable
 from remit.gateway.recorder import Ask
 from remit.identity.fetch import HttpFetch
@@ -119,13 +119,13 @@ def _worked(context: RoleContext, serve: Callable[[_Joined], Awaitable[None]]) -
     return 0
 
 
-def edge(context: RoleContext, settings: Settings, tls: ssl.SSLContext) -> int:
+def edge(context: RoleContext, settings: Settings, tls: Offers) -> int:
     """Be an edge; ``tls`` is what upstreams are verified by."""
     sys.unraisablehook = unraisable
     return _worked(context, partial(_edge, context, settings, tls))
 
 
-async def _edge(context: RoleContext, settings: Settings, tls: ssl.SSLContext, joined: _Joined) -> None:
+async def _edge(context: RoleContext, settings: Settings, tls: Offers, joined: _Joined) -> None:
     identity = Identity(
         workloads=joined.workloads(settings),
         methods=identities.methods(settings),

@@ -295,8 +295,8 @@ class HttpExchange:
 
     def on_failure(self, error: RemitError) -> None:
         up, self.up = self.up, None
-        idle = up is not None and not up.fresh and self.upload is None
-        if isinstance(error, StaleError) and idle and self.method in {"GET", "HEAD"}:
+        again = up is not None and up.repeatable and self.upload is None
+        if isinstance(error, StaleError) and again and self.method in {"GET", "HEAD"}:
             self._sent_off = False
             self._plane.start(self._unless_failed(self._again(error)))
         else:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from remit.core.orders import wider
-from remit.gateway import http2
+from remit.gateway import http2_frames
 from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
 from remit.gateway.fronts.proxy import HostFront
@@ -125,6 +125,6 @@ def unraisable(told: sys.UnraisableHookArgs) -> None:
 def _context() -> ssl.SSLContext:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.set_alpn_protocols(["http/1.1", "h2"] if http2.AVAILABLE else ["http/1.1"])  # the first costs less
+    made.set_alpn_protocols(["http/1.1", "h2"] if http2_frames.AVAILABLE else ["http/1.1"])  # the first costs less
     made.num_tickets = 0  # a handshake within one machine is cheaper than to keep and turn a key for tickets
     return made

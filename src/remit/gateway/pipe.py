@@ -295,7 +295,7 @@ class DatabasePipe(Pipe):
             raise UpstreamError("the database does not speak TLS")
         far.transport = None
         try:
-            made = await loop.start_tls(plain, far, self._plane.pools.tls, server_hostname=tls.name)
+            made = await loop.start_tls(plain, far, self._plane.pools.offers.nothing, server_hostname=tls.name)
         except BaseException:
             plain.abort()
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import ssl
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,11 +16,12 @@ from remit.core.principal import GrantView
 from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.authorize import Rules, compile_rules
 from remit.gateway.canon import heavy
+from remit.gateway.dialling import Lookup, Offers, look_up
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
 from remit.gateway.response import TaskTurns
 from remit.gateway.target import BoundCredential, HttpTarget, fetched, static
-from remit.gateway.upstream import Lookup, Pool, look_up
+from remit.gateway.upstream import Pool
 from remit.ports import Clock, NewId
 from remit.ports.broker import BrokerPort, Use
 from remit.ports.credential import SourceOf
@@ -150,9 +150,10 @@ class Pools:
     """
 
     _broker: BrokerPort
-    tls: ssl.SSLContext
+    offers: Offers
     _clock: Clock
     _quota: DescriptorBudget
+    turns: TaskTurns
     lookup: Lookup = look_up
     _now: float = 0.0  # of the last sweep, in seconds by a clock that never goes back
     _credentials: dict[str, BoundCredential] = field(default_factory=dict)  # by resource
@@ -182,7 +183,9 @@ class Pools:
             self._roots[use.root] = use.task
             mine = self._tasks[use.task] = {}
         quota = self._quota.of(use.task)
-        mine[target.resource.name] = pool = Pool(credential, self.tls, quota, self._now, self._spare, self.lookup)
+        mine[target.resource.name] = pool = Pool(
+            credential, self.offers, quota, self._now, self._spare, self.turns, self.lookup
+        )
         return pool
 
     def _current(self, target: HttpTarget) -> BoundCredential | None:
@@ -299,7 +302,7 @@ class DataPlane:
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.broker, self.start, self.ask)
-        self.turns = TaskTurns(self.loop)
+        self.turns = self.pools.turns
         self.new_request = map((self.new_id("req") + ".{:x}").format, itertools.count()).__next__  # unique, not secret
 
     def start(self, story: Coroutine[None, None, object]) -> None:

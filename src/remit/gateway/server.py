@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from remit import catalog
 from remit.errors import RevokedError, UnavailableError
 from remit.gateway.connection import ClientConnection, ClientConnections
+from remit.gateway.dialling import Lookup, Offers, look_up, offers
 from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
 from remit.gateway.fronts.path import PathFront, Verifier
@@ -20,8 +20,8 @@ from remit.gateway.pipe import DatabasePipe
 from remit.gateway.plane import DataPlane, Pools, Routes
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.gateway.recorder import Ask
+from remit.gateway.response import TaskTurns
 from remit.gateway.tunnel import ProxyConnection
-from remit.gateway.upstream import Lookup, look_up
 from remit.ports import Clock, Closing, NewId, Start
 from remit.ports.broker import BrokerPort, Notice
 from remit.ports.credential import SourceOf
@@ -60,7 +60,7 @@ class Gateway:
         *,
         seconds: Callable[[], float],
         clock: Clock,
-        tls: ssl.SSLContext | None = None,
+        tls: Offers | None = None,
         source_of: SourceOf = lambda _: None,
         problems: str = "urn:remit:problem:",
         verify: Verifier | None = None,
@@ -77,10 +77,9 @@ class Gateway:
         ``ask`` is the broker's ``use`` by callback, where it has that.
         """
         self.quota = DescriptorBudget(descriptors)
-        tls = tls or ssl.create_default_context()
-        tls.keylog_filename = None  # type: ignore[assignment]  # none, whatever `SSLKEYLOGFILE` says
         routes = Routes(broker, kinds, catalog.load(), source_of)
-        pools = Pools(broker, tls, clock, self.quota, lookup)
+        turns = TaskTurns(asyncio.get_running_loop())
+        pools = Pools(broker, tls or offers(), clock, self.quota, turns, lookup)
         self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds(), ask=ask)
         self.connections = ClientConnections()
         self._seconds = seconds

@@ -14,9 +14,9 @@ from remit.core.orders import HOSTS
 from remit.core.scope import Access, Detail
 from remit.errors import DeniedError, InvalidRequestError, NotFoundError, RemitError, UpstreamError
 from remit.gateway import client_hello
+from remit.gateway.dialling import Dialled, dial
 from remit.gateway.downstream import response
 from remit.gateway.pipe import OPENING, Pipe, PipeEnd
-from remit.gateway.upstream import Dialled, dial
 from remit.ports.kind import TunnelAccess
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"

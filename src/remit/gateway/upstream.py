@@ -9,85 +9,29 @@ framing it cannot trust).
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from remit.core.addresses import is_public
 from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.cutting import shut
+from remit.gateway.dialling import AlpnError, Dialled, Lookup, Offers, dial, look_up
 from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bodiless, response_body
+from remit.gateway.http2_pool import SharedConnections
+from remit.gateway.http2_upstream import Asking, UpstreamStreams
 from remit.gateway.quota import TaskQuota
-from remit.gateway.response import Delivery, ResponsePlan
+from remit.gateway.response import Delivery, ResponsePlan, TaskTurns
 from remit.gateway.target import BoundCredential
 from remit.gateway.websocket import Opening
 
-CONNECT = 10.0  # seconds
 IDLE = 30.0  # seconds an unused connection is kept
 MAX_CONNECTIONS = 1_024  # of one pool
 MAX_INTERIM = 16  # interim answers to one request
 _KNOWN_HEADS = 128
 _KNOWN_SIZE = 2_048
-_CONNECT_ERRORS: tuple[tuple[type[OSError], str], ...] = (
-    (ssl.SSLCertVerificationError, "the upstream's certificate does not verify"),
-    (ssl.SSLError, "the upstream does not speak TLS as it should"),
-    (TimeoutError, "the upstream did not accept a connection in time"),
-    (OSError, "the upstream could not be reached"),
-)
-
-
-Lookup = Callable[[str, int], Awaitable[Sequence[str]]]  # host, port -> its IP addresses
-
-
-async def look_up(host: str, port: int) -> Sequence[str]:
-    """Return the addresses of a host; an address is its own."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return tuple(dict.fromkeys(str(info[4][0]) for info in found))
-
-
-@dataclass(frozen=True, slots=True)
-class Dialled:
-    """Where a resource is: what is resolved, once, and connected to."""
-
-    resource: str
-    host: str
-    port: int
-    private: bool  # whether the name may lead to a private network
-
-
-async def dial(
-    lookup: Lookup, there: Dialled, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None
-) -> None:
-    """Connect to the first address that answers, or raise UpstreamError. All are looked at before: they may alternate.
-
-    ``tls`` is verified for the host's name.
-    """
-    create, failure = asyncio.get_running_loop().create_connection, OSError()
-    name = None if tls is None else there.host
-    try:
-        async with asyncio.timeout(CONNECT):
-            addresses = await lookup(there.host, there.port)
-            if not there.private and not all(map(is_public, addresses)):
-                raise UpstreamError(
-                    "the upstream's name leads to a private network",
-                    help=f"where that is meant, its resource says so: --setting private=true on `{there.resource}`",
-                )
-            for address in addresses:
-                try:
-                    await create(protocol, address, there.port, ssl=tls, server_hostname=name)
-                except ssl.SSLError:
-                    raise
-                except OSError as error:
-                    failure = error
-                else:
-                    return
-            raise failure
-    except OSError as error:
-        raise UpstreamError(next(what for kind, what in _CONNECT_ERRORS if isinstance(error, kind))) from error
 
 
 class StaleError(UpstreamError):
@@ -122,8 +66,8 @@ class ResponseHead:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class UpstreamConnection(asyncio.Protocol):
-    """One connection to an upstream."""
+class UpstreamConnection(Asking):
+    """One connection to an upstream, or a stream of one."""
 
     pool: Pool
     fresh: bool = True
@@ -138,6 +82,13 @@ class UpstreamConnection(asyncio.Protocol):
     _reusable: bool = True
     _paused: bool = False
     _held: bool = False  # by the receiver
+    _untold: bool = False  # TLS does not say what is spoken
+    _taken: bool = False  # for one of HTTP/1.1, which the upstream may not speak
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether what is asked may be asked once more, on another connection, if this one ends without an answer."""
+        return self._taken or not self.fresh
 
     def begin(self, receiver: ResponseReceiver, head: bytes) -> None:
         """Send a request's head (and what is there of its body), and hand its response to ``receiver``."""
@@ -179,6 +130,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # create_connection makes a Transport
+        session = transport.get_extra_info("ssl_object")
+        self._untold = session is not None and session.selected_alpn_protocol() is None
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
@@ -193,7 +146,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self._receiver is receiver and self._delivery is not None:  # its response goes on
                 self._delivery.flush()
         except RemitError as error:
-            self._fail(error)
+            self.fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End a body that ends with its connection; anything else that is under way has failed."""
@@ -206,11 +159,14 @@ class UpstreamConnection(asyncio.Protocol):
                 self._delivery.take(b"", done=True)
                 self._release(receiver, b"")
             except RemitError as error:
-                self._fail(error)
+                self.fail(error)
+        elif self.fresh and self._untold and self._fields is None and self.pool.suspect():
+            self._taken = True
+            self.fail(StaleError())
         elif self._fields is None and not self._buffer:
-            self._fail(StaleError())
+            self.fail(StaleError())
         else:
-            self._fail(UpstreamError("the upstream broke off its answer"))
+            self.fail(UpstreamError("the upstream broke off its answer"))
 
     def pause_writing(self) -> None:
         if self._receiver is not None:
@@ -305,7 +261,7 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self.abort()
 
-    def _fail(self, error: RemitError) -> None:
+    def fail(self, error: RemitError) -> None:
         receiver = self._receiver
         self.abort()
         if receiver is not None:
@@ -317,15 +273,22 @@ class Pool:
     """The connections of one task to one resource with one credential."""
 
     credential: BoundCredential
-    _tls: ssl.SSLContext
+    _offers: Offers
     _quota: TaskQuota
     _now: float  # of the last sweep
     _spare: Callable[[], bool]  # gives a descriptor back that nobody is using
+    _turns: TaskTurns
     _lookup: Lookup = look_up
-    idle: list[UpstreamConnection] = field(default_factory=list)  # the longest idle first
-    all: set[UpstreamConnection] = field(default_factory=set)  # also those on the way
+    idle: list[UpstreamConnection | UpstreamStreams] = field(default_factory=list)  # the longest idle first
+    all: set[UpstreamConnection | UpstreamStreams] = field(default_factory=set)  # also those on the way
+    _shared: SharedConnections = field(init=False)
+    _suspected: bool = False  # the upstream, of speaking HTTP/2 alone, which is once enough
     _known: dict[bytes, ResponseHead] = field(default_factory=dict)
     _closed: bool = False
+
+    def __post_init__(self) -> None:
+        make = partial(UpstreamStreams, self, self._turns, self._quota.task)
+        self._shared = SharedConnections(make, self._dial_shared)
 
     def read_head(self, head: bytes) -> ResponseHead:
         """Search and read a response's head; a head seen before has been searched and read before."""
@@ -340,36 +303,79 @@ class Pool:
         return read
 
     def take(self) -> UpstreamConnection | None:
-        """Return an idle connection, or None when one has to be opened."""
+        """Return an idle connection, or a stream of a shared one, or None when one has to be opened."""
+        if (shared := self._shared.with_room()) is not None:
+            return self._stream(shared, fresh=False)
         while self.idle:
             upstream = self.idle.pop()
-            if upstream.usable:
+            if isinstance(upstream, UpstreamConnection) and upstream.usable:
                 return upstream
         return None
 
     async def connect(self) -> UpstreamConnection:
         """Open a connection to the configured host, its certificate verified for the configured name."""
-        if len(self.all) >= MAX_CONNECTIONS or not (self._quota.take(1) or (self._spare() and self._quota.take(1))):
-            raise LimitError("too many requests to this resource are under way", retry_after=1)
+        place, tls = self._place, self.credential.target.destination.tls
+        if tls and self._offers.alone(place):
+            with suppress(AlpnError):  # it has changed
+                return self._stream(await self._shared.connect(), fresh=True)
         upstream = UpstreamConnection(self)
-        self.all.add(upstream)
-        target, there = self.credential.target, self.credential.target.destination
-        place = Dialled(target.resource.name, there.host, there.port, target.private)
+        self._count(upstream)
         try:
-            await dial(self._lookup, place, lambda: upstream, self._tls if there.tls else None)
+            await dial(self._lookup, place, lambda: upstream, self._offers.http1 if tls else None)
+        except AlpnError:
+            self.gone(upstream)
+            return self._stream(await self._shared.connect(), fresh=True)
         except BaseException:
             self.gone(upstream)
             raise
         return upstream
 
-    def put(self, upstream: UpstreamConnection) -> None:
+    @property
+    def _place(self) -> Dialled:
+        target = self.credential.target
+        return Dialled(target.resource.name, target.destination.host, target.destination.port, target.private)
+
+    def _count(self, upstream: UpstreamConnection | UpstreamStreams) -> None:
+        if len(self.all) >= MAX_CONNECTIONS or not (self._quota.take(1) or (self._spare() and self._quota.take(1))):
+            raise LimitError("too many requests to this resource are under way", retry_after=1)
+        self.all.add(upstream)
+
+    async def _dial_shared(self, shared: UpstreamStreams) -> None:
+        place, tls = self._place, self._offers.newer
+        self._count(shared)
+        self._offers.note(place, alone=True)
+        try:
+            await dial(self._lookup, place, lambda: shared, tls)
+            if not shared.spoken:
+                raise AlpnError
+        except UpstreamError:
+            self._offers.note(place, alone=False)
+            raise
+
+    def _stream(self, shared: UpstreamStreams, *, fresh: bool) -> UpstreamConnection:
+        if shared in self.idle:
+            self.idle.remove(shared)
+        upstream = UpstreamConnection(self, fresh)
+        shared.open(upstream)
+        return upstream
+
+    def suspect(self) -> bool:
+        """Have HTTP/2 offered first, once: an upstream that says nothing in TLS has not answered in HTTP/1.1."""
+        before, self._suspected = self._suspected, True
+        if not before:
+            self._offers.note(self._place, alone=True)
+        return not before
+
+    def put(self, upstream: UpstreamConnection | UpstreamStreams) -> None:
         if self._closed:
             upstream.abort()
             return
         upstream.idle_since = self._now
         self.idle.append(upstream)
 
-    def gone(self, upstream: UpstreamConnection) -> None:
+    def gone(self, upstream: UpstreamConnection | UpstreamStreams) -> None:
+        if isinstance(upstream, UpstreamStreams):
+            self._shared.gone(upstream)
         if upstream in self.all:
             self.all.discard(upstream)
             self._quota.give(1)
