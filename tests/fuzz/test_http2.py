@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 
 import pytest
@@ -15,8 +16,9 @@ from remit.errors import RemitError
 from remit.gateway import framing
 from remit.gateway.connection import ClientConnections
 from remit.gateway.http2 import Streams, request_head
-from tests.gateway.playbook import Line, Play, play
-from tests.gateway.rig import ALL
+from remit.gateway.http2_upstream import UpstreamStreams, response_head
+from tests.gateway.playbook import Line, Play, SecureLine, play
+from tests.gateway.rig import ALL, SECRET
 from tests.gateway.rig import play as run
 
 NAMES = [b":method", b":path", b":scheme", b":authority", b":status", b":protocol", b":x", b"", b":", b"host", b"Host"]
@@ -154,3 +156,140 @@ def test_whatever_frames_come_nothing_fails_and_nothing_is_left(seed: int) -> No
 
     run(scene)
     assert failures == []
+
+
+ANSWERS = [b":status", b":path", b"", b":", b"X", b"te", b"connection", b"content-length", b"transfer-encoding", b"x-a"]
+ANSWERS += [b"x a", b"x:a", b"x\r\na", b"set-cookie", b"upgrade", b"keep-alive"]
+SAID = [b"200", b"204", b"304", b"100", b"103", b"101", b"600", b"2000", b"", b" ", b"0", b"5", b"+5", b"chunked", b"x"]
+SAID += [b"b\0", b"\xe9", b"b\nc", b"b\tc", b"b\r\nproxy-status: mine", b"200\r\nx: y"]
+of_answers = st.tuples(
+    st.one_of(st.sampled_from(ANSWERS), st.binary(max_size=8)), st.one_of(st.sampled_from(SAID), st.binary(max_size=12))
+)
+
+
+@settings(max_examples=3_000)
+@given(
+    st.one_of(
+        st.lists(of_answers, max_size=6),
+        st.lists(of_answers, max_size=4).map(lambda more: [(b":status", b"200"), *more]),
+    ),
+    st.booleans(),
+    st.sampled_from(["GET", "HEAD", "POST"]),
+)
+def test_answers_are_refused_or_read_as_what_they_are(
+    headers: list[tuple[bytes, bytes]],
+    ended: bool,  # noqa: FBT001
+    method: str,
+) -> None:
+    try:
+        head, chunked, size = response_head(headers, method, ended=ended)
+    except RemitError:
+        return
+    assert head.find(framing.END) == len(head) - 4
+    try:
+        status, fields = framing.response_head(head[:-4])
+    except RemitError:
+        return
+    (_, code), *plain = headers
+    assert status.code == int(code)
+    interim = status.code < 200
+    none = [] if not ended or interim or size is not None else [(b"content-length", b"0")]
+    framed = [(b"transfer-encoding", b"chunked")] if chunked else []
+    assert list(fields.items) == [*plain, *none, *framed, *([] if interim else [(b"connection", b"close")])]
+    body = None if interim else framing.response_body(status.code, fields, method)
+    assert not isinstance(body, framing.UntilClose)  # the end of a stream is told, not guessed
+    assert fields.nominated == frozenset()
+
+
+class FuzzedUpstream:
+    """An upstream that answers as it likes, mostly properly."""
+
+    def __init__(self, dice: Random) -> None:
+        config = H2Configuration(client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False)
+        self.http, self._dice = H2Connection(config), dice
+        self.http.initiate_connection()
+
+    def says(self, heard: bytes) -> bytes:
+        dice, http = self._dice, self.http
+        with suppress(Exception):
+            http.receive_data(heard)
+        for number in tuple(http.streams):
+            with suppress(Exception):  # it knows better than to send this
+                self._answer(number)
+        data = bytearray(http.data_to_send())
+        return _spoilt(dice, data) if data and dice.random() < 0.3 else bytes(data)
+
+    def _answer(self, number: int) -> None:
+        dice, http = self._dice, self.http
+        match dice.randrange(7):
+            case 0:
+                http.reset_stream(number, dice.choice([0, 7, 8]))
+            case 1:
+                http.ping(b"12345678")
+                http.update_settings({4: dice.randrange(100_000)})
+            case _:
+                bad = dice.choice([[], [], [], [("x-a", "b\r\nproxy-status: mine")], [("connection", "close")]])
+                size = dice.choice([[], [], [("content-length", str(dice.randrange(30)))]])
+                http.send_headers(number, [(":status", dice.choice(["200", "404", "103", "204"])), *bad, *size])
+                for _ in range(dice.randrange(4)):
+                    key = SECRET.encode() if dice.random() < 0.2 else b""
+                    http.send_data(number, dice.randbytes(dice.randrange(20)) + key, end_stream=dice.random() < 0.4)
+                if dice.random() < 0.3:
+                    http.send_headers(number, [("x-t", dice.choice(["y", SECRET]))], end_stream=True)
+                else:
+                    http.end_stream(number)
+
+
+async def _asked(p: Play, dice: Random) -> bytes:
+    line, upstream = SecureLine(), FuzzedUpstream(dice)
+    pool = p.rig.pool
+    streams = UpstreamStreams(pool, p.rig.gateway.plane.turns, "task")
+    line.protocol = streams
+    streams.connection_made(line)
+    pool._shared._all.append(streams)
+    streams.data_received(upstream.http.data_to_send())
+    heard = b""
+    for _ in range(dice.randrange(1, 6)):
+        if p.client._transport is None or p.line.is_closing():
+            break
+        body = b"x" * dice.randrange(1, 50) if dice.random() < 0.3 else b""
+        method = b"POST" if body else dice.choice([b"GET", b"HEAD"])
+        framed = b"Content-Length: %d\r\n" % len(body) if body else b""
+        await p.client_says(method + b" /api/v1/public/a HTTP/1.1\r\nHost: gw\r\n" + framed + b"\r\n" + body)
+        data = upstream.says(line.take())
+        while data and not line.is_closing():
+            size = dice.randrange(1, 400)
+            streams.data_received(data[:size])
+            data = data[size:]
+            await asyncio.sleep(0)
+        await p.pause()
+        heard += p.client_hears()
+    streams.connection_lost(None)
+    await p.pause()
+    heard += p.client_hears()
+    assert not streams._using
+    assert not streams._open
+    assert streams not in pool._shared._all
+    return heard
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_an_upstream_says_nothing_fails_and_nothing_is_left(seed: int) -> None:
+    failures: list[object] = []
+    heard: list[bytes] = []
+
+    async def scene() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        for number in range(150):
+            async with play(ALL) as p:
+                heard.append(await _asked(p, Random(seed * 1_000 + number)))  # noqa: S311 - the same in each run
+                p.client.connection_lost(None)
+                await p.pause()
+                assert not p.rig.gateway.plane.in_flight
+
+    run(scene)
+    assert failures == []
+    said = b"".join(heard)
+    assert SECRET.encode() not in said
+    assert b"proxy-status: mine" not in said
+    assert said.count(b"HTTP/1.1 200 ") > 5

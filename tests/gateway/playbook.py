@@ -62,6 +62,16 @@ class Line(asyncio.Transport):
         return data
 
 
+class SecureLine(Line):
+    """A line in TLS which has agreed on HTTP/2."""
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self if name == "ssl_object" else default
+
+    def selected_alpn_protocol(self) -> str:
+        return "h2"
+
+
 class PlayedPool(Pool):
     """A pool whose connections are lines."""
 

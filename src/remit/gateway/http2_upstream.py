@@ -173,7 +173,9 @@ class UpstreamStream(StreamTransport[Asking]):
     def _hand(self, data: bytes) -> None:
         """Have what came read in a turn of its own; what completes the answer once that has its end, not to cut it."""
         self._came += data
-        if self._came and not (self._due or self._held or self._closing or (self._left == 0 and not self.heard)):
+        if not self._came:
+            self._acknowledge()  # of padding
+        elif not (self._due or self._held or self._closing or (self._left == 0 and not self.heard)):
             self._due = True
             self.streams.later(self._on)
 
