@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from remit.core.addresses import is_public
-from remit.errors import UpstreamError
+from remit.errors import LimitError, UpstreamError
 from remit.gateway import http2_frames
+from remit.gateway.quota import TaskQuota
 
 CONNECT = 10.0  # seconds
 _REFUSED = "no application protocol"  # as OpenSSL says; not every Python has a name for this alert
@@ -88,6 +89,12 @@ def offers(make: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> O
         return made
 
     return Offers(offering(), offering("http/1.1"), offering("h2") if http2_frames.AVAILABLE else None)
+
+
+def take_descriptor(quota: TaskQuota, spare: Callable[[], bool], *, room: bool) -> None:
+    """Take one for a connection, that of another which nobody uses where no other is left, or raise LimitError."""
+    if not room or not (quota.take(1) or (spare() and quota.take(1))):
+        raise LimitError("too many requests to this resource are under way", retry_after=1)
 
 
 async def dial(

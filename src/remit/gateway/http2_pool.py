@@ -20,13 +20,14 @@ class SharedConnections:
     _all: list[UpstreamStreams] = field(default_factory=list)
     _opening: asyncio.Task[None] | None = None
 
-    def with_room(self) -> UpstreamStreams | None:
-        """Return a connection on which a stream can be opened now."""
+    @property
+    def free(self) -> UpstreamStreams | None:
+        """One on which a stream can be opened now."""
         return next((one for one in self._all if one.room), None) if self._all else None
 
     async def connect(self) -> UpstreamStreams:
         """Return one as soon as there is one, or raise UpstreamError."""
-        while (found := self.with_room()) is None:
+        while (found := self.free) is None:
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
             opening = self._opening

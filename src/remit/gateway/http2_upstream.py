@@ -89,7 +89,7 @@ def field_lines(fields: Pairs) -> bytes:
     return b"".join(lines)
 
 
-class Asking(asyncio.Protocol):
+class AnswerReader(asyncio.Protocol):
     """What reads the answer on a stream as one of HTTP/1.1."""
 
     __slots__ = ()
@@ -106,7 +106,7 @@ class Owner(Protocol):
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class UpstreamStream(StreamTransport[Asking]):
+class UpstreamStream(StreamTransport[AnswerReader]):
     """One stream, as the transport of one request's connection."""
 
     streams: UpstreamStreams
@@ -235,7 +235,7 @@ class UpstreamStreams(Multiplexing[UpstreamStream], asyncio.Protocol):
         usable = self.begun.is_set() and not (self._leaving or self._ending or self.transport.is_closing())
         return usable and len(self._using) < most
 
-    def open(self, protocol: Asking) -> None:
+    def open(self, protocol: AnswerReader) -> None:
         """Be the connection of one request."""
         stream = UpstreamStream(self, 0, protocol)
         self._using.add(stream)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from remit.errors import LimitError, RemitError, UpstreamError
+from remit.errors import RemitError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.cutting import shut
-from remit.gateway.dialling import AlpnError, Dialled, Lookup, Offers, dial, look_up
+from remit.gateway.dialling import AlpnError, Dialled, Lookup, Offers, dial, look_up, take_descriptor
 from remit.gateway.framing import Body, Chunked, Fields, Status, UntilClose, bodiless, response_body
 from remit.gateway.http2_pool import SharedConnections
-from remit.gateway.http2_upstream import Asking, UpstreamStreams
+from remit.gateway.http2_upstream import AnswerReader, UpstreamStreams
 from remit.gateway.quota import TaskQuota
 from remit.gateway.response import Delivery, ResponsePlan, TaskTurns
 from remit.gateway.target import BoundCredential
@@ -66,7 +66,7 @@ class ResponseHead:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class UpstreamConnection(Asking):
+class UpstreamConnection(AnswerReader):
     """One connection to an upstream, or a stream of one."""
 
     pool: Pool
@@ -304,7 +304,7 @@ class Pool:
 
     def take(self) -> UpstreamConnection | None:
         """Return an idle connection, or a stream of a shared one, or None when one has to be opened."""
-        if (shared := self._shared.with_room()) is not None:
+        if (shared := self._shared.free) is not None:
             return self._stream(shared, fresh=False)
         while self.idle:
             upstream = self.idle.pop()
@@ -336,8 +336,7 @@ class Pool:
         return Dialled(target.resource.name, target.destination.host, target.destination.port, target.private)
 
     def _count(self, upstream: UpstreamConnection | UpstreamStreams) -> None:
-        if len(self.all) >= MAX_CONNECTIONS or not (self._quota.take(1) or (self._spare() and self._quota.take(1))):
-            raise LimitError("too many requests to this resource are under way", retry_after=1)
+        take_descriptor(self._quota, self._spare, room=len(self.all) < MAX_CONNECTIONS)
         self.all.add(upstream)
 
     async def _dial_shared(self, shared: UpstreamStreams) -> None:
