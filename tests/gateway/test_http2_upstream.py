@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
@@ -257,11 +258,12 @@ def test_a_body_goes_as_fast_as_the_upstream_takes_it_and_holds_up_no_other(tmp_
             (moving,) = r.gateway.plane.in_flight
             up = moving.up  # type: ignore[attr-defined]
             await r.settled(lambda: up._transport._full)
-            assert up._transport.get_write_buffer_size() < 200_000
             (one,) = upstream.spoken
             one.http.increment_flow_control_window(1_000_000)
             one.flush()
-            assert (await r.get("/api/v1/y")).status == 200
+            for _ in range(20):
+                assert (await r.get("/api/v1/y")).status == 200
+            assert up._transport.get_write_buffer_size() < 1_000_000
             upstream.reads = True
             one.http.acknowledge_received_data(65_535, 1)
             one.flush()
@@ -289,17 +291,12 @@ def test_a_long_answer_goes_as_fast_as_its_client_takes_it_and_holds_up_no_other
 
 
 def test_answers_without_a_body_end_with_their_head(tmp_path: Path) -> None:
-    async def late(one: Spoken, stream: int, _: Seen) -> None:
-        one.head(stream, (":status", "204"))
-        await one.data(stream, b"")
-
     async def scene() -> None:
-        async with spoken(tmp_path, {"/late": late}) as (r, upstream):
+        async with spoken(tmp_path) as (r, upstream):
             for path, method, status in (
                 ("/api/bytes/10", "HEAD", 200),
                 ("/api/status/204", "GET", 204),
                 ("/api/status/304", "GET", 304),
-                ("/api/late", "GET", 204),
                 ("/api/bytes/0", "GET", 200),
             ):
                 reply = await r.get(path, method=method)
@@ -311,10 +308,11 @@ def test_answers_without_a_body_end_with_their_head(tmp_path: Path) -> None:
     play(scene)
 
 
-def test_an_end_that_comes_by_itself_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", [b"body", b""])
+def test_an_end_that_comes_by_itself_is_waited_for(body: bytes, tmp_path: Path) -> None:
     async def apart(one: Spoken, stream: int, _: Seen) -> None:
-        one.head(stream, OK, ("content-length", "4"))
-        await one.data(stream, b"body", ended=False)
+        one.head(stream, *((OK, ("content-length", "4")) if body else ((":status", "204"),)))
+        await one.data(stream, body, ended=False)
         await one.upstream.held.wait()
         await one.data(stream, b"")
 
@@ -324,9 +322,46 @@ def test_an_end_that_comes_by_itself_is_waited_for(tmp_path: Path) -> None:
             await r.settled(lambda: bool(upstream.seen))
             assert (await r.get("/api/v1/x")).status == 200
             upstream.held.set()
-            assert (await wire.reply()).body == b"body"
+            assert (await wire.reply()).body == body
             assert (await r.get("/api/v1/x")).status == 200
             assert upstream.spoken[0].resets == {}  # which it would count as an attack
+
+    play(scene)
+
+
+def test_what_is_not_read_of_streams_that_were_cut_takes_no_window_from_others(tmp_path: Path) -> None:
+    def stuck(upstream: Http2Upstream, number: int) -> bool:
+        one = upstream.spoken[0] if upstream.spoken else None
+        return one is not None and number in one.heads and one.http.local_flow_control_window(number) == 0
+
+    async def scene() -> None:
+        async with spoken(tmp_path) as (r, upstream):
+            for count in range(STREAMS + 8):
+                (wire,) = await asked(r, ["/api/bytes/8000000"])
+                wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+                await r.settled(partial(stuck, upstream, 2 * count + 1))
+                wire.writer.transport.abort()
+                await r.settled(partial(upstream.spoken[0].resets.__contains__, 2 * count + 1))
+            assert len((await r.get("/api/bytes/300000")).body) == 300_000
+            assert upstream.connections == 1
+
+    play(scene)
+
+
+def test_padding_takes_no_window_from_what_follows(tmp_path: Path) -> None:
+    async def padded(one: Spoken, stream: int, _: Seen) -> None:
+        one.head(stream, OK)
+        for _n in range(600):
+            while one.http.local_flow_control_window(stream) < 256:
+                one.moved.clear()
+                await one.moved.wait()
+            one.http.send_data(stream, b"", pad_length=255)
+            one.flush()
+        await one.data(stream, b"end")
+
+    async def scene() -> None:
+        async with spoken(tmp_path, {"/padded": padded}) as (r, _):
+            assert (await r.get("/api/padded")).body == b"end"
 
     play(scene)
 
@@ -380,7 +415,7 @@ def test_a_key_in_an_answer_is_withheld(form: str, tmp_path: Path, caplog: pytes
 
     async def scene() -> None:
         async with spoken(tmp_path, {"/echo/frames": frames}) as (r, upstream):
-            (wire,) = await asked(r, [f"/api/echo/{form}"])
+            (wire,) = await asked(r, [f"/api/echo/{form}"], "Connection: close")
             rest = await wire.rest()
             assert SECRET.encode() not in rest
             assert SECRET[-20:].encode() not in rest
@@ -426,7 +461,7 @@ def test_a_key_in_a_trailer_is_told(tmp_path: Path, caplog: pytest.LogCaptureFix
 
     async def scene() -> None:
         async with spoken(tmp_path, {"/act": act}) as (r, _):
-            (wire,) = await asked(r, ["/api/act"])
+            (wire,) = await asked(r, ["/api/act"], "Connection: close")
             assert SECRET.encode() not in await wire.rest()
             assert [event.code for event in await r.outcomes(1)] == ["upstream"]
 
@@ -633,6 +668,20 @@ def test_a_stream_that_is_refused_is_asked_once_more_at_most(method: str, tmp_pa
             assert (await r.get("/api/v1/x")).status == 200
             assert (await r.get("/api/refuses", method=method)).status == 502
             assert len(upstream.seen) == (3 if method == "GET" else 2)
+
+    play(scene)
+
+
+def test_what_was_answered_in_part_is_not_asked_again(tmp_path: Path) -> None:
+    async def refuses(one: Spoken, stream: int, _: Seen) -> None:
+        one.say(frame(1, 4, stream, b"\x88") + frame(3, 0, stream, (7).to_bytes(4)))
+
+    async def scene() -> None:
+        async with spoken(tmp_path, {"/refuses": refuses}) as (r, upstream):
+            assert (await r.get("/api/v1/x")).status == 200
+            (wire,) = await asked(r, ["/api/refuses"], "Connection: close")
+            assert not (await wire.rest()).endswith(b"0\r\n\r\n")
+            assert len(upstream.seen) == 2
 
     play(scene)
 

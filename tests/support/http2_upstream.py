@@ -219,6 +219,9 @@ class Http2Upstream(Upstream):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # or a later collection closes what has its number then
+        while not all(spoken.lost for spoken in self.spoken):  # noqa: ASYNC110 - in the turns that follow
+            await asyncio.sleep(0)
         assert self._listener is not None
         self._listener.close()
 

@@ -114,7 +114,6 @@ class UpstreamStream(StreamTransport[AnswerReader]):
     _chunked: bool = False  # the answer's body is written so
     _left: int | None = None  # bytes of it that are to come, if it has said
     _came: bytearray = field(default_factory=bytearray)  # of the answer, for a later turn
-    _answered: bool = False  # something of it has come
     _due: bool = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -137,7 +136,6 @@ class UpstreamStream(StreamTransport[AnswerReader]):
 
     def answer(self, headers: Pairs, *, ended: bool) -> None:
         """Take a head, of the answer or before it."""
-        self._answered = True
         try:
             head, self._chunked, self._left = response_head(headers, self._method, ended=ended)
         except UpstreamError as error:
@@ -171,16 +169,17 @@ class UpstreamStream(StreamTransport[AnswerReader]):
         self._hand(chunk(b"", done=True) if self._chunked else b"")
 
     def _hand(self, data: bytes) -> None:
-        """Have what came read in a turn of its own; what completes the answer once that has its end, not to cut it."""
+        """Have what came read in a turn of its own."""
         self._came += data
         if not self._came:
             self._acknowledge()  # of padding
-        elif not (self._due or self._held or self._closing or (self._left == 0 and not self.heard)):
+        elif not self._due:
             self._due = True
             self.streams.later(self._on)
 
     def _on(self) -> None:
         self._due = False
+        # What completes the answer waits for the stream's end, which would be cut otherwise.
         if self._held or self._closing or (self._left == 0 and not self.heard):
             return
         came, self._came = bytes(self._came), bytearray()
@@ -197,7 +196,7 @@ class UpstreamStream(StreamTransport[AnswerReader]):
         if self.heard:  # it wants no more of the request (§8.1)
             self.out.clear()
             self.said = self.complete = True
-        elif unread and not self._answered:
+        elif unread and not self._came:
             self.protocol.connection_lost(None)
         else:
             self.protocol.fail(UpstreamError(BROKEN))
