@@ -169,6 +169,24 @@ def test_one_that_has_learnt_http_1_1_is_asked_in_that_again(tmp_path: Path) -> 
     play(scene)
 
 
+def test_a_pool_is_not_forgotten_while_its_connection_is_opened(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with spoken(tmp_path) as (r, upstream):
+            for number in range(2):
+                wires = await asked(r, ["/api/hold"])
+                while len(upstream.seen) == number:  # in whichever turn the sweep comes
+                    r.gateway.plane.pools.sweep(r.gateway.plane.now)
+                    await asyncio.sleep(0)
+                assert _connected(r) == 1
+                upstream.held.set()
+                assert (await wires[0].reply()).status == 200
+                r.pool.idle[0].abort()
+                upstream.held.clear()
+            assert upstream.offered == [H1, H2, H2]
+
+    play(scene)
+
+
 def test_without_its_package_the_upstream_is_refused_with_its_name(tmp_path: Path) -> None:
     async def scene() -> None:
         async with spoken(tmp_path) as (r, upstream):

@@ -13,7 +13,7 @@ from remit.gateway.http2_upstream import UpstreamStreams
 
 @dataclass(slots=True, eq=False, repr=False)
 class SharedConnections:
-    """``dial`` connects what it is given, and is waited for by all who want a stream."""
+    """``make`` is counted at once, and ``dial`` waited for by all who want a stream."""
 
     _make: Callable[[], UpstreamStreams]
     _dial: Callable[[UpstreamStreams], Awaitable[None]]
@@ -29,7 +29,7 @@ class SharedConnections:
         """Return one as soon as there is one, or raise UpstreamError."""
         while (found := self.free) is None:
             if self._opening is None:
-                self._opening = asyncio.get_running_loop().create_task(self._open())
+                self._opening = asyncio.get_running_loop().create_task(self._open(self._make()))
             opening = self._opening
             await asyncio.wait({opening})
             if self._opening is opening:
@@ -37,8 +37,7 @@ class SharedConnections:
             opening.result()
         return found
 
-    async def _open(self) -> None:
-        made = self._make()
+    async def _open(self, made: UpstreamStreams) -> None:
         try:
             await self._dial(made)
             async with asyncio.timeout(CONNECT):

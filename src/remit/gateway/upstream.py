@@ -287,8 +287,7 @@ class Pool:
     _closed: bool = False
 
     def __post_init__(self) -> None:
-        make = partial(UpstreamStreams, self, self._turns, self._quota.task)
-        self._shared = SharedConnections(make, self._dial_shared)
+        self._shared = SharedConnections(self._make_shared, self._dial_shared)
 
     def read_head(self, head: bytes) -> ResponseHead:
         """Search and read a response's head; a head seen before has been searched and read before."""
@@ -323,8 +322,10 @@ class Pool:
         try:
             await dial(self._lookup, place, lambda: upstream, self._offers.http1 if tls else None)
         except AlpnError:
-            self.gone(upstream)
-            return self._stream(await self._shared.connect(), fresh=True)
+            try:  # so that there is one all the time, or the pool would be forgotten
+                return self._stream(await self._shared.connect(), fresh=True)
+            finally:
+                self.gone(upstream)
         except BaseException:
             self.gone(upstream)
             raise
@@ -339,9 +340,13 @@ class Pool:
         take_descriptor(self._quota, self._spare, room=len(self.all) < MAX_CONNECTIONS)
         self.all.add(upstream)
 
+    def _make_shared(self) -> UpstreamStreams:
+        shared = UpstreamStreams(self, self._turns, self._quota.task)
+        self._count(shared)
+        return shared
+
     async def _dial_shared(self, shared: UpstreamStreams) -> None:
         place, tls = self._place, self._offers.newer
-        self._count(shared)
         self._offers.note(place, alone=True)
         try:
             await dial(self._lookup, place, lambda: shared, tls)
