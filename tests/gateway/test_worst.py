@@ -406,7 +406,7 @@ class Taking(ResponseReceiver):
     def __init__(self, patterns: SecretPatterns) -> None:
         self.method, self.opening, self._patterns = "GET", None, patterns
 
-    def on_head(self, plan: ResponsePlan) -> tuple[Delivery, bool]:
+    def on_head(self, plan: ResponsePlan, whole: bytes | None) -> tuple[Delivery, bool]:  # noqa: ARG002 - in pieces
         turns = TaskTurns(asyncio.get_running_loop())
         turns._scheduled = True
         return Delivery(Nobody(), ResponseBody(self._patterns, plan), [], turns, "task"), True

@@ -33,7 +33,7 @@ BUDGET = {
     "keys": 800,
     "identity": 1_300,
     "policies": 900,
-    "gateway": 6_400,
+    "gateway": 6_405,
     "run": 3_520,
     "web": 1_390,
     "control": 650,
