@@ -226,6 +226,7 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_an_interrupt_while_it_is_loaded_ends_it_in_silence(loaded: str) -> None:
     code = f"""
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever tests ignores it
 class Here:
     def find_spec(self, name, path=None, target=None):
         if name == "{loaded}":
@@ -242,6 +243,7 @@ main()
 def test_an_interrupt_after_a_command_ends_it_in_silence() -> None:
     code = """
 import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 atexit.register(os.kill, os.getpid(), signal.SIGINT)
 from remit.cli import main
 sys.argv = ["remit", "--version"]
