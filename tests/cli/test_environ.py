@@ -16,10 +16,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.compose.environ import OPERATOR
-from tests.cli.test_broker import REMIT, environ
+from tests.cli.test_broker import REMIT, environ, short
 from tests.identity.spire import Authority, server
 
-__all__ = ["environ"]
+__all__ = ["environ", "short"]
 
 OLD = """openssl_conf = all
 [all]

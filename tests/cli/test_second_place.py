@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from remit.cli.entry import run
-from tests.cli.test_broker import REMIT, environ
+from tests.cli.test_broker import REMIT, environ, short
 
-__all__ = ["environ"]
+__all__ = ["environ", "short"]
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def test_a_rollback_is_named_by_the_doctor_and_fails_the_verification(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "second").mkdir()
-    config = tmp_path / "config/remit/config.toml"
+    config = Path(environ["XDG_CONFIG_HOME"], "remit", "config.toml")
     config.write_text(config.read_text() + f'[audit]\nwitness = "{tmp_path / "second"}"\n')
     state = Path(environ["REMIT_STATE_DIR"])
     with up(environ):

@@ -118,13 +118,6 @@ MUTANTS = [
         RENEWAL,
     ),
     Mutant(
-        "the time of before the policy was asked decides",
-        "broker/grants.py",
-        "renew(by.subject, ends, self._tasks.serving())",
-        "renew(by.subject, ends, ends - ttl)",
-        RENEWAL,
-    ),
-    Mutant(
         "a renewal is answered though the task has ended",
         "broker/grants.py",
         "        self._tasks.check(root)\n        return self._tasks.view(root)",
@@ -513,7 +506,7 @@ MUTANTS = [
     Mutant(
         "a use is not looked at again after it is recorded",
         "broker/broker.py",
-        "        return [self._still(use) if isinstance(use, port.Use) else use for use in found]",
+        "        return [self._still(use, check) if isinstance(use, port.Use) else use for use in found]",
         "        return found",
         ("tests/broker/test_uses.py", "tests/broker/test_revoke.py"),
     ),

@@ -440,7 +440,7 @@ class Bulk(Tree):
     bulk = True
 
 
-ROUNDS = 4
+ROUNDS = 12
 BOUNDS = settings(
     max_examples=80,
     stateful_step_count=40,

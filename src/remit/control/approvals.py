@@ -77,9 +77,11 @@ class ApprovalRoutes:
     async def all(self, _: Request, caller: Principal) -> Response:
         found = []
         for name in await self._broker.approvals(caller):
-            await asyncio.sleep(0)  # a long one takes milliseconds to read: many hold up nobody else
+            await asyncio.sleep(0)  # a long one takes milliseconds to read, and to show: many hold up nobody else
             with suppress(NotFoundError):  # it is over meanwhile
-                found.append(self._shown(caller, await self._broker.look(name, caller)))
+                item = await self._broker.look(name, caller)
+                await asyncio.sleep(0)
+                found.append(self._shown(caller, item))
         return wire.listing(approvals=found)
 
     async def one(self, request: Request, caller: Principal) -> Response:
