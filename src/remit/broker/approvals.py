@@ -109,9 +109,8 @@ class Approvals:
         """Return an approval as a principal may see it; None: the page of the flow, also when its task is long over."""
         with suppress(NotFoundError):
             if item.grant is not None:
-                asked = approvals.request_of(item).scope
-                await asyncio.sleep(0)  # a long one takes milliseconds to read, and to compare
-                await compared(asked, self._tasks.task_of(item.grant).grant(item.grant).scope)
+                held = self._tasks.task_of(item.grant).grant(item.grant).scope
+                await compared(approvals.request_of(item).scope, held)
         return self._seen(item, principal)
 
     def _seen(self, item: Approval, principal: Principal | None) -> ApprovalView:
