@@ -10,9 +10,11 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
@@ -33,6 +35,8 @@ HEAD = 5.0  # seconds for a head to arrive
 BODY = 10.0  # seconds for the rest of a request to arrive
 IDLE = 75  # seconds between two requests
 BACKLOG = 128
+# Whoever has bound a unix socket takes its name away, or keeps it for the next broker: not the loop, as since 3.13.
+_KEPT: Mapping[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 Admits = Callable[[int, int], bool]  # the pid and uid of a process
 
@@ -103,7 +107,7 @@ async def serve(
     if start is not None:
         return Listener(await start(connected, sock), state)
     if sock.family == socket.AF_UNIX:
-        return Listener(await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG), state)
+        return Listener(await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG, **_KEPT), state)
     if tls is not None:
         return Listener(Handshakes(sock, connected, tls), state)
     return Listener(await loop.create_server(connected, sock=sock, backlog=BACKLOG), state)
