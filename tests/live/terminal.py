@@ -69,14 +69,14 @@ class Terminal:
             **inside,
         }
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command."""
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        """Start a command, with nothing to read unless ``stdin`` says otherwise."""
         return subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=self.work or self.home,
             env=self.environ(),
             text=True,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

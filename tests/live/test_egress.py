@@ -369,16 +369,8 @@ for url in sys.stdin.read().split():
 def test_over_a_broker_that_starts_anew_pipes_end_and_new_ones_begin(here: Terminal, number: signal.Signals) -> None:
     stream = _Stream()
     with town(here, stream) as doubles:
-        command = [*COMMAND, "run", "--egress", STREAM, "--egress", INDEX, "--", sys.executable, "-c", OVER]
-        with subprocess.Popen(
-            [*command, f"https://{STREAM}/"],
-            cwd=here.work,
-            env=here.environ(),
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
+        command = ["run", "--egress", STREAM, "--egress", INDEX, "--", sys.executable, "-c", OVER, f"https://{STREAM}/"]
+        with here.start(*command, stdin=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             assert process.stdout.readline() == "begun\n", process.communicate(timeout=PATIENCE)

@@ -134,16 +134,7 @@ def test_a_lease_that_a_project_names_logs_in_at_a_database_and_is_renewed_there
         assert added.returncode == 0, added.stderr
         (here.home / "project/remit.toml").write_text(LEASED)
         assert here.run("allow", "--yes")[0] == 0
-        command = [*COMMAND, "run", "--", sys.executable, "-c", QUERY]
-        with subprocess.Popen(
-            command,
-            cwd=here.work,
-            env=here.environ(),
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
+        with here.start("run", "--", sys.executable, "-c", QUERY, stdin=subprocess.PIPE) as process:
             assert process.stdout is not None
             said = process.stdout.readline()
             assert said == "ready\n", process.communicate(timeout=PATIENCE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
+from tests.live.terminal import PATIENCE, Terminal, configure
 
 pytestmark = pytest.mark.live
 BOUND = "actions=GET,paths=/v1/**,args=any"
@@ -50,16 +50,7 @@ def up(here: Terminal, *options: str) -> subprocess.Popen[str]:
 
 def started(here: Terminal, *arguments: str) -> subprocess.Popen[str]:
     """Start a run that says its grant, and says it again for each line that it is told."""
-    command = [*COMMAND, "run", *arguments, "--", sys.executable, "-c", ASK]
-    return subprocess.Popen(
-        command,
-        cwd=here.work,
-        env=here.environ(),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    return here.start("run", *arguments, "--", sys.executable, "-c", ASK, stdin=subprocess.PIPE)
 
 
 def said(process: subprocess.Popen[str]) -> str:

@@ -212,7 +212,7 @@ def renew(
       remit renew lse_0aJ9cE4dT1vXr8kPq5bS7g --ttl 10m
       remit renew task_4pqRz0mZkq1uJb0f8w2c5A --ttl 8h
     """
-    if node.startswith("task_"):
+    if node.startswith(ids.NOUNS["task"]):
         renewed = sdk.ask(sdk.verbs.renew_task(node, ttl, session_token(as_owner)))
         answer(json, renewed, renewed)
         return
