@@ -34,7 +34,7 @@ TASKS, BELOW = 100, 99  # with the roots 10,000 grants; every other child holds 
 LEASED = 500  # of those that end
 ABREAST = 200
 BOUND = 10.0  # seconds of CPU, of all threads together; the machine may do much else
-STALL = 0.2  # of the time that it takes, for which a request through the gateway may be held up
+STALL = 0.5  # of the CPU that the loop spends on it, which may go by while one request through the gateway waits
 OTHERS = "".join(
     f'@id("other-{n}") forbid (principal, action, resource == Resource::"other") unless {{ context.level < {n} }};\n'
     for n in range(9)
@@ -111,13 +111,16 @@ def over(broker: Broker, grants: Sequence[Grant]) -> int:
 
 
 async def longest(broker: Broker, grant: Grant) -> float:
-    """Go through the gateway's judgement again and again until cancelled; return the longest that one took."""
+    """Go through the gateway's judgement again and again until cancelled; return the most CPU that went by during one.
+
+    Of this thread: what other processes take of the machine meanwhile is nobody's here.
+    """
     slowest, number = 0.0, 0
     try:
         while True:
-            start, number = time.perf_counter(), number + 1
+            start, number = time.thread_time(), number + 1
             await permitted_use(broker, grant.id, GET, f"req_{number}")
-            slowest = max(slowest, time.perf_counter() - start)
+            slowest = max(slowest, time.thread_time() - start)
     except asyncio.CancelledError:
         return slowest
 
@@ -136,9 +139,9 @@ def test_a_policy_tightened_under_ten_thousand_live_grants_holds_when_the_reload
         land.policies(TIGHTER)
         using = asyncio.create_task(longest(broker, land.kept[-1]))
         await asyncio.sleep(0)
-        start, used = time.perf_counter(), time.process_time()
+        start, used, own = time.perf_counter(), time.process_time(), time.thread_time()
         answer = await policies.reload(OPERATOR)
-        took, used = time.perf_counter() - start, time.process_time() - used
+        took, used, own = time.perf_counter() - start, time.process_time() - used, time.thread_time() - own
         using.cancel()
         stall = await using
         assert (answer["reloaded"], answer["ended"]) == (True, len(land.lost))
@@ -150,10 +153,11 @@ def test_a_policy_tightened_under_ten_thousand_live_grants_holds_when_the_reload
         assert (over(again, land.lost), over(again, land.kept)) == (len(land.lost), 0)
         await again.stop()
         assert used < BOUND
-        assert stall < STALL * took
+        assert stall < STALL * own
         return (
             f"10,000 grants decided anew by 11 policies, {len(land.lost):,} ended with {LEASED} leases, all durable: "
-            f"{took:.2f} s; longest hold-up of a request meanwhile {stall * 1000:.0f} ms"
+            f"{took:.2f} s; the loop's CPU {own:.2f} s, "
+            f"at most {stall * 1000:.0f} ms of it while one request waited"
         )
 
     told = asyncio.run(body())
