@@ -10,10 +10,11 @@ logged under the problem's instance id and never rendered.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 ASK = "ask the human for more with `remit ask`, `task.ask(...)` in Python or POST /v1/approvals"
@@ -26,6 +27,7 @@ class RemitError(Exception):
     status: ClassVar[int] = 500
     oauth: ClassVar[str] = "server_error"
     advice: ClassVar[str | None] = None  # the help where none is given
+    told_as: str | None = None  # the name that a protocol has for it where it happened, if not ``oauth``
 
     def __init_subclass__(cls, code: str | None = None, status: int | None = None, oauth: str | None = None) -> None:
         cls.code, cls.status, cls.oauth = code or cls.code, status or cls.status, oauth or cls.oauth
@@ -49,6 +51,16 @@ class RemitError(Exception):
         self.enough = enough
         self.retry_after = retry_after
         super().__init__(self.detail)
+
+
+@contextmanager
+def told_as(name: str, *kinds: type[RemitError]) -> Iterator[None]:
+    """Have errors of these kinds from within told by the ``name`` that a protocol has for them there."""
+    try:
+        yield
+    except kinds as error:
+        error.told_as = name
+        raise
 
 
 class InvalidRequestError(RemitError, code="invalid-request", status=400, oauth="invalid_request"):

@@ -237,7 +237,7 @@ def test_a_library_goes_through_the_code_flow(tmp_path: Path, provider: Provider
         assert claims["sub"] == f"{provider.issuer}#alice"
         assert done["again"]["refresh_token"] != done["tokens"]["refresh_token"]
         assert (done["active"]["active"], done["active"]["sub"]) == (True, claims["sub"])
-        assert (done["before"], done["after"]) == (200, 403)
+        assert (done["before"], done["after"]) == (200, 401)
 
     play(tmp_path, provider, scene)
 
@@ -269,7 +269,7 @@ def test_what_a_human_refuses_the_library_is_told(tmp_path: Path, provider: Prov
 def test_a_refresh_token_used_twice_ends_the_task(tmp_path: Path, provider: Provider) -> None:
     async def scene(found: Stage) -> None:
         said = await found.flow("oauth4webapi", "stolen")
-        assert said == {"done": {"refused": "invalid_grant", "after": 403}}
+        assert said == {"done": {"refused": "invalid_grant", "after": 401}}
 
     play(tmp_path, provider, scene)
 
@@ -333,7 +333,7 @@ def test_a_client_that_nobody_named_is_known_by_its_document(tmp_path: Path, pro
         with published("Stranger") as url:
             said = await found.flow(library, "code", client=url, push=True)
         assert "done" in said, said
-        assert said["done"]["after"] == 403
+        assert said["done"]["after"] == 401
         assert "calls itself “Stranger” asks for access" in found.human.pages[0]
         assert f"all that is known is that {urlsplit(url).netloc} publishes it" in found.human.pages[0]
 

@@ -161,7 +161,7 @@ def test_an_id_token_opens_one_task_and_what_it_says_of_its_human_stays_at_the_r
         assert token["sub"] == f"{found.provider.issuer}#alice"
         assert (token["acr"], token["amr"], token["auth_time"]) == (idp.PASSWORD, ["pwd"], said["auth_time"])
         again = await ask(found, Key(), **opening(found), **by_id_token(human["id_token"]))
-        assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
+        assert (again.status_code, again.json()["error"]) == (400, "invalid_request")
         opened, refused = [one for one in await found.entries() if one["event"] == "task.open"]
         assert (opened["subject"], opened["decision"]) == (token["sub"], "allow")
         assert opened["cause"] == "`analysts-read` permits `search`; `analysts-read` permits `warehouse`"
@@ -236,7 +236,7 @@ def test_keys_that_rotate_are_followed_and_old_ones_end_with_the_set_they_were_i
         found.provider.retire()
         monkeypatch.setattr(issuers, "FRESH", timedelta())
         gone = await ask(found, Key(), **opening(found), **by_id_token(spare["id_token"]))
-        assert refusal(gone) == (400, "invalid_grant", "it is not signed by a key of its issuer")
+        assert refusal(gone) == (400, "invalid_request", "it is not signed by a key of its issuer")
 
     play(tmp_path, scene)
 

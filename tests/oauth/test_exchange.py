@@ -100,7 +100,7 @@ def test_one_id_token_opens_one_task(tmp_path: Path) -> None:
     async def scene(plane: Plane, _: FakeIdentity) -> None:
         await opened(plane, Agent())
         answer = await plane.exchange(Agent(), opening())
-        assert refused(answer) == (400, "invalid_grant", "used")
+        assert refused(answer) == (400, "invalid_request", "used")
         entry = await last(plane)
         assert (entry.event, entry.decision, entry.code, entry.subject) == ("task.open", "deny", "used", ALICE)
 
@@ -263,7 +263,7 @@ def test_a_token_is_used_by_the_agent_it_was_given_to(tmp_path: Path) -> None:
         root = Agent()
         await opened(plane, root, **assertion_of(PLANNER))
         answer = await plane.exchange(root, {**renewal(root), **assertion_of(READER)})
-        assert refused(answer) == (400, "invalid_grant", "spliced")
+        assert refused(answer) == (400, "invalid_request", "spliced")
         assert ((await last(plane)).code, (await last(plane)).grant) == ("spliced", root.grant)
         answer = await plane.exchange(root, {**renewal(root), "client_id": READER})
         assert answer.json()["error"] == "invalid_client"
@@ -321,6 +321,16 @@ def test_a_token_for_the_broker_is_for_its_gateway_too(tmp_path: Path) -> None:
     staged(tmp_path, scene)
 
 
+@pytest.mark.parametrize("named", ["resource", "audience"])
+def test_a_target_may_be_written_with_the_slash_that_url_libraries_add(tmp_path: Path, named: str) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
+        agent = Agent()
+        await opened(plane, agent, **{named: f"{GATEWAY}/"})
+        assert parts(agent.token)[1]["aud"] == GATEWAY
+
+    staged(tmp_path, scene)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -329,7 +339,7 @@ def test_a_token_for_the_broker_is_for_its_gateway_too(tmp_path: Path) -> None:
         "resource=",
         f"resource={GATEWAY}&audience=http%3A%2F%2F127.0.0.1",
         f"resource={GATEWAY}&resource={GATEWAY}",
-        f"resource={GATEWAY}/",
+        f"resource={GATEWAY}/search",
         f"resource={GATEWAY}%23fragment",
     ],
 )
@@ -378,7 +388,9 @@ def test_a_token_of_a_certificate_is_worth_nothing_without_it_with_another_or_af
         bearer = {"authorization": f"Bearer {token}"}
         assert (await plane.web.get("/v1/self", headers=bearer)).json()["code"] == "token"
         async with with_certificate(plane, other) as client:
-            assert (await client.get("/v1/self", headers=bearer)).json()["code"] == "wrong-key"
+            answer = await client.get("/v1/self", headers=bearer)
+            assert (answer.status_code, answer.json()["code"]) == (401, "wrong-key")
+            assert answer.headers["www-authenticate"].startswith('Bearer error="invalid_token", ')  # RFC 8705 §3
         assert (await last(plane)).code == "wrong-key"
         later(plane, 301)
         async with with_certificate(plane, mine) as client:

@@ -69,6 +69,14 @@ def test_an_assertion_opens_one_task(tmp_path: Path) -> None:
     staged(tmp_path, scene)
 
 
+def test_an_assertion_for_another_audience_is_an_invalid_grant(tmp_path: Path) -> None:
+    async def scene(plane: Plane, _: FakeIdentity) -> None:
+        form = asserting("id-jag-for-another-broker", authorization_details=json.dumps([SEARCH]))
+        assert refused(await plane.exchange(Agent(), form)) == (400, "invalid_grant", "audience")  # RFC 7523 §3.1
+
+    staged(tmp_path, scene)
+
+
 @pytest.mark.parametrize(("token", "client"), [("id-jag-of-alice", READER), ("id-jag-of-mallory", PLANNER)])
 def test_an_assertion_is_for_the_client_it_names_and_nobody_else(tmp_path: Path, token: str, client: str) -> None:
     async def scene(plane: Plane, _: FakeIdentity) -> None:

@@ -98,7 +98,8 @@ def test_a_token_is_renewed_only_while_its_grant_lives(tmp_path: Path) -> None:
         await plane.opened(agent)
         await plane.control.post(f"/v1/tasks/{agent.task}/close")
         answer = await plane.exchange(agent, renewal(agent))
-        assert (answer.status_code, answer.json()["error"], answer.json()["code"]) == (400, "invalid_grant", "revoked")
+        assert answer.status_code == 400
+        assert (answer.json()["error"], answer.json()["code"]) == ("invalid_request", "revoked")
 
     play(tmp_path, scene)
 
@@ -255,7 +256,9 @@ def test_revoking_a_token_ends_its_subtree(tmp_path: Path) -> None:
         await plane.delegated(middle, leaf)
         status, report = await ask(plane, root, "/oauth/revoke", middle.token)
         assert (status, report["state"], report["revoked"]) == (200, "closed", 2)
-        assert (await plane.call(leaf, "GET", "/v1/self")).status_code == 403
+        ended = await plane.call(leaf, "GET", "/v1/self")
+        assert (ended.status_code, ended.json()["code"]) == (401, "revoked")
+        assert ended.headers["www-authenticate"].startswith('DPoP error="invalid_token", ')
         assert (await plane.call(root, "GET", "/v1/self")).status_code == 200
 
     play(tmp_path, scene)
@@ -339,8 +342,10 @@ def test_the_metadata_is_true(tmp_path: Path) -> None:
 
 def test_a_client_that_could_not_be_authenticated_is_told_how_proofs_are_made(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
-        answer = await plane.web.post("/oauth/token", data=opening(), headers={"authorization": "Basic YTpi"})
-        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
-        assert answer.headers["www-authenticate"].startswith("DPoP ")
+        for tried, first in (("Basic YTpi", "Basic "), ("Bearer x", "Bearer "), ("x", "DPoP ")):
+            answer = await plane.web.post("/oauth/token", data=opening(), headers={"authorization": tried})
+            assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+            assert answer.headers["www-authenticate"].startswith(first)
+            assert "DPoP algs=" in answer.headers["www-authenticate"]
 
     play(tmp_path, scene)

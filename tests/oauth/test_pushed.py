@@ -135,7 +135,7 @@ def test_a_request_uri_of_ones_own_is_refused(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize(
     ("wrong", "error", "status"),
     [
-        ({"client_id": "nobody"}, "invalid_request", 400),
+        ({"client_id": "nobody"}, "invalid_client", 401),
         ({"redirect_uri": "https://evil.test/cb"}, "invalid_request", 400),
         ({"scope": "openid"}, "invalid_scope", 400),
         ({"code_challenge": None}, "invalid_request", 400),

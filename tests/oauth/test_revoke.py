@@ -25,7 +25,7 @@ from tests.web.fake_identity import (
 async def ended(plane: Plane, agent: Agent) -> bool:
     """Whether a grant has ended."""
     answer = await plane.call(agent, "GET", "/v1/self")
-    return answer.status_code == 403 and answer.json()["code"] == "revoked"
+    return answer.status_code == 401 and answer.json()["code"] == "revoked"
 
 
 async def revoke(plane: Plane, token: str, **more: str) -> int:

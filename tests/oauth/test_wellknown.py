@@ -241,11 +241,12 @@ def test_a_refused_call_says_where_the_resource_is_described(tmp_path: Path) -> 
     async def scene(plane: Plane) -> None:
         agent = Agent()
         await plane.opened(agent)
-        for headers in ({}, {"authorization": f"DPoP {agent.token}"}, {"authorization": "Bearer x"}):
+        dpop, bearer = {"authorization": f"DPoP {agent.token}"}, {"authorization": "Bearer x"}
+        for headers, first in (({}, "DPoP algs="), (dpop, "DPoP error="), (bearer, 'Bearer error="invalid_token"')):
             answer = await plane.web.get("/v1/self", headers=headers)
             assert answer.status_code == 401
             challenge = answer.headers["www-authenticate"]
-            assert challenge.startswith("DPoP ")
+            assert challenge.startswith(first)
             (where,) = re.findall(r'resource_metadata="([^"]+)"', challenge)
             assert (await plane.web.get(where)).json()["resource"] == plane.base
 

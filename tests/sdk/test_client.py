@@ -235,7 +235,7 @@ def test_after_revocation_the_token_is_worth_nothing(plane: Served, client: Clie
     with opened(client) as root:
         root.revoke()
         answer = httpx.get(f"{plane.base}/v1/self", auth=root.auth)
-    assert (answer.status_code, answer.json()["code"]) == (403, "revoked")
+    assert (answer.status_code, answer.json()["code"]) == (401, "revoked")
 
 
 def test_ending_twice_is_no_error(client: Client) -> None:

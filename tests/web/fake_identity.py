@@ -59,6 +59,8 @@ class FakeIdentity:
 
     async def id_jag(self, token: str, client: str) -> Human:
         """Take ``id-jag-of-alice``, for the workload, and ``id-jag-of-alice for <key>``, for the public client."""
+        if token == "id-jag-for-another-broker":
+            raise AudienceError
         name, _, jkt = token.partition(" for ")
         if name != "id-jag-of-alice" or client != (CLIENT if jkt or self.bearer else PLANNER):
             raise GrantTokenError("the assertion was made for another client")

@@ -110,7 +110,8 @@ class AuthorizationRequests:
         if "request_uri" in form:  # RFC 9126 §2.1
             raise InvalidRequestError("`request_uri` is what this answers with")
         client.check_named()
-        registered, back = await self._back(form)
+        registered = await self._registry.get(wire.text(form, "client_id"))
+        back = self._target(form, registered)
         if client.workload is not None and client.id != registered.client_id:
             raise UnauthenticatedError("`client_id` must be the whole name of the workload that asks")
         refused = _unsupported(form)
@@ -158,6 +159,9 @@ class AuthorizationRequests:
             client = await self._registry.get(wire.text(form, "client_id"))
         except UnauthenticatedError as error:
             raise InvalidRequestError(error.detail, help="an operator adds clients to the configuration") from error
+        return client, self._target(form, client)
+
+    def _target(self, form: Form, client: Registered) -> RedirectTarget:
         uri = wire.text(form, "redirect_uri")
         if not is_registered(client, uri):
             raise InvalidRequestError("`redirect_uri` is not one of this client's")
@@ -167,7 +171,7 @@ class AuthorizationRequests:
         if len(client.client_id) + len(uri) + len(state or "") > MAX_KEPT:
             raise InvalidRequestError("`client_id`, `redirect_uri` and `state` are too long together")
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
-        return client, RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
+        return RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
 
     async def _draft(self, form: Form, client: Registered, back: RedirectTarget, binding: Binding) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):

@@ -19,13 +19,16 @@ from remit.core.principal import Claims, Holder, Human, IdToken, Operator, Princ
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.errors import (
     AttenuationError,
+    GrantEndedError,
     GrantTokenError,
     InvalidRequestError,
     NotFoundError,
     SplicedError,
+    TokenError,
     UnauthenticatedError,
     UnsupportedGrantError,
     WrongKeyError,
+    told_as,
 )
 from remit.jose.token import TokenSpec
 from remit.oauth import clients, token_requests
@@ -86,6 +89,14 @@ class Exchange:
         return found
 
     async def exchange(self, client: OAuthClient) -> Response:
+        """Exchange a token. One that is no good, whatever is wrong with it, makes a bad request (RFC 8693 §2.2.2)."""
+        try:
+            return await self._exchanged(client)
+        except (GrantTokenError, GrantEndedError, SplicedError) as error:
+            error.told_as = "invalid_request"
+            raise
+
+    async def _exchanged(self, client: OAuthClient) -> Response:
         """Open a task, delegate a grant or renew a token, by the type of the subject token."""
         match await self._subject(client), client.form.get("subject_token_type"):
             case Operator() as operator, "urn:remit:peer":
@@ -216,7 +227,8 @@ class Exchange:
             raise UnauthenticatedError("`client_id` is missing: an identity assertion is made for one client")
         audience = token_requests.audience(client.form, self._verifier)
         shown = self._tokens.proven(client)
-        human = await self._verifier.authenticate(_asserted(self._asserted, client, shown.binding))
+        with told_as("invalid_grant", TokenError):  # RFC 7523 §3.1
+            human = await self._verifier.authenticate(_asserted(self._asserted, client, shown.binding))
         limit = None if human.details is None else scopes.parse(human.details)
         granted = {} if limit is None else {"authorization_details": human.details}
         wanted = token_requests.opening(client, shown.binding, granted)

@@ -122,7 +122,8 @@ def audience(form: Form, verifier: Verifier) -> str | None:
     TargetError for anybody else (RFC 8707 §2), and for two.
     """
     issuer, gateway = verifier.issuer, verifier.gateway
-    named = {form[name] for name in TARGETS & form.keys()}
+    # URL libraries write the empty path of an origin as a slash, which is the same URL (RFC 3986 §6.2.3)
+    named = {form[name].removesuffix("/") for name in TARGETS & form.keys()}
     if not named <= {issuer, gateway} or len(named) > 1:
         raise TargetError(help=f"the audience is `{issuer}`" + (f", or `{gateway}`" if gateway else ""))
     return None if named <= {issuer} else gateway

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.core.principal import Signal
-from remit.errors import AudienceError, InvalidRequestError, TokenError
+from remit.errors import InvalidRequestError, TokenError, told_as
 from remit.identity.issuers import Issuer
 from remit.jose import jwt
 from remit.jose.jwt import SKEW, Jwt, JwtProfile
@@ -83,6 +83,10 @@ class IssuedSignals:
     async def event(self, token: str) -> Sequence[Signal]:
         """Return what a security event token says of humans; empty when it says nothing against a login."""
         read, source = await self._verified(token, _SET)
+        with told_as("invalid_request", TokenError):
+            return self._signals(read, source)
+
+    def _signals(self, read: Jwt, source: EventIssuer) -> Sequence[Signal]:
         claims = read.claims
         if "sub" in claims or "exp" in claims:  # SSF §4.1.3: lest it be taken for a token of another kind
             raise TokenError("it is not a security event token")
@@ -121,12 +125,16 @@ class IssuedSignals:
         return (Signal(at, "logout", read.digest, who, session),)
 
     async def _verified(self, token: str, rules: JwtProfile) -> tuple[Jwt, EventIssuer]:
-        read = jwt.read(token, rules)
-        source = self.sources.get(jwt.text(read.claims, "iss"))
-        if source is None:
-            raise TokenError("its issuer is not one that is trusted here")
-        jwt.audience(read.claims, source.audiences)
-        return await source.issuer.verified(read), source
+        with told_as("invalid_request", TokenError):
+            read = jwt.read(token, rules)
+            source = self.sources.get(jwt.text(read.claims, "iss"))
+        with told_as("invalid_issuer", TokenError):
+            if source is None:
+                raise TokenError("its issuer is not one that is trusted here")
+        with told_as("invalid_audience", TokenError):
+            jwt.audience(read.claims, source.audiences)
+        with told_as("invalid_key", TokenError):
+            return await source.issuer.verified(read), source
 
 
 class SignalReceiver:
@@ -147,10 +155,8 @@ class SignalReceiver:
                 raise InvalidRequestError(f"the content type must be `{MEDIA}`")  # noqa: TRY301 - answered as below
             await self.event(_ascii(body))
         except (TokenError, InvalidRequestError) as error:
-            name = "invalid_request"  # in the registry of RFC 8935 §7.1
-            if isinstance(error, TokenError):  # the token is all by which a transmitter is known
-                name = "invalid_audience" if isinstance(error, AudienceError) else "authentication_failed"
-            return wire.answer({"err": name, "description": error.detail}, 400, {"content-language": "en"})
+            told = {"err": error.told_as or "invalid_request", "description": error.detail}  # RFC 8935 §2.4
+            return wire.answer(told, 400, {"content-language": "en"})
         return Response(status_code=202, headers=wire.HEADERS)
 
     async def push_logout(self, _: Request, body: bytes) -> Response:

@@ -230,7 +230,7 @@ class Transmitter:
         if stream is None:
             told = {"error": "invalid_token", "error_description": "this needs the token of a configured receiver"}
             return wire.answer(told, 401, {"www-authenticate": 'Bearer error="invalid_token"'})
-        poll = await wire.document(request, _POLLING)
+        poll = await wire.document(request, _POLLING, others=True)  # §2.2
         most = min(fields.whole("maxEvents", poll.get("maxEvents", MAX_EVENTS)), MAX_EVENTS - 1)
         acknowledged, errors = fields.texts("ack", poll.get("ack", [])), poll.get("setErrs", {})
         if not isinstance(errors, dict) or not all(isinstance(why, dict) for why in errors.values()):

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from remit.core.principal import Holder, Operator, Principal
-from remit.errors import DeniedError, MisdirectedError, UnauthenticatedError
+from remit.errors import DeniedError, GrantEndedError, MisdirectedError, UnauthenticatedError, told_as
+
+INVALID_TOKEN = "invalid_token"  # noqa: S105 - the name of an error, RFC 6750 §3.1
 
 # method, URL, the headers of token and proof, the TLS client's certificates -> the holder of the token
 Prove = Callable[[str, str, Mapping[str, Sequence[str]], Sequence[bytes]], Awaitable[Holder]]
@@ -60,7 +62,8 @@ class TokenAuth:
         if not request.headers.get("authorization"):
             return None
         headers = {name: request.headers.getlist(name) for name in ("authorization", "dpop")}
-        return await self.prove(request.method, url_of(request, ""), headers, certificates_of(request))
+        with told_as(INVALID_TOKEN, GrantEndedError):  # RFC 6750 §3.1: clients that get a new token at a 401 do
+            return await self.prove(request.method, url_of(request, ""), headers, certificates_of(request))
 
 
 ListenerAuth = SocketAuth | TokenAuth

@@ -20,7 +20,7 @@ from remit.core.audit import LOUD, Flood
 from remit.core.principal import Right, check_right
 from remit.errors import InvalidRequestError, MethodError, NotFoundError, RemitError, UnauthenticatedError
 from remit.web import wire
-from remit.web.authentication import SocketAuth, TokenAuth, listener_of, proven
+from remit.web.authentication import INVALID_TOKEN, SocketAuth, TokenAuth, listener_of, proven
 from remit.web.routes import Route
 from remit.web.verifier import Verifier
 
@@ -31,6 +31,7 @@ _FOR_CLIENTS = frozenset(  # whose errors are those of RFC 6749 §5.2, with its 
 )
 # credentials, which histories and logs keep where they stand in a URL
 _SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
+_REALM = 'realm="remit"'
 _NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # RFC 6749 §5.2
 _INSIDE = "the broker's log has it under the instance id: `log` in its state directory"
 
@@ -77,9 +78,10 @@ class Middleware:
             error = error.inside  # a human who has logged in at the operator's own socket
         if error.__cause__ is not None:
             self._tell(logging.INFO, f"{instance}: {error.code}", error)
+        tried = request.headers.get("authorization", "").partition(" ")[0].lower()
         if path.startswith("/oauth/"):
-            return oauth_error(error, instance, None if path in _FOR_CLIENTS else error.status)
-        return problem_document(error, self._verifier.issuer, instance)
+            return oauth_error(error, instance, None if path in _FOR_CLIENTS else _status(error), tried)
+        return problem_document(error, self._verifier.issuer, instance, tried)
 
     def _tell(self, level: int, text: str, error: Exception) -> None:
         """Tell the log, which anybody could fill otherwise: floods are counted, and faults of ours have a traceback."""
@@ -141,29 +143,33 @@ def _members(error: RemitError) -> dict[str, object]:
     return {name: value for name, value in more.items() if value is not None}
 
 
-def problem_document(error: RemitError, issuer: str, instance: str) -> Response:
-    """Render an error as a problem document."""
+def _status(error: RemitError) -> int:
+    return UnauthenticatedError.status if error.told_as == INVALID_TOKEN else error.status
+
+
+def problem_document(error: RemitError, issuer: str, instance: str, tried: str = "") -> Response:
+    """Render an error as a problem document; ``tried`` is the scheme that the caller has shown something by."""
     content = {
         "type": f"{issuer}/problems/{error.code}",
         "title": (type(error).__doc__ or "").strip(),
-        "status": error.status,
+        "status": _status(error),
         "detail": error.detail,
         "code": error.code,
         "instance": instance,
         **_members(error),
     }
     where = f'resource_metadata="{issuer}/.well-known/oauth-protected-resource"'  # RFC 9728 §5.1
-    return wire.answer(content, error.status, _headers(error, where), "application/problem+json")
+    return wire.answer(content, _status(error), _headers(error, where, tried), "application/problem+json")
 
 
-def oauth_error(error: RemitError, instance: str, status: int | None = None) -> Response:
+def oauth_error(error: RemitError, instance: str, status: int | None = None, tried: str = "") -> Response:
     """Render an error for an OAuth client. ``code`` and ``help`` are extensions; ``error`` is a registered name.
 
     Without ``status`` it is 400, unless the client is not authenticated or the server is at fault (RFC 6749 §5.2).
     """
     content = {
         # RFC 8693 §2.2.2: a subject token that is no good is a bad request, not a failed authentication
-        "error": "invalid_request" if isinstance(error, errors.TokenError) else error.oauth,
+        "error": error.told_as or ("invalid_request" if isinstance(error, errors.TokenError) else error.oauth),
         "error_description": _NOT_IN_DESCRIPTION.sub("'", error.detail),
         "code": error.code,
         "instance": instance,
@@ -175,19 +181,28 @@ def oauth_error(error: RemitError, instance: str, status: int | None = None) -> 
     elif status is None:
         status = 401 if error.oauth == "invalid_client" else 400
     challenge = "" if status == HTTPStatus.UNAUTHORIZED else None  # RFC 9110 §15.5.2
-    return wire.answer(content, status, _headers(error, challenge))
+    return wire.answer(content, status, _headers(error, challenge, tried))
 
 
-def _headers(error: RemitError, more: str | None) -> Mapping[str, str]:
+def _headers(error: RemitError, more: str | None, tried: str) -> Mapping[str, str]:
     """Return the headers of a refusal; ``more`` is added to a challenge, and None makes none."""
     headers = {}
-    if isinstance(error, UnauthenticatedError) and more is not None:
-        name = error.oauth if isinstance(error, errors.ProofError) else "invalid_token"
-        told = "" if type(error) is UnauthenticatedError else f'error="{name}", '
-        challenge = f'DPoP {told}algs="{jose.CHALLENGE}"'
-        headers["www-authenticate"] = f"{challenge}, {more}" if more else challenge
+    if _status(error) == UnauthenticatedError.status and more is not None:
+        headers["www-authenticate"] = _challenge(error, more, tried)
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, errors.TooLargeError):
         headers["connection"] = "close"  # the rest of the body is not worth reading
     return headers
+
+
+def _challenge(error: RemitError, more: str, tried: str) -> str:
+    """Return what to prove and how: first for the scheme that was tried (RFC 6749 §5.2, RFC 6750 §3, RFC 9449 §7.2)."""
+    proof = error.oauth if isinstance(error, errors.ProofError) and tried != "bearer" else INVALID_TOKEN
+    told = "" if type(error) is UnauthenticatedError else f'error="{proof}"'
+    keyed = f'algs="{jose.CHALLENGE}"'
+    if tried == "bearer":
+        parts = ["Bearer " + (told or _REALM), more, f"DPoP {keyed}"]
+    else:
+        parts = [f"Basic {_REALM}" if tried == "basic" else "", "DPoP " + (f"{told}, {keyed}" if told else keyed), more]
+    return ", ".join(part for part in parts if part)

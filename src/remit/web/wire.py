@@ -141,14 +141,15 @@ def some(query: str, known: frozenset[str]) -> dict[str, str]:
     return dict(given)
 
 
-async def document(request: Request, known: frozenset[str]) -> dict[str, object]:
-    """Return the body as a JSON object that has known members only."""
+async def document(request: Request, known: frozenset[str], *, others: bool = False) -> dict[str, object]:
+    """Return the body as a JSON object that has known members only; with ``others`` it may have more."""
     _typed(request, _JSON)
     read = read_json(raw := await body(request))
     await _give_way(raw)
     if not isinstance(read, dict):
         raise InvalidRequestError("the body must be a JSON object")
-    only(read, known)
+    if not others:
+        only(read, known)
     return read
 
 
