@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from tests.support.postgres_server import PostgresServer
 SECRET = "upstream-key-of-the-benchmark-0123456789"  # noqa: S105 - of no use to anybody
 TABLE = "public.bench"
 DETAIL: Mapping[str, Any] = {"type": "postgres", "resource": "bench", "actions": ["select"], "tables": [TABLE]}
+SAID = 4_000  # characters of a broker's log that are shown when something has failed
 SLOW: Mapping[str, Any] = {**DETAIL, "resource": "bench4096"}  # the same, with verifiers of 4,096 iterations
 HTTP: Mapping[str, Any] = {"type": "http", "resource": "web", "actions": ["GET"], "paths": ["/v1/**"]}
 
@@ -47,7 +49,11 @@ def running(
         before(Path(folder))
         with houses.broker(Path(folder), api=api, gateway=gateway, more=more.replace("{folder}", folder)) as house:
             runs.until(lambda: "edge" in processes(house), house.process)
-            yield house
+            try:
+                yield house
+            except Exception:
+                print(Path(folder, "broker.log").read_text(errors="replace")[-SAID:], file=sys.stderr)
+                raise
 
 
 def processes(house: House) -> dict[str, int]:
