@@ -84,7 +84,9 @@ class UnsupportedGrantError(InvalidRequestError, code="unsupported-grant", oauth
 
 
 class UnsupportedScopeError(InvalidRequestError, code="unsupported-scope", oauth="invalid_scope"):
-    """what may be done is said in `authorization_details`, not in `scope`"""
+    """there is no such scope here, or it is not for this client"""
+
+    advice = "say what is to be done in `authorization_details`; names for it are `[scopes.NAME]` of the configuration"
 
 
 class TargetError(InvalidRequestError, code="target", oauth="invalid_target"):

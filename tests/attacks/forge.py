@@ -67,7 +67,7 @@ async def at_the_gateway(plane: Plane, agent: Agent, token: str) -> str:
     """Present a token to what the gateway asks; return the grant."""
     url = "http://127.0.0.1:8471/search/v1/x"
     proof = agent.proof("GET", url, plane.world.now, plane.verifier.nonce(), token)
-    return await plane.verifier.proven({"authorization": f"DPoP {token}", "dpop": proof}, "GET", url)
+    return await plane.verifier.proven({"authorization": f"DPoP {token}", "dpop": proof}, "GET", url, "search")
 
 
 async def refused_everywhere(plane: Plane, agent: Agent, tokens: Iterable[str]) -> int:

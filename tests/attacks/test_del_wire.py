@@ -104,7 +104,7 @@ def test_a_parent_is_handed_no_credential_of_a_child_that_is_bound_to_its_own_ke
 def test_nobody_names_a_descendant_at_the_gateway_that_is_bound_to_another_key(proven: bool) -> None:  # noqa: FBT001 - a case
     held: list[str] = []
 
-    async def verify(_headers: Mapping[str, str], _method: str, _url: str) -> str:
+    async def verify(_headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> str:
         return held[0]
 
     async def scene() -> None:

@@ -445,7 +445,7 @@ def test_the_holder_of_a_token_names_a_grant_in_the_url_that_it_proves() -> None
     held: list[str] = []
     proven: list[str] = []
 
-    async def verify(_headers: Mapping[str, str], _method: str, url: str) -> str:
+    async def verify(_headers: Mapping[str, str], _method: str, url: str, _resource: str) -> str:
         proven.append(url)
         return held[0]
 

@@ -51,7 +51,7 @@ def test_a_proof_passes_once_in_every_one_of_two_hundred_rounds(tmp_path: Path) 
     async def scene(plane: Plane, agent: Agent) -> None:
         for _ in range(200):
             headers = plane.headers(agent, "GET", "/v1/self")
-            calls = (plane.verifier.proven(headers, "GET", f"{plane.base}/v1/self") for _ in range(50))
+            calls = (plane.verifier.proven(headers, "GET", f"{plane.base}/v1/self", "v1") for _ in range(50))
             answers = await asyncio.gather(*calls, return_exceptions=True)
             assert [answer for answer in answers if not isinstance(answer, RemitError)] == [agent.grant]
 
@@ -73,7 +73,7 @@ def test_only_targets_equal_after_normalisation_pass(tmp_path: Path) -> None:
 
     async def passes(plane: Plane, agent: Agent, htu: str) -> bool:
         try:
-            await plane.verifier.proven(plane.headers(agent, "GET", "/v1/x", htu=htu), "GET", url)
+            await plane.verifier.proven(plane.headers(agent, "GET", "/v1/x", htu=htu), "GET", url, "v1")
         except RemitError:
             return False
         return True
@@ -125,7 +125,7 @@ def test_a_proof_is_good_inside_its_window_alone(tmp_path: Path) -> None:
 @pytest.mark.attack("POP-06")
 def test_proofs_made_ahead_die_with_the_grant_and_with_their_nonce(tmp_path: Path) -> None:
     async def accepted(plane: Plane, hoard: list[dict[str, str]]) -> int:
-        calls = (plane.verifier.proven(headers, "GET", f"{plane.base}/v1/self") for headers in hoard)
+        calls = (plane.verifier.proven(headers, "GET", f"{plane.base}/v1/self", "v1") for headers in hoard)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         return sum(isinstance(answer, str) for answer in answers)
 

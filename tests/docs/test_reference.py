@@ -71,6 +71,8 @@ def _settings() -> Iterator[str]:
             kind = kind.types[0]
         if isinstance(kind, inspect.VarTupleType):
             kind = kind.item_type
+        if isinstance(kind, inspect.DictType) and isinstance(kind.value_type, inspect.StructType):
+            kind = kind.value_type
         names = kind.cls.__struct_fields__ if isinstance(kind, inspect.StructType) else ("<name>",)
         yield from (f"{field.name}.{name}" for name in names)
 

@@ -57,7 +57,7 @@ def test_a_token_that_stands_elsewhere_too_is_not_sent_on(place: str, *, in_run:
     method, target, lines, body = SENT[place]
     grants: list[str] = []
 
-    async def verify(headers: Mapping[str, str], _method: str, _url: str) -> str:
+    async def verify(headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> str:
         return await verified(grants, headers)
 
     async def scene() -> None:
@@ -79,7 +79,7 @@ def test_a_token_that_stands_elsewhere_too_is_not_sent_on(place: str, *, in_run:
 def test_a_token_in_a_judged_body_is_not_sent_on_even_in_escapes() -> None:
     grants: list[str] = []
 
-    async def verify(headers: Mapping[str, str], _method: str, _url: str) -> str:
+    async def verify(headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> str:
         return await verified(grants, headers)
 
     async def scene() -> None:

@@ -20,7 +20,7 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 3_740,
+    "broker": 3_745,
     "core": 2_970,
     "ports": 1_555,
     "jose": 900,
@@ -35,14 +35,14 @@ BUDGET = {
     "policies": 900,
     "gateway": 6_405,
     "run": 3_520,
-    "web": 1_410,
+    "web": 1_430,
     "control": 650,
     "console": 600,
     "kinds": 2_780,
-    "oauth": 1_800,
+    "oauth": 1_940,
     "sessions": 900,
     "config": 2_000,
-    "compose": 3_565,
+    "compose": 3_590,
     "cli": 3_395,
     "sdk": 2_155,
     "integrations": 640,

@@ -378,7 +378,7 @@ def test_callers_without_a_channel_prove_their_grant() -> None:
     async def scene() -> None:
         granted: list[str] = []
 
-        async def verify(headers: object, method: str, url: str) -> str:
+        async def verify(headers: object, method: str, url: str, _resource: str) -> str:
             asked.append((method, url))
             assert isinstance(headers, dict)
             assert headers["dpop"] == "proof"

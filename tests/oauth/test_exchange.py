@@ -303,7 +303,7 @@ def test_a_token_can_be_for_the_gateway_alone_and_is_refused_at_the_api(tmp_path
         url = "http://127.0.0.1:8471/search/v1/x"
         proof = agent.proof("GET", url, plane.world.now, plane.verifier.nonce(), agent.token)
         headers = {"Authorization": f"DPoP {agent.token}", "DPoP": proof}
-        assert await plane.verifier.proven(headers, "GET", url) == agent.grant
+        assert await plane.verifier.proven(headers, "GET", url, "search") == agent.grant
 
     staged(tmp_path, scene)
 
@@ -316,7 +316,9 @@ def test_a_token_for_the_broker_is_for_its_gateway_too(tmp_path: Path) -> None:
         assert (await plane.call(agent, "GET", "/v1/self")).status_code == 200
         url = "http://127.0.0.1:8471/search/v1/x"
         proof = agent.proof("GET", url, plane.world.now, plane.verifier.nonce(), agent.token)
-        assert await plane.verifier.proven({"authorization": f"DPoP {agent.token}", "dpop": proof}, "GET", url)
+        assert await plane.verifier.proven(
+            {"authorization": f"DPoP {agent.token}", "dpop": proof}, "GET", url, "search"
+        )
 
     staged(tmp_path, scene)
 
@@ -339,7 +341,7 @@ def test_a_target_may_be_written_with_the_slash_that_url_libraries_add(tmp_path:
         "resource=",
         f"resource={GATEWAY}&audience=http%3A%2F%2F127.0.0.1",
         f"resource={GATEWAY}&resource={GATEWAY}",
-        f"resource={GATEWAY}/search",
+        f"resource={GATEWAY}/Elsewhere",
         f"resource={GATEWAY}%23fragment",
     ],
 )

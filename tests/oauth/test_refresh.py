@@ -33,7 +33,7 @@ def staged(directory: Path, scene: Any) -> None:
 async def begun(plane: Plane, agent: Agent, client: str = APP, audience: str | None = None, **proving: str) -> str:
     """Open a task for ``agent`` and hand out the first refresh token."""
     await opened(plane, agent, f"id-token-of-alice-{agent.signer.kid}", **proving)
-    refreshes = RefreshTokenGrantType(plane.deps, TokenIssuer(plane.verifier))
+    refreshes = RefreshTokenGrantType(plane.deps, TokenIssuer(plane.verifier, {}))
     return await refreshes.begin(agent.grant, client, audience)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from remit.broker.broker import Broker
 from remit.core import scope as scopes
 from remit.core.principal import Claims, GrantView, Holder
+from remit.core.scope import Scope
 from remit.errors import ExpiredError, NotFoundError, RemitError, TargetError, TokenError, WrongKeyError
 from remit.jose import status
 from remit.jose import token as tokens
@@ -57,7 +58,7 @@ class GrantTokens(TokenPort):
         """
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
         self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
-        self._audiences, self._humans = {None, issuer, gateway}, humans
+        self._audiences, self._humans, self._gateway = {None, issuer, gateway}, humans, gateway
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
 
@@ -75,9 +76,9 @@ class GrantTokens(TokenPort):
             await self._pending.burn(proof, stranger=stranger)
 
     async def mint(self, grant_id: str, spec: TokenSpec) -> Granted:
-        if spec.audience not in self._audiences:
-            raise TargetError
         view = await self._broker.grant(grant_id)
+        if spec.audience not in self._audiences and not self._endpoint(spec.audience, view.grant.scope):
+            raise TargetError("the grant is not for this audience")
         binding = view.grant.binding
         if binding.thumbprint is None:
             raise TokenError("its grant is not bound to a key")
@@ -89,6 +90,10 @@ class GrantTokens(TokenPort):
         self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
         kind = "DPoP" if binding.x5t is None else "Bearer"
         return Granted(view.task, grant_id, claims["exp"] - claims["iat"], details, text, kind)
+
+    def _endpoint(self, audience: str | None, scope: Scope) -> bool:
+        """Whether an audience is a resource at the gateway that the grant names."""
+        return self._gateway is not None and audience in {f"{self._gateway}/{each.resource}" for each in scope}
 
     async def present(self, token: str, proof: Proof | None = None) -> Holder:
         view = await self._of(token, self._broker.grant)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
+from remit.compose.kinds import known
 from remit.config.sections import HumanTable, TlsSection, TrustDomainTable
 from remit.config.settings import Settings
 from remit.config.values import Text, decode
+from remit.core.request import check_ttl
+from remit.core.scope import parse
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.identity.fetch import ClientDocuments, Fetch, HttpFetch
@@ -32,6 +36,7 @@ from remit.ports.identity import Registered
 from remit.ports.targets import DocumentPort
 from remit.ports.trust import CertificatePort, Pair, Trust
 from remit.sessions.events import EventIssuer
+from remit.web.routes import ScopeTemplate
 from remit.web.tls import ServerTLS
 
 MAX_PEM = 1 << 18  # bytes of a certificate with its chain, or of a key
@@ -133,6 +138,23 @@ def clients(settings: Settings, clock: Clock) -> Registry:
     section = settings.client_documents
     documents = None if section is None else ClientDocuments(frozenset(section.hosts), private=section.private)
     return Registry(known, documents, clock)
+
+
+def scopes(settings: Settings) -> Mapping[str, ScopeTemplate]:
+    """Return what names in ``scope`` stand for, or raise InvalidRequestError naming what is wrong."""
+    known(settings)  # of whose details they are
+    found = {}
+    for name, one in settings.scopes.items():
+        try:
+            details, ttl = (
+                parse(list(one.authorization_details)),
+                None if one.ttl is None else timedelta(seconds=one.ttl),
+            )
+            check_ttl(ttl)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"`scopes.{name}`: {error.detail}", help=error.help) from error
+        found[name] = ScopeTemplate(name, details, one.purpose, one.title, one.ttl, one.clients)
+    return found
 
 
 def source(domain: TrustDomainTable) -> FileSource | WebSource | ApiSource:

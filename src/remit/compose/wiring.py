@@ -142,6 +142,7 @@ def identity(
         native=identities.native_clients(settings),
         issuers={one.issuer.url: one.name or one.issuer.url for one in deciding},
         clients=identities.clients(settings, clock),
+        scopes=identities.scopes(settings),
     )
 
 

@@ -130,6 +130,7 @@ async def _edge(context: RoleContext, settings: Settings, tls: Offers, joined: _
         workloads=joined.workloads(settings),
         methods=identities.methods(settings),
         native=identities.native_clients(settings),
+        scopes=identities.scopes(settings),
     )
     role = EdgeRole(await joined.deps(settings, identity), joined.authority, joined.clock, joined.ask, tls)
     joined.hears.by(role)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
@@ -228,6 +228,16 @@ class ClientTable(Section, frozen=True):
             raise InvalidRequestError(f"`clients.id` must be text of 1 to {MAX_ID} characters")
 
 
+class ScopeTable(Section, frozen=True):
+    """What a name in ``scope`` stands for. ``clients``: who may ask; empty: whoever asks."""
+
+    authorization_details: Annotated[tuple[dict[str, Any], ...], Meta(min_length=1, max_length=MAX_ENTRIES)]
+    purpose: Text
+    title: Text = Text("")
+    ttl: Annotated[int, Meta(ge=1)] | None = None
+    clients: Annotated[tuple[Text, ...], Meta(max_length=MAX_CLIENTS)] = ()
+
+
 class DocumentsSection(Section, frozen=True):
     """Hosts whose clients are known by a document at their own URL; ``private``: also in networks of one's own."""
 
@@ -285,5 +295,12 @@ class Configuration(Section, frozen=True):
     trust_domains: tuple[TrustDomainTable, ...] = ()
     clients: Annotated[tuple[ClientTable, ...], Meta(max_length=MAX_CLIENTS)] = ()
     client_documents: DocumentsSection | None = None
+    scopes: Annotated[dict[str, ScopeTable], Meta(max_length=MAX_ENTRIES)] = {}
     signals: Annotated[tuple[SignalTable, ...], Meta(max_length=MAX_ENTRIES)] = ()
     kinds: dict[str, Text] = {}
+
+    def _check(self) -> None:
+        if not all(_SCOPE.fullmatch(name) and len(name) <= MAX_ID for name in self.scopes):
+            raise InvalidRequestError(
+                "`scopes` has a name that cannot stand in `scope`", help="printable ASCII, no space, no quote, no `\\`"
+            )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
-from msgspec.inspect import StructType, UnionType, VarTupleType, type_info
+from msgspec.inspect import DictType, StructType, UnionType, VarTupleType, type_info
 
 from remit import catalog
 from remit.catalog import Provider
@@ -72,6 +72,7 @@ class Settings(Configuration, frozen=True, kw_only=True):
     providers: Mapping[str, Provider] = MappingProxyType({})  # the operator's own
 
     def _check(self) -> None:
+        super()._check()
         _check_issuers(self)
         own, domains = self.identity.trust_domain, [one.name for one in self.trust_domains]
         _check_unique(domains, "a trust domain is configured twice; its bundle has one source")
@@ -180,6 +181,8 @@ def _section(name: str, file: type[Section]) -> tuple[Sequence[str], str]:
     if isinstance(found, VarTupleType):
         table = found.item_type
         form = f"a list of {f'at most {found.max_length} ' if found.max_length else ''}tables: [[{name}]]"
+    if isinstance(found, DictType):
+        table, form = found.value_type, f"sections by name: [{name}.NAME]"
     return table.cls.__struct_fields__ if isinstance(table, StructType) else (), form
 
 

@@ -34,7 +34,7 @@ from remit.errors import (
 from remit.oauth import token_requests
 from remit.oauth.authorization_requests import AuthorizationRequests
 from remit.oauth.clients import TARGETS, GrantType, OAuthClient, Registry
-from remit.oauth.token_requests import RefreshTokenGrantType, TokenIssuer
+from remit.oauth.token_requests import SCOPE, RefreshTokenGrantType, TokenIssuer
 from remit.ports.pending import INTERVAL, AuthorizationCode, PendingKind, PendingStore, Poll
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
@@ -65,10 +65,10 @@ class ConsentFlows:
         if not self._served:
             return {}
         return {
-            REFRESH_TOKEN: GrantType(TARGETS | {"refresh_token"}, self._refresh.refresh),
-            CODE: GrantType(TARGETS | {"code", "redirect_uri", "code_verifier"}, self.code),
-            DEVICE: GrantType(TARGETS | {"device_code"}, self.device),
-            CIBA: GrantType(TARGETS | {"auth_req_id"}, self.ciba),
+            REFRESH_TOKEN: GrantType(TARGETS | SCOPE | {"refresh_token"}, self._refresh.refresh),
+            CODE: GrantType(TARGETS | SCOPE | {"code", "redirect_uri", "code_verifier"}, self.code),
+            DEVICE: GrantType(TARGETS | SCOPE | {"device_code"}, self.device),
+            CIBA: GrantType(TARGETS | SCOPE | {"auth_req_id"}, self.ciba),
         }
 
     def routes(self) -> tuple[Route, ...]:

@@ -33,6 +33,7 @@ from remit.core.request import MAX_LABEL, Binding
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
 from remit.oauth import token_requests
 from remit.oauth.clients import TARGETS, Clients, OAuthClient, Registry, asking, is_registered
+from remit.oauth.scope_names import in_words
 from remit.ports.identity import Registered
 from remit.ports.pending import INTERVAL, REMEMBERED, PendingKind, PendingStore, Poll
 from remit.web import wire
@@ -62,8 +63,8 @@ GUESSES = 30  # at one request, by anybody, in ``WINDOW``: of 20^8, in ten minut
 WINDOW = timedelta(minutes=1)
 
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
-_DEVICE = token_requests.OPENING | {"dpop_jkt"}
-_AFAR = (_DEVICE - {"label"}) | frozenset(_HINTS) | {"scope", "binding_message", "requested_expiry"}
+_DEVICE = token_requests.OPENING | token_requests.SCOPE | {"dpop_jkt"}
+_AFAR = (_DEVICE - {"label"}) | frozenset(_HINTS) | {"binding_message", "requested_expiry"}
 _TYPED = frozenset({"user_code"})
 _NOISE = re.compile(r"[^A-Z]")
 _UNKNOWN = "this code is not one that waits; check it, or start again on the device"
@@ -176,24 +177,31 @@ class AuthorizationRequests:
     async def _draft(self, form: Form, client: Registered, back: RedirectTarget, binding: Binding) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
-        audience = token_requests.audience(form, self._verifier)
-        request = await self._broker.to_open(token_requests.of_human(form, binding))
+        audience, asked = self._meant(form, client.client_id)
+        request = await self._broker.to_open(token_requests.of_human(asked, binding))
         parts = urlsplit(back.redirect_uri)
         where = parts.netloc or f"the app that owns {parts.scheme}:"
         if parts.hostname in LOCAL:
             where = f"a program on this computer ({parts.netloc})"
-        facts = (("the answer goes to", where), ("the token is for", audience or ""))
+        facts = (("the answer goes to", where), ("the token is for", audience or ""), ("in short", self._short(form)))
         about = ClientDisplay(client.called, client.warning, facts)
         return PushedRequest(about, replace(back, audience=audience), request)
+
+    def _meant(self, form: Form, client_id: str) -> tuple[str | None, Form]:
+        return token_requests.meant(form, self._verifier, self._identity.scopes, client_id)
+
+    def _short(self, form: Form) -> str:
+        return in_words(form.get("scope", ""), self._identity.scopes)
 
     async def device(self, _: Request, client: OAuthClient) -> Response:
         """Return the two codes for a request (RFC 8628 §3.2)."""
         registered = await asking(self._registry, client)
-        audience = token_requests.audience(client.form, self._verifier)
+        audience, asked = self._meant(client.form, client.id)
         bound = await token_requests.proven(client, self._verifier)
-        item = await self._broker.ask_to_open(client.id, token_requests.of_human(client.form, bound))
+        item = await self._broker.ask_to_open(client.id, token_requests.of_human(asked, bound))
         code, answer = await self._polled(item, client, audience)
-        user_code, uri = await self._user_code(item, registered), f"{self._verifier.issuer}/oauth/device"
+        shown, uri = ("in short", self._short(client.form)), f"{self._verifier.issuer}/oauth/device"
+        user_code = await self._user_code(item, registered, shown)
         complete = {"verification_uri": uri, "verification_uri_complete": f"{uri}?user_code={user_code}"}
         return wire.answer({"device_code": code, "user_code": user_code, **complete, **answer})
 
@@ -204,12 +212,12 @@ class AuthorizationRequests:
         name = await self._polls.keep(poll, life + REMEMBERED, room=item.room)
         return name, {"expires_in": int(life.total_seconds()), "interval": int(INTERVAL.total_seconds())}
 
-    async def _user_code(self, item: Approval, client: Registered) -> str:
+    async def _user_code(self, item: Approval, client: Registered, more: tuple[str, str]) -> str:
         groups = [""]
         while not groups[0] or await self._shown.find(groups[0]) is not None:
             groups = ["".join(secrets.choice(ALPHABET) for _ in range(GROUP)) for _ in range(GROUPS)]
         code = "-".join(groups)
-        about = ClientDisplay(client.called, client.warning, (("the code on the device", code),))
+        about = ClientDisplay(client.called, client.warning, (("the code on the device", code), more))
         shown = _Shown(item.id, about, jose.digest("".join(groups)))
         await self._shown.keep(shown, item.expires_at - self._verifier.clock(), groups[0])
         return code
@@ -245,15 +253,14 @@ class AuthorizationRequests:
         if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
             raise UnauthenticatedError("a client that asks from afar has to authenticate", help=_HOW)
         message = form.get("binding_message", "")
-        if form.get("scope", "openid") != "openid":
-            told = "what may be done is said in 'authorization_details', not in 'scope'"
-            return wire.answer({"error": "invalid_scope", "error_description": told}, 400)
         if len(message) > MAX_LABEL or not is_legible(message):
             told = f"it must be at most {MAX_LABEL} printable characters"
             return wire.answer({"error": "invalid_binding_message", "error_description": told}, 400)
-        audience, expiry = token_requests.audience(form, self._verifier), "requested_expiry"
+        # CIBA Core §7.1 has `openid` in every request; no ID token comes of it
+        named = " ".join(name for name in form.get("scope", "").split(" ") if name != "openid")
+        (audience, asked), expiry = self._meant({**form, "scope": named}, client.id), "requested_expiry"
         # the message that both devices show (CIBA §7.1) is the label, so that the human sees it
-        labelled = {**form, "label": message} if message else form
+        labelled = {**asked, "label": message} if message else asked
         wanted = token_requests.of_human(labelled, await token_requests.proven(client, self._verifier))
         most = wire.seconds(expiry, wire.whole(expiry, form[expiry])) if expiry in form else timedelta.max
         human = await self._human(form)
@@ -288,8 +295,6 @@ def _unsupported(form: Form) -> tuple[str, str] | None:
         return "unsupported_response_type", "`response_type` must be `code`"
     if form.get("response_mode", "query") != "query":
         return "invalid_request", "`response_mode` must be `query`"
-    if "scope" in form:
-        return "invalid_scope", "what may be done is said in `authorization_details`, not in `scope`"
     if "none" in form.get("prompt", "").split():
         return "interaction_required", "a human always decides here"
     return None

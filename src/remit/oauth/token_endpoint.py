@@ -8,6 +8,7 @@ opens a task (RFC 6749 §4.4) acts for nobody but itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,7 +34,7 @@ from remit.errors import (
 from remit.jose.token import TokenSpec
 from remit.oauth import clients, token_requests
 from remit.oauth.clients import TARGETS, Clients, GrantType, OAuthClient
-from remit.oauth.token_requests import ACCESS_TOKEN, FIELDS, OPENING, TokenIssuer
+from remit.oauth.token_requests import ACCESS_TOKEN, FIELDS, OPENING, SCOPE, TokenIssuer
 from remit.ports.identity import Humans
 from remit.ports.tokens import unbound
 from remit.web import wire
@@ -57,8 +58,8 @@ _DELEGATING = FIELDS | TARGETS | _SUBJECT | _CHILD
 class TokenEndpoint:
     """The token endpoint, with a handler for each of ``grant_types``."""
 
-    def __init__(self, clients: Clients, grant_types: Mapping[str, GrantType]) -> None:
-        self._grant_types = grant_types
+    def __init__(self, clients: Clients, grant_types: Mapping[str, GrantType], deps: AppDeps) -> None:
+        self._grant_types, self._verifier, self._templates = grant_types, deps.verifier, deps.identity.scopes
         self.authenticate = clients.of(_CLIENT.union(*(one.fields for one in grant_types.values())), self._meant)
 
     def _meant(self, form: Form) -> frozenset[str]:
@@ -69,7 +70,12 @@ class TokenEndpoint:
         return _CLIENT | grant_type.fields
 
     async def token(self, _: Request, client: OAuthClient) -> Response:
-        return await self._grant_types[client.form["grant_type"]].handler(client)
+        grant_type, form = self._grant_types[client.form["grant_type"]], client.form
+        if "authorization_details" in grant_type.fields:
+            opening = form.get("subject_token_type") not in {ACCESS_TOKEN, "urn:remit:grant"}
+            meant = token_requests.meant(form, self._verifier, self._templates, client.id, opening=opening)
+            client = replace(client, form=meant[1])
+        return await grant_type.handler(client)
 
 
 class Exchange:
@@ -81,11 +87,11 @@ class Exchange:
         self._asserted = deps.identity.humans if deps.identity.id_jag else None
 
     def grant_types(self) -> Mapping[str, GrantType]:
-        found = {EXCHANGE: GrantType(OPENING | _DELEGATING | _ACTOR, self.exchange)}
+        found = {EXCHANGE: GrantType(OPENING | SCOPE | _DELEGATING | _ACTOR, self.exchange)}
         if self._asserted is not None:
-            found[JWT_BEARER] = GrantType(OPENING | {"assertion"}, self.assertion)
+            found[JWT_BEARER] = GrantType(OPENING | SCOPE | {"assertion"}, self.assertion)
         if self._workloads is not None:
-            found[CLIENT_CREDENTIALS] = GrantType(OPENING, self.client_credentials)
+            found[CLIENT_CREDENTIALS] = GrantType(OPENING | SCOPE, self.client_credentials)
         return found
 
     async def exchange(self, client: OAuthClient) -> Response:
@@ -170,9 +176,9 @@ class Exchange:
         wanted, approval = await self._requested(client, bound)
         if bound is UNBOUND:
             child = await self._broker.delegate(caller, parent, wanted, approval)
-            return token_requests.answer(unbound(child, self._verifier.clock()))
+            return self._tokens.told(unbound(child, self._verifier.clock()))
         mint = self._verifier.tokens.delegate_with_token
-        return token_requests.answer(await mint(caller, parent, wanted, TokenSpec(audience), proof, approval))
+        return self._tokens.told(await mint(caller, parent, wanted, TokenSpec(audience), proof, approval))
 
     async def _by_token(self, client: OAuthClient, holder: Holder, claims: Claims) -> Response:
         form = client.form
@@ -187,7 +193,7 @@ class Exchange:
             actor = await self._actor(client, bound)
             wanted, approval = await self._requested(client, attested(bound, actor))
             spec, mint = token_requests.exchanged(form, audience), self._verifier.tokens.delegate_with_token
-            return token_requests.answer(await mint(holder, holder.grant, wanted, spec, proof, approval, actor))
+            return self._tokens.told(await mint(holder, holder.grant, wanted, spec, proof, approval, actor))
         except (SplicedError, UnauthenticatedError) as error:
             await self._verifier.refused(form["subject_token"], error)
             raise

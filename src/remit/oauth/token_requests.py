@@ -19,14 +19,16 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.core import request as requests
+from remit.core import scope as scopes
 from remit.core.principal import IdToken
 from remit.core.request import UNBOUND, Binding, GrantRequest
-from remit.errors import InvalidRequestError, TargetError, WrongKeyError
+from remit.errors import InvalidRequestError, TargetError, UnsupportedScopeError, WrongKeyError
 from remit.jose import token as tokens
 from remit.jose.proof import Proof
 from remit.jose.strict import read_json
 from remit.jose.token import TokenSpec
 from remit.oauth.clients import TARGETS, OAuthClient
+from remit.oauth.scope_names import Templates, expanded, held
 from remit.ports.broker import Opener, Presented
 from remit.ports.tokens import Granted
 from remit.web import wire
@@ -35,6 +37,7 @@ from remit.web.verifier import Verifier, attested, ends, thumbprint
 from remit.web.wire import Form
 
 FIELDS = requests.LIMITS | {"label"}
+SCOPE = frozenset({"scope"})
 OPENING = FIELDS | TARGETS | {"purpose"}
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
@@ -42,6 +45,10 @@ BYTES = 32  # random ones of a refresh token
 TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
 
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
+# the gateway's listener, by any of the names that it answers to, and a resource there
+_LOOPBACK = re.compile(
+    r"http://(?:127\.0\.0\.1|localhost|\[::1\]):([0-9]{1,5})(?:/(?:([a-z0-9][a-z0-9._-]{0,62})(?:/[^?#\s]*)?)?)?"
+)
 _OTHER_KEY = "`dpop_jkt` must be the thumbprint of the key that the proof is by"
 
 
@@ -117,16 +124,38 @@ class ProvenKey(NamedTuple):
 
 
 def audience(form: Form, verifier: Verifier) -> str | None:
-    """Return whom the token is to be for: None is the broker as a whole, and its gateway alone can be named.
+    """Return whom the token is to be for: None is the broker as a whole; else its gateway, or one resource there.
 
-    TargetError for anybody else (RFC 8707 §2), and for two.
+    TargetError for anybody else (RFC 8707 §2), and for two. What clients of a resource add, a slash or a path at it,
+    names the same: a token is for all that its grant allows there.
     """
     issuer, gateway = verifier.issuer, verifier.gateway
-    # URL libraries write the empty path of an origin as a slash, which is the same URL (RFC 3986 §6.2.3)
-    named = {form[name].removesuffix("/") for name in TARGETS & form.keys()}
-    if not named <= {issuer, gateway} or len(named) > 1:
-        raise TargetError(help=f"the audience is `{issuer}`" + (f", or `{gateway}`" if gateway else ""))
-    return None if named <= {issuer} else gateway
+    found = {_audience(form[name], issuer, gateway) for name in TARGETS & form.keys()}
+    if "" in found or len(found) > 1:
+        places = f", `{gateway}`, or a resource there: `{gateway}/NAME`" if gateway else ""
+        raise TargetError(help=f"the audience is `{issuer}`{places}")
+    return None if found <= {issuer} else found.pop()
+
+
+def _audience(named: str, issuer: str, gateway: str | None) -> str:
+    if named == issuer or (named.startswith(f"{issuer}/") and not set("?#") & set(named)):
+        return issuer
+    place = _LOOPBACK.fullmatch(named)
+    if place is None or gateway is None or place[1] != gateway.rpartition(":")[2]:
+        return ""
+    return f"{gateway}/{place[2]}" if place[2] else gateway
+
+
+def meant(
+    form: Form, verifier: Verifier, templates: Templates, client: str, *, opening: bool = True
+) -> tuple[str | None, Form]:
+    """Return whom a token is to be for, and the request with the details that its ``scope`` or resource stands for."""
+    whom = audience(form, verifier)
+    gateway = f"{verifier.gateway}/"
+    at = whom.removeprefix(gateway) if whom is not None and whom.startswith(gateway) else None
+    if "scope" in form or (opening and at in templates):
+        return whom, expanded(form, templates, client, at, opening=opening)
+    return whom, form
 
 
 def exchanged(form: Form, audience: str | None) -> TokenSpec:
@@ -137,8 +166,8 @@ def exchanged(form: Form, audience: str | None) -> TokenSpec:
 class TokenIssuer:
     """Makes answers of the token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1, RFC 9396 §7)."""
 
-    def __init__(self, verifier: Verifier) -> None:
-        self._verifier = verifier
+    def __init__(self, verifier: Verifier, templates: Templates) -> None:
+        self._verifier, self._templates = verifier, templates
 
     def proven(self, client: OAuthClient) -> ProvenKey:
         """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
@@ -174,7 +203,7 @@ class TokenIssuer:
         """Open a task for whoever has ``shown`` a key, and return the answer."""
         spec = TokenSpec(audience, until=shown.until)
         made = await self._verifier.tokens.open_with_token(opener, request, spec, shown.proof, stranger=stranger)
-        return answer(made)
+        return self.told(made)
 
     async def answer(
         self, grant_id: str, audience: str | None, until: datetime | None, par_hash: str | None = None, **more: object
@@ -185,15 +214,16 @@ class TokenIssuer:
         ``until`` is the end of the certificate that it is bound to.
         """
         made = await self._verifier.tokens.mint(grant_id, TokenSpec(audience, par_hash, until))
-        return answer(made, **more)
+        return self.told(made, **more)
 
-
-def answer(made: Granted, **more: object) -> Response:
-    """Return the answer of the token endpoint: with a token if the grant is bound, and with ``more`` members."""
-    content = {"task": made.task, "grant": made.grant, "expires_in": made.expires_in}
-    token = {"access_token": made.token, "token_type": made.token_type, "issued_token_type": ACCESS_TOKEN}
-    shown = {} if made.token is None else token
-    return wire.answer({**content, **shown, **more}, authorization_details=made.details)
+    def told(self, made: Granted, **more: object) -> Response:
+        """Return the answer of the token endpoint: with a token if the grant is bound, and with ``more`` members."""
+        content = {"task": made.task, "grant": made.grant, "expires_in": made.expires_in}
+        token = {"access_token": made.token, "token_type": made.token_type, "issued_token_type": ACCESS_TOKEN}
+        shown = {} if made.token is None else token
+        names = held(scopes.read(read_json(made.details)), self._templates) if self._templates else ""
+        scope = {"scope": names} if names else {}
+        return wire.answer({**content, **shown, **scope, **more}, authorization_details=made.details)
 
 
 class RefreshTokenGrantType:
@@ -201,12 +231,23 @@ class RefreshTokenGrantType:
 
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
+        self._templates = deps.identity.scopes
 
     async def begin(self, grant_id: str, client_id: str, audience: str | None = None) -> str:
         """Return the first refresh token of a grant, for the client that it is given to."""
         token = secrets.token_urlsafe(BYTES)
         await self._broker.issue_refresh_token(grant_id, client_id, jose.digest(token), audience)
         return token
+
+    async def _check_scope(self, client: OAuthClient, digest: str) -> None:
+        """Raise UnsupportedScopeError for names of another scope than was granted (RFC 6749 §6): it stays as it is."""
+        named = expanded({"scope": client.form.get("scope", "")}, self._templates, client.id)
+        family = await self._broker.refresh_token(digest) if named else None
+        if family is None:
+            return
+        granted = (await self._broker.grant(family.grant)).grant.scope
+        if set(scopes.parse(read_json(named["authorization_details"]))) != set(granted):
+            raise UnsupportedScopeError("a refreshed token is for all that was granted", help="leave out `scope`")
 
     async def refresh(self, client: OAuthClient) -> Response:
         """Spend a refresh token for an access token and the next refresh token."""
@@ -216,6 +257,7 @@ class RefreshTokenGrantType:
         binding, until = await self._tokens.binding(client)
         fresh = secrets.token_urlsafe(BYTES)
         presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
+        await self._check_scope(client, digest)
         rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
         meant = rotated.family.audience if named is None else named
         return await self._tokens.answer(rotated.grant.id, meant, until, refresh_token=fresh)

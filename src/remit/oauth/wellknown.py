@@ -29,6 +29,8 @@ class WellKnown:
     def __init__(self, deps: AppDeps, grant_types: Collection[str], more: Mapping[str, object]) -> None:
         self._verifier, self._identity = deps.verifier, deps.identity
         self._grant_types, self._more, self._types = grant_types, more, sorted(deps.kinds)
+        scopes = list(deps.identity.scopes)
+        self._scopes = {"scopes_supported": scopes} if scopes else {}
         self._certified = "spiffe_x509" in deps.identity.methods  # RFC 8705 §3.3: then a token may be a Bearer's
 
     async def server(self, _request: Request) -> Response:
@@ -49,6 +51,7 @@ class WellKnown:
                 "dpop_signing_alg_values_supported": ALGORITHMS,
                 "tls_client_certificate_bound_access_tokens": self._certified,
                 "authorization_details_types_supported": self._types,
+                **self._scopes,
                 **self._more,
             }
         )

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from remit.core.policy import Question
 from remit.core.principal import Holder, IdToken, Operator, Principal, Right
+from remit.core.scope import Scope
 from remit.jose.keys import PublishedKey
 from remit.ports.broker import BrokerPort
 from remit.ports.identity import ClientRegistry, Humans, Logins, Signals, Workloads
@@ -45,6 +46,22 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class ScopeTemplate:
+    """What a name in ``scope`` stands for, as an operator wrote it: what a client asks for that knows no details."""
+
+    name: str
+    details: Scope
+    purpose: str  # where the client says none
+    title: str = ""  # for people
+    ttl: int | None = None  # seconds, where the client says nothing
+    clients: tuple[str, ...] = ()  # who may ask: ids, and patterns of workloads; empty: whoever asks
+
+    @property
+    def resources(self) -> frozenset[str]:
+        return frozenset(detail.resource for detail in self.details)
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who verifies humans and workloads; None where none is configured, and then nobody is believed."""
 
@@ -57,6 +74,7 @@ class Identity:
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
     issuers: Mapping[str, str] = field(default_factory=dict)  # where humans can log in to decide: URL -> name
     clients: ClientRegistry | None = None
+    scopes: Mapping[str, ScopeTemplate] = field(default_factory=dict)  # by name
 
 
 class Policies(Protocol):

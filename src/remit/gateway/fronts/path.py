@@ -15,7 +15,8 @@ from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
 
-Verifier = Callable[[Mapping[str, str], str, str], Awaitable[str]]  # headers, method, url -> grant id
+# headers, method, url, resource -> grant id
+Verifier = Callable[[Mapping[str, str], str, str, str], Awaitable[str]]
 
 _TARGET = re.compile(
     rb"(?:/@(grt_[A-Za-z0-9_-]{1,64}))?/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?"
@@ -42,7 +43,11 @@ class PathFront:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in fields.items}
         path = raw.partition(b"?")[0].decode("ascii")
-        return await self._verify(headers, method, f"http://{headers['host']}{path}")  # a host that ``check`` knew
+        found = _TARGET.fullmatch(raw)
+        name = "" if found is None else found[2].decode()
+        return await self._verify(
+            headers, method, f"http://{headers['host']}{path}", name
+        )  # a host that ``check`` knew
 
     def target(self, raw: bytes, fields: Fields) -> RequestTarget:  # noqa: ARG002 - the path says it all
         return read_target(raw)
