@@ -38,7 +38,7 @@ BUDGET = {
     "web": 1_430,
     "control": 650,
     "console": 600,
-    "kinds": 2_780,
+    "kinds": 3_030,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,
     "config": 2_000,

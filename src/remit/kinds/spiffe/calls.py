@@ -42,6 +42,7 @@ LOOK = 60.0  # seconds between looks for what ends without a word: a bundle that
 ABSENT = ("FetchWITSVID", "FetchWITBundles")  # optional, and incubating
 
 _LOG = logging.getLogger("remit.kinds")
+Call = Callable[[Stream[Any, Any]], Awaitable[None]]
 
 
 class WorkloadService:
@@ -64,25 +65,7 @@ class WorkloadService:
             "ValidateJWTSVID": (self.validate, one, pb.ValidateJWTSVIDRequest, pb.ValidateJWTSVIDResponse),
             **dict.fromkeys(ABSENT, (self.absent, many, pb.X509SVIDRequest, pb.X509SVIDResponse)),
         }
-        return {f"{SERVICE}/{name}": Handler(self._guarded(call[0]), *call[1:]) for name, call in calls.items()}
-
-    def _guarded(self, call: Callable[[Any, Any], Awaitable[None]]) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
-        """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
-
-        async def guarded(stream: Stream[Any, Any]) -> None:
-            try:
-                await call(stream, await _received(stream))
-            except RemitError as error:
-                if error.status == RemitError.status:
-                    _LOG.error("the Workload API: %s", error.code, exc_info=error)
-                raise GRPCError(Status[_status(error)], error.detail) from error
-            except (GRPCError, StreamTerminatedError, ProtocolError):  # the caller's own, or that it has gone
-                raise
-            except Exception as error:
-                _LOG.exception("the Workload API")
-                raise GRPCError(Status.INTERNAL, "the broker failed; its log says why") from error
-
-        return guarded
+        return {f"{SERVICE}/{name}": Handler(guarded(_asked(call[0])), *call[1:]) for name, call in calls.items()}
 
     async def x509_svid(self, stream: Stream[Any, Any], _request: Any) -> None:
         """Send an X.509-SVID with bundles, and the next at half its life or when some authority changes."""
@@ -118,9 +101,8 @@ class WorkloadService:
             if message != sent:
                 await stream.send_message(message)
                 sent = message
-            left = LOOK if due is None else min(LOOK, (due - self._clock()).total_seconds())
             with suppress(TimeoutError):
-                await asyncio.wait_for(beat.wait(), left)
+                await asyncio.wait_for(beat.wait(), patience(due, self._clock()))
 
     async def jwt_svid(self, stream: Stream[Any, Any], request: Any) -> None:
         """Send a JWT-SVID for the audiences that were asked for."""
@@ -150,19 +132,52 @@ class WorkloadService:
         raise GRPCError(Status.UNIMPLEMENTED, "there are no WIT-SVIDs here")
 
 
-async def _received(stream: Stream[Any, Any]) -> Any:
-    """Return the request; InvalidRequestError for what is none, whatever the library makes of it."""
-    if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
-        raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
+def guarded(call: Call) -> Call:
+    """Turn what remit raises into a status of gRPC, with words that are safe for the caller."""
+
+    async def answered(stream: Stream[Any, Any]) -> None:
+        try:
+            await call(stream)
+        except RemitError as error:
+            if error.status == RemitError.status:
+                _LOG.error("the Workload API: %s", error.code, exc_info=error)
+            raise GRPCError(Status[_status(error)], error.detail) from error
+        except (GRPCError, StreamTerminatedError, ProtocolError):  # the caller's own, or that it has gone
+            raise
+        except Exception as error:
+            _LOG.exception("the Workload API")
+            raise GRPCError(Status.INTERNAL, "the broker failed; its log says why") from error
+
+    return answered
+
+
+def _asked(call: Callable[[Any, Any], Awaitable[None]]) -> Call:
+    """Have a call get its one request; InvalidRequestError without the header or a request."""
+
+    async def asked(stream: Stream[Any, Any]) -> None:
+        if not stream.metadata or stream.metadata.getall(SECURITY, []) != ["true"]:
+            raise InvalidRequestError(f"the metadata `{SECURITY}: true` is missing")
+        request = await received(stream)
+        if request is None:
+            raise InvalidRequestError("there is no request")
+        await call(stream, request)
+
+    return asked
+
+
+async def received(stream: Stream[Any, Any]) -> Any:
+    """Return the next request, or None; InvalidRequestError for what is none, whatever the library makes of it."""
     try:
-        request = await stream.recv_message()
+        return await stream.recv_message()
     except (GRPCError, StreamTerminatedError):
         raise
     except Exception as error:
         raise InvalidRequestError("the request is not a message of this call") from error
-    if request is None:
-        raise InvalidRequestError("there is no request")
-    return request
+
+
+def patience(due: datetime | None, now: datetime) -> float:
+    """Return for how many seconds a stream waits before it looks again by itself."""
+    return LOOK if due is None else min(LOOK, (due - now).total_seconds())
 
 
 def _status(error: RemitError) -> str:

@@ -1,4 +1,4 @@
-"""Serving the Workload API on the listeners of runs, with bounds on what a run can make the broker hold."""
+"""Serving the Workload API, and SDS, on the listeners of runs, with bounds on what a run can make the broker hold."""
 
 from __future__ import annotations
 
@@ -51,17 +51,19 @@ class WorkloadApi:
     ) -> Callable[[], None]:
         """Serve ``holder`` on a listening unix socket; return what ends that."""
         # `spiffe` brings grpc and pydantic, 15 MB that brokers without runs need not have
-        await asyncio.to_thread(import_module, "remit.kinds.spiffe.calls")
+        await asyncio.to_thread(import_module, "remit.kinds.spiffe.secrets")
         from grpclib.config import Configuration
         from grpclib.server import Server
 
         from remit.kinds.spiffe.calls import WorkloadService
+        from remit.kinds.spiffe.secrets import SecretService
 
         svids = Svids(self._broker, holder, self._known, self._clock)
         service = WorkloadService(self._broker, svids, self._known, self._pulse, self._clock)
         logging.getLogger("grpclib.server").setLevel(logging.CRITICAL)  # a traceback for whatever a run sends
         config = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
-        calls, connections = Server([service], config=config), set[Bounded]()
+        secrets = SecretService(svids, self._known, self._pulse, self._clock)
+        calls, connections = Server([service, secrets], config=config), set[Bounded]()
 
         def accepted() -> Bounded:
             return Bounded(calls._protocol_factory(), connections, share)  # noqa: SLF001 - we accept in its place

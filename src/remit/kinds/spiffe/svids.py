@@ -52,10 +52,14 @@ class Known:
         """What is published of the broker's own trust domain."""
         return self._trust.now.own
 
+    def authorities(self) -> dict[str, Sequence[bytes]]:
+        """Return certificates of authorities by the SPIFFE ID of their trust domain, DER."""
+        found = {name: each.authorities for name, each in self._others().items() if each.authorities}
+        return {**found, self.name: self.own.certificates}
+
     def roots(self) -> dict[str, bytes]:
-        """Return certificates of authorities by the SPIFFE ID of their trust domain, DER, one after the other."""
-        found = {name: b"".join(each.authorities) for name, each in self._others().items() if each.authorities}
-        return {**found, self.name: b"".join(self.own.certificates)}
+        """Return the same, one after the other."""
+        return {name: b"".join(each) for name, each in self.authorities().items()}
 
     def jwks(self) -> dict[str, bytes]:
         """Return JWK Sets by the SPIFFE ID of their trust domain."""
