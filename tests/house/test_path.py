@@ -34,7 +34,7 @@ BUDGET = {
     "identity": 1_300,
     "policies": 900,
     "gateway": 6_405,
-    "run": 3_520,
+    "run": 3_570,
     "web": 1_430,
     "control": 650,
     "console": 600,
@@ -43,9 +43,9 @@ BUDGET = {
     "sessions": 900,
     "config": 2_000,
     "compose": 3_590,
-    "cli": 3_395,
+    "cli": 3_450,
     "sdk": 2_155,
-    "integrations": 640,
+    "integrations": 1_060,
     "testing": 1_000,
 }
 

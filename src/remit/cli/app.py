@@ -16,6 +16,7 @@ from remit.cli import (
     clock,
     init,
     login,
+    mcp,
     options,
     policy,
     project,
@@ -45,7 +46,7 @@ def _remit(
 
 # With its nouns, which are groups of commands.
 SECTIONS: Mapping[str, tuple[tuple[Callable[..., None], ...], tuple[typer.Typer, ...]]] = {
-    "Run agents": ((run.run, init.init, project.allow, task.tree, task.show, task.explain), ()),
+    "Run agents": ((run.run, init.init, project.allow, task.tree, task.show, task.explain), (mcp.app,)),
     "What agents may reach": ((), (resource.app, resource.secrets, policy.app)),
     "Tasks and grants": (
         (task.open_, task.delegate, task.issue, task.renew, task.revoke, task.close, broker.stop),
