@@ -20,7 +20,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-r
 ONLY ?=
 JSON ?=
 
-.PHONY: check demo test quick lint format generate cover bench frameworks servers docs lock clean
+.PHONY: check demo test quick lint format generate cover bench bench-agent agentdojo frameworks servers docs lock clean
 
 check: lint test  ## lint and test
 
@@ -56,6 +56,11 @@ cover: $(STAMP) $(PEERS)  ## check that core/ and the broker are covered from th
 bench: $(BENCH_STAMP) .venv-mitmproxy/.installed  ## measure against the peers (ONLY=name for one figure)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
+bench-agent: $(STAMP) agentdojo  ## measure how far an agent gets that obeys whatever it reads (JSON=1, ARGS="--suite slack")
+	@$(BIN)/python -m benchmarks.dojo $(if $(JSON),--json) $(ARGS)
+
+agentdojo: .venv-agentdojo/.installed  ## install AgentDojo in an environment of its own (290 MB)
+
 frameworks: $(FRAMEWORKS)  ## install the agents' frameworks that tests/frameworks is about, with SDKs of providers, in environments of their own (2.3 GB)
 
 servers: $(SERVERS)  ## install the MCP servers that tests/servers is about (550 MB)
@@ -68,11 +73,12 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	uv pip compile $$flags --extra dev -o requirements.lock pyproject.toml; \
 	uv pip compile $$flags --extra bench -c requirements.lock -o benchmarks/requirements.lock pyproject.toml; \
 	uv pip compile $$(echo $$flags | sed s/3.11/3.12/) -o benchmarks/mitmproxy.lock benchmarks/mitmproxy.in; \
+	uv pip compile $$flags -o benchmarks/agentdojo.lock benchmarks/agentdojo.in; \
 	cd tests/frameworks && for set in openai-2 openai-3; do uv pip compile $$flags -o $$set.lock $$set.in; done; \
 	cd ../servers && uv pip compile $$flags -o python.lock python.in
 
 clean:  ## remove the environment and what tools left behind
-	@rm -rf $(VENV) .venv-frameworks .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .venv-servers tests/{peers,sdks,servers}/node_modules
+	@rm -rf $(VENV) .venv-frameworks .venv-agentdojo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .venv-servers tests/{peers,sdks,servers}/node_modules
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1) (once)" >&2
@@ -104,6 +110,13 @@ tests/%/node_modules/.package-lock.json: tests/%/package.json tests/%/package-lo
 	@echo "installing mitmproxy to measure against, by hash (it needs Python 3.12 or later)" >&2
 	@test -x $(@D)/bin/python || python3.13 -m venv $(@D)
 	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+# Without a pip of its own, which is 17 MB.
+.venv-agentdojo/.installed: benchmarks/agentdojo.lock | $(STAMP)
+	@echo "installing AgentDojo, by hash" >&2
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv --without-pip $(@D)
+	@$(PIP) --python $(@D)/bin/python install --require-hashes --only-binary :all: -r $<
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP) benchmarks/requirements.lock
