@@ -57,7 +57,7 @@ def test_a_file_of_the_home_is_put_back_there(backups: Backups, here: Folder, tm
     assert ((tmp_path / "home/file").read_text(), (here.path / "file").read_text()) == (FILE.before, FILE.after)
 
 
-@pytest.mark.parametrize(("before", "says"), [("old\n", "bring it to what init made"), (None, "remove it yourself")])
+@pytest.mark.parametrize(("before", "says"), [("old\n", "bring it to what was made"), (None, "remove it yourself")])
 def test_a_file_that_has_changed_since_stays_with_its_backup(
     backups: Backups, here: Folder, before: str | None, says: str
 ) -> None:

@@ -41,9 +41,9 @@ BUDGET = {
     "kinds": 3_030,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,
-    "config": 2_000,
+    "config": 2_270,
     "compose": 3_590,
-    "cli": 3_450,
+    "cli": 3_650,
     "sdk": 2_155,
     "integrations": 1_060,
     "testing": 1_000,

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from remit.cli import options
+from remit.cli import mcp_install, options
 from remit.errors import InvalidRequestError, UnavailableError
 
 app = options.group("mcp", "Servers and clients of the Model Context Protocol.")
+app.command()(mcp_install.install)
 
 
 @app.command()

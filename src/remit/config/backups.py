@@ -1,4 +1,4 @@
-"""What ``remit init`` changed, as it was before: sealed in the state, so that it can be taken back.
+"""What `remit init` or `remit mcp install` changed, as it was before: sealed in the state, to be taken back.
 
 It is written before a key goes anywhere, and holds no file any more when every file is as it was.
 """
@@ -48,14 +48,15 @@ class Backup(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Backups:
-    """The backups of all projects, in files of mode 0600."""
+    """The backups of all projects, in files of mode 0600; those of what each command changes are apart."""
 
     state: Path
     sealer: Sealer
+    command: str = "init"
 
     def keep(self, project: str, files: Iterable[KeptFile]) -> Path:
         """Keep files as they are before a change; return where."""
-        folder = self.state / "init"
+        folder = self.state / self.command
         folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         taken = [number for number, _ in self._numbered(_digest(project))]
         path = folder / f"{_digest(project)}.{max(taken, default=0) + 1}.sealed"
@@ -74,12 +75,14 @@ class Backups:
         kept = (self._read(path) for _, path in sorted(self._numbered("*")))
         return next((name for backup in kept for name, each in backup.keys.items() if each == mac), None)
 
-    def undo(self, project: Folder, home: Folder) -> Iterator[tuple[str, str]]:
+    def undo(self, project: Folder, home: Folder, of: str = "") -> Iterator[tuple[str, str]]:
         """Put files back as they were, the newest change first; yield each with why it was not, if so.
+
+        ``of`` is what stands after the project's path in the name under which they were kept.
 
         A file that is not as it was left stays, and so does its backup.
         """
-        for _, path in sorted(self._numbered(_digest(str(project.path))), reverse=True):
+        for _, path in sorted(self._numbered(_digest(f"{project.path}{of}")), reverse=True):
             backup, refused = self._read(path), ""
             for file in reversed(backup.files):
                 why = _put_back(home if file.in_home else project, file)
@@ -99,7 +102,7 @@ class Backups:
         write_private(path, self.sealer.seal(msgspec.json.encode(backup), os.fsencode(path.name)), over=True)
 
     def _numbered(self, digest: str) -> list[tuple[int, Path]]:
-        found = (self.state / "init").glob(f"{digest}.*.sealed")
+        found = (self.state / self.command).glob(f"{digest}.*.sealed")
         return [(int(number), path) for path in found if (number := path.name.split(".")[1]).isdigit()]
 
 
@@ -114,7 +117,7 @@ def _put_back(folder: Folder, file: KeptFile) -> str:
         if now == file.before:
             return ""
         if now != file.after:
-            made = "remove it yourself" if file.before is None else "bring it to what init made of it first"
+            made = "remove it yourself" if file.before is None else "bring it to what was made of it first"
             return f"it has changed since: {made}"
         folder.replace(file.name, file.after, file.before, file.mode)
     except (OSError, RemitError) as error:

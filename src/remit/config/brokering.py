@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from pathlib import PurePosixPath
@@ -95,7 +95,7 @@ def survey(project: Folder, home: Folder, environ: Mapping[str, str], *, user: b
     there = [(project, each) for each in (*own, *PROJECT_FILES)]
     if home.path != project.path:
         there += [(home, each) for each in HOME_FILES]
-    for folder, about in there:
+    for folder, about in ((folder, about) for folder, about in there if about.brokered):
         shown = about.path if folder is project else f"~/{about.path}"
         try:
             state = folder.read(about.path)
@@ -224,9 +224,15 @@ def _clean(file: FoundFile, keys: Moved) -> bool:
 
 def difference(found: Survey, file: KeptFile) -> Iterator[str]:
     """Yield how a file changes, line by line, without what may be a secret."""
-    secret = [each.value for one in found.files for each in one.held if recognised.recognise(each.variable, each.value)]
+    held = [each for one in found.files for each in one.held]
+    yield from lines(file, held, "brokered")
+
+
+def lines(file: KeptFile, held: Iterable[HeldValue], done: str) -> Iterator[str]:
+    """Yield how a file changes, line by line, without the keys that are ``held`` or what looks like one."""
+    secret = [each.value for each in held if recognised.recognise(each.variable, each.value)]
     before, after = (masked(text or "", secret).split("\n") for text in (file.before, file.after))
-    yield from unified_diff(before, after, file.shown, f"{file.shown} (brokered)", lineterm="", n=0)
+    yield from unified_diff(before, after, file.shown, f"{file.shown} ({done})", lineterm="", n=0)
 
 
 def masked(text: str, secrets: Sequence[str]) -> str:

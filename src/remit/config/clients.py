@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -22,10 +22,10 @@ from remit.run import named
 from remit.run.spec import TRUSTED_BY
 
 TTL = "7d"  # of a server's run: it goes on while the login lasts
-Form = Literal["env", "json", "toml"]
+Form = Literal["env", "json", "toml", "yaml"]
 Servers = Mapping[str, Mapping[str, Any]]
 
-_SERVERS = ("mcpServers", "servers", "context_servers", "mcp_servers")
+SERVERS = ("mcpServers", "servers", "context_servers", "mcp_servers")
 _ROUTED = re.compile(r".*_proxy|NODE_USE_ENV_PROXY", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:Bearer|token|Basic) +", re.IGNORECASE)
 SENT = "the client itself sends it: have it run by remit, with a variable here"
@@ -35,41 +35,78 @@ OWN_LAUNCH = "its server has no plain command that init could put `remit run` be
 
 @dataclass(frozen=True, slots=True)
 class ClientFile:
-    """A file of a client: in a project, or in the home of its user."""
+    """A file of a client: in a project, or in the home of its user.
+
+    ``servers`` is the member in which it has MCP servers, and ``entry`` what one on stdio has beside its command.
+    """
 
     client: str
     path: str
     form: Form = "json"
+    servers: str = ""
+    entry: Mapping[str, Any] = field(default_factory=dict)
+    darwin: str = ""  # its path on macOS, where that is another
+
+    @property
+    def brokered(self) -> bool:
+        """Whether keys in it can be moved."""
+        return self.form != "yaml"
 
 
+_MCP, _STDIO = "mcpServers", {"type": "stdio"}
+_MAC, _CLINE = "Library/Application Support", "saoudrizwan.claude-dev/settings/cline_mcp_settings.json"
+_ZED, _LOCAL = {"source": "custom"}, {"type": "local", "tools": ["*"]}
+_GOOSE = {"name": "remit", "type": "stdio", "enabled": True, "timeout": 300}
 PROJECT_FILES = (
-    ClientFile("Claude Code", ".mcp.json"),
+    ClientFile("Claude Code", ".mcp.json", servers=_MCP, entry=_STDIO),
     ClientFile("Claude Code", ".claude/settings.json"),
     ClientFile("Claude Code", ".claude/settings.local.json"),
-    ClientFile("Codex", ".codex/config.toml", "toml"),
-    ClientFile("Gemini CLI", ".gemini/settings.json"),
+    ClientFile("Codex", ".codex/config.toml", "toml", "mcp_servers"),
+    ClientFile("Gemini CLI", ".gemini/settings.json", servers=_MCP),
     ClientFile("Gemini CLI", ".gemini/.env", "env"),
-    ClientFile("Cursor", ".cursor/mcp.json"),
-    ClientFile("VS Code", ".vscode/mcp.json"),
-    ClientFile("Zed", ".zed/settings.json"),
+    ClientFile("Cursor", ".cursor/mcp.json", servers=_MCP),
+    ClientFile("VS Code", ".vscode/mcp.json", servers="servers", entry=_STDIO),
+    ClientFile("Continue", ".continue/mcpServers/remit.json", servers=_MCP),
+    ClientFile("Zed", ".zed/settings.json", servers="context_servers", entry=_ZED),
+    ClientFile("Kiro", ".kiro/settings/mcp.json", servers=_MCP),
+    ClientFile("Amazon Q", ".amazonq/mcp.json", servers=_MCP),
+    ClientFile("LibreChat", "librechat.yaml", "yaml", _MCP, _STDIO),
 )
 HOME_FILES = (
-    ClientFile("Claude Code", ".claude.json"),
+    ClientFile("Claude Code", ".claude.json", servers=_MCP, entry=_STDIO),
     ClientFile("Claude Code", ".claude/settings.json"),
-    ClientFile("Claude Desktop", ".config/Claude/claude_desktop_config.json"),
-    ClientFile("Codex", ".codex/config.toml", "toml"),
-    ClientFile("Gemini CLI", ".gemini/settings.json"),
+    ClientFile(
+        "Claude Desktop",
+        ".config/Claude/claude_desktop_config.json",
+        servers=_MCP,
+        darwin=f"{_MAC}/Claude/claude_desktop_config.json",
+    ),
+    ClientFile("Codex", ".codex/config.toml", "toml", "mcp_servers"),
+    ClientFile("Gemini CLI", ".gemini/settings.json", servers=_MCP),
     ClientFile("Gemini CLI", ".gemini/.env", "env"),
-    ClientFile("Cursor", ".cursor/mcp.json"),
-    ClientFile("Windsurf", ".codeium/windsurf/mcp_config.json"),
-    ClientFile("VS Code", ".config/Code/User/mcp.json"),
+    ClientFile("Cursor", ".cursor/mcp.json", servers=_MCP),
+    ClientFile("Windsurf", ".codeium/windsurf/mcp_config.json", servers=_MCP),
+    ClientFile(
+        "VS Code",
+        ".config/Code/User/mcp.json",
+        servers="servers",
+        entry=_STDIO,
+        darwin=f"{_MAC}/Code/User/mcp.json",
+    ),
     ClientFile("VS Code", ".config/Code/User/settings.json"),
-    ClientFile("Copilot CLI", ".copilot/mcp-config.json"),
-    ClientFile("Cline", ".config/Code/User/globalStorage/saoudrizwan.claude-dev/settings/cline_mcp_settings.json"),
-    ClientFile("Zed", ".config/zed/settings.json"),
-    ClientFile("Kiro", ".kiro/settings/mcp.json"),
-    ClientFile("Antigravity", ".gemini/antigravity/mcp_config.json"),
-    ClientFile("Amazon Q", ".aws/amazonq/mcp.json"),
+    ClientFile("Copilot CLI", ".copilot/mcp-config.json", servers=_MCP, entry=_LOCAL),
+    ClientFile(
+        "Cline",
+        f".config/Code/User/globalStorage/{_CLINE}",
+        servers=_MCP,
+        darwin=f"{_MAC}/Code/User/globalStorage/{_CLINE}",
+    ),
+    ClientFile("Continue", ".continue/mcpServers/remit.json", servers=_MCP),
+    ClientFile("Zed", ".config/zed/settings.json", servers="context_servers", entry=_ZED),
+    ClientFile("goose", ".config/goose/config.yaml", "yaml", "extensions", _GOOSE),
+    ClientFile("Kiro", ".kiro/settings/mcp.json", servers=_MCP),
+    ClientFile("Antigravity", ".gemini/antigravity/mcp_config.json", servers=_MCP),
+    ClientFile("Amazon Q", ".aws/amazonq/mcp.json", servers=_MCP),
 )
 
 
@@ -100,9 +137,9 @@ def held(form: Form, text: str) -> tuple[HeldValue, ...]:
     """Return what a file holds that may be keys, or raise InvalidRequestError where it cannot be read."""
     if form == "env":
         return tuple(HeldValue(each.name, each.value, line_of(text, each.start)) for each in assignments(text))
-    document = _read(form, text)
+    document = read_document(form, text)
     found = list(_of_client(form, text, document))
-    for name, server in _servers(document):
+    for name, server in servers_of(document):
         found += _of_server(text, name, server)
     known = "\n".join(each.value for each in found)
     for token in recognised.beginnings().finditer(text):
@@ -111,7 +148,7 @@ def held(form: Form, text: str) -> tuple[HeldValue, ...]:
     return tuple(found)
 
 
-def _read(form: Form, text: str) -> dict[str, Any]:
+def read_document(form: Form, text: str) -> dict[str, Any]:
     if form == "toml":
         try:
             return tomllib.loads(text)
@@ -133,15 +170,15 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _servers(document: object) -> Iterator[tuple[str, dict[str, Any]]]:
+def servers_of(document: object) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the servers of a document, wherever it lists some."""
     if not isinstance(document, dict):
         return
     for name, value in document.items():
-        if name in _SERVERS and isinstance(value, dict):
+        if name in SERVERS and isinstance(value, dict):
             yield from ((label, server) for label, server in value.items() if isinstance(server, dict))
         else:
-            yield from _servers(value)
+            yield from servers_of(value)
 
 
 def _of_client(form: Form, text: str, document: Mapping[str, Any]) -> Iterator[HeldValue]:
@@ -153,7 +190,7 @@ def _of_client(form: Form, text: str, document: Mapping[str, Any]) -> Iterator[H
 
 def _of_server(text: str, label: str, server: Mapping[str, Any]) -> Iterator[HeldValue]:
     env, headers = server.get("env"), server.get("headers", server.get("http_headers"))
-    fixed = "" if _launchable(server) else OWN_LAUNCH
+    fixed = "" if launchable(server) else OWN_LAUNCH
     for name, value in env.items() if isinstance(env, dict) else ():
         if isinstance(value, str):
             yield HeldValue(name, value, _line(text, value), label, fixed, str(server.get("command")))
@@ -163,7 +200,7 @@ def _of_server(text: str, label: str, server: Mapping[str, Any]) -> Iterator[Hel
             yield HeldValue(named_so, _SCHEME.sub("", value, 1), _line(text, value), label, SENT)
 
 
-def _launchable(server: Mapping[str, Any]) -> bool:
+def launchable(server: Mapping[str, Any]) -> bool:
     command, args = server.get("command"), server.get("args", [])
     if not isinstance(command, str) or not isinstance(args, list) or not all(isinstance(each, str) for each in args):
         return False
@@ -185,9 +222,9 @@ def brokered(form: Form, text: str, moved: Moved) -> str:
         wanted = [(e.name, f"${{{e.name}}}" if (e.name, e.value) in moved else e.value) for e in assignments(text)]
         same = [(each.name, each.value) for each in assignments(new)] == wanted
     else:
-        document = _read(form, text)
+        document = read_document(form, text)
         new = edited(text, _json_edits(text, moved) if form == "json" else _toml_edits(text, document, moved))
-        same = _meant(form, document, moved) == _read(form, new)
+        same = _meant(form, document, moved) == read_document(form, new)
     if not same:
         raise InvalidRequestError("it is written in a way that init cannot change")
     return new
@@ -199,7 +236,7 @@ def _meant(form: Form, document: Mapping[str, Any], moved: Moved) -> Mapping[str
     own = new.get("env")
     if form == "json" and isinstance(own, dict):
         new["env"] = {name: value for name, value in own.items() if (name, value) not in moved}
-    for _, server in _servers(new):
+    for _, server in servers_of(new):
         if words := _launch(server, moved):
             server["env"] = {name: _stand_in(name, value, moved) for name, value in server["env"].items()}
             server |= {"command": "remit", "args": [*words, *server.get("args", [])]}
@@ -214,7 +251,7 @@ def _stand_in(name: str, value: Any, moved: Moved) -> Any:
 def _launch(server: Mapping[str, Any], moved: Moved) -> list[str]:
     """Return the words between `remit` and the server's own arguments; none where none of its keys was moved."""
     env = server.get("env")
-    if not isinstance(env, dict) or not _launchable(server):
+    if not isinstance(env, dict) or not launchable(server):
         return []
     mine = {
         name: moved[name, value] for name, value in env.items() if isinstance(value, str) and (name, value) in moved
@@ -226,14 +263,14 @@ def _launch(server: Mapping[str, Any], moved: Moved) -> list[str]:
         words += ["-r", resource]
     given = {name for each in mine.values() for name in environment(each.provider, "", "")}
     for name in env:
-        words += ["-e", name] if name not in mine and name not in given and _may_pass(name) else []
+        words += ["-e", name] if name not in mine and name not in given and may_pass(name) else []
     renamed = [(name, each) for name, each in mine.items() if name not in each.provider.variables]
     shell = "".join(f'{name}="$REMIT_KEY_{named.label(each.resource)}" ' for name, each in renamed)
     words += ["--", *(["sh", "-c", f'{shell}exec "$0" "$@"'] if shell else [])]
     return [*words, server["command"]]
 
 
-def _may_pass(name: str) -> bool:
+def may_pass(name: str) -> bool:
     if name in TRUSTED_BY or _ROUTED.fullmatch(name):  # a run has its own
         return False
     try:
@@ -254,21 +291,26 @@ def _json_edits(text: str, moved: Moved) -> Iterator[Edit]:
 
 def _server_edits(value: Placed, moved: Moved) -> Iterator[Edit]:
     for name, each in value.value.items() if isinstance(value.value, dict) else ():
-        if name not in _SERVERS or not isinstance(each.value, dict):
+        if name not in SERVERS or not isinstance(each.value, dict):
             yield from _server_edits(each, moved)
             continue
         for server in each.value.values():
             plain = server.plain()
             if isinstance(plain, dict) and isinstance(server.value, dict) and (words := _launch(plain, moved)):
-                yield from _wrapped(server.value, words, moved)
+                yield from launched(server.value, words)
+                yield from _stood_in(server.value["env"], moved)
 
 
-def _wrapped(server: dict[str, Placed], words: list[str], moved: Moved) -> Iterator[Edit]:
-    command, args, env = server["command"], server.get("args"), server["env"]
-    listed = json.dumps(words, ensure_ascii=False)[1:-1]
+def launched(server: Mapping[str, Placed], words: Sequence[str]) -> Iterator[Edit]:
+    """Yield what has a server of JSON started by remit, with these words before its own arguments."""
+    command, args = server["command"], server.get("args")
+    listed = json.dumps(list(words), ensure_ascii=False)[1:-1]
     yield Edit(command.start, command.end, '"remit"' if args is not None else f'"remit", "args": [{listed}]')
     if args is not None:
         yield Edit(args.start + 1, args.start + 1, listed + (", " if args.value else ""))
+
+
+def _stood_in(env: Placed, moved: Moved) -> Iterator[Edit]:
     for name, each in env.value.items() if isinstance(env.value, dict) else ():
         if isinstance(each.value, str) and (name, each.value) in moved:
             yield Edit(each.start, each.end, json.dumps(_stand_in(name, each.value, moved)))
@@ -280,23 +322,28 @@ _ARGS = re.compile(r"^[ \t]*args[ \t]*=[ \t]*\[([ \t\r\n]*\])?", re.MULTILINE)
 
 
 def _toml_edits(text: str, document: Mapping[str, Any], moved: Moved) -> Iterator[Edit]:
-    heads = list(_HEADER.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    spans = {_title(head[0]): (head.end(), end) for head, end in zip(heads, ends, strict=False)}
-    for label, server in _servers(document):
-        span = spans.get(f"mcp_servers.{label}") or spans.get(f'mcp_servers."{label}"')
-        words = _launch(server, moved)
-        command = _COMMAND.search(text, *span) if span and words else None
-        if span is None or command is None:
-            continue
-        args, listed = _ARGS.search(text, *span), json.dumps(words, ensure_ascii=False)[1:-1]
-        yield Edit(*command.span(1), '"remit"' if args else f'"remit"\nargs = [{listed}]')
-        if args:
-            at = args.start() + args[0].index("[") + 1
-            yield Edit(at, at, listed + ("" if args[1] else ", "))
+    for label, server in servers_of(document):
+        if words := _launch(server, moved):
+            yield from launched_toml(text, label, words)
     for (name, value), there in moved.items():
         for found in re.finditer(rf"""["']?{re.escape(name)}["']?[ \t]*=[ \t]*(["']{re.escape(value)}["'])""", text):
             yield Edit(*found.span(1), f'"placeholder:{there.resource}"')
+
+
+def launched_toml(text: str, label: str, words: Sequence[str]) -> Iterator[Edit]:
+    """Yield the same for a server of TOML that has a table of its own; nothing for one that is written otherwise."""
+    heads = list(_HEADER.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    spans = {_title(head[0]): (head.end(), end) for head, end in zip(heads, ends, strict=False)}
+    span = spans.get(f"mcp_servers.{label}") or spans.get(f'mcp_servers."{label}"')
+    command = _COMMAND.search(text, *span) if span else None
+    if span is None or command is None:
+        return
+    args, listed = _ARGS.search(text, *span), json.dumps(list(words), ensure_ascii=False)[1:-1]
+    yield Edit(*command.span(1), '"remit"' if args else f'"remit"\nargs = [{listed}]')
+    if args:
+        at = args.start() + args[0].index("[") + 1
+        yield Edit(at, at, listed + ("" if args[1] else ", "))
 
 
 def _title(header: str) -> str:

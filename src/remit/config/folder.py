@@ -77,6 +77,20 @@ class Folder:
         except UnicodeDecodeError:
             raise InvalidRequestError("it is not UTF-8 text") from None
 
+    def make_above(self, name: str) -> None:
+        """Make the folders that lead to a file, where there are none; none is made through a link."""
+        *way, _ = PurePosixPath(name).parts
+        at = os.open(self.path, _FOLDER)
+        try:
+            for step in way:
+                with suppress(FileExistsError):
+                    os.mkdir(step, 0o755, dir_fd=at)
+                below = os.open(step, _FOLDER, dir_fd=at)
+                os.close(at)
+                at = below
+        finally:
+            os.close(at)
+
     def replace(self, name: str, was: str | None, text: str | None, mode: int) -> None:
         """Put a text in place of what a file ``was`` (None: there is none), at once or not at all.
 

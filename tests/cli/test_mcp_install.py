@@ -1,0 +1,156 @@
+"""``remit mcp install``: what it shows, asks, changes and takes back."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remit.cli.entry import run
+from remit.keys.file import load_kek
+from tests.sdk.plane import Served
+
+CLAUDE = """\
+{
+  "numStartups": 7,
+  "mcpServers": {
+    "github": {"type": "stdio", "command": "github-mcp-server", "args": ["stdio"], "env": {}}
+  }
+}
+"""
+OURS = {"type": "stdio", "command": "remit", "args": ["mcp", "serve"]}
+
+
+@pytest.fixture
+def home(plane: Served, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be a user who has a state, and Claude Code."""
+    found = plane.directory / "home"
+    found.mkdir()
+    monkeypatch.setenv("HOME", str(found))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(found / ".config"))
+    (plane.directory / "state").mkdir(mode=0o700)
+    load_kek(plane.directory / "state/kek", create=True)
+    (found / ".claude.json").write_text(CLAUDE)
+    (found / ".claude.json").chmod(0o640)
+    return found
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
+    capsys.readouterr()
+    assert run(["mcp", "install", *arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out or "null")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert run(["mcp", "install", *arguments]) != 0
+    return capsys.readouterr().err
+
+
+def test_the_server_is_added_shown_and_taken_back(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = home / ".claude.json"
+    done = told(capsys, "claude-code", "--yes")
+    assert done["changed"]
+    assert any(line.startswith("+") and "remit" in line for line in done["changes"])
+    assert json.loads(file.read_text())["mcpServers"]["remit"] == OURS
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert told(capsys, "claude-code", "--yes")["changed"] is False
+    assert told(capsys, "claude-code", "--undo")["files"] == [{"file": "~/.claude.json", "restored": True}]
+    assert file.read_text() == CLAUDE
+    assert told(capsys, "claude-code", "--undo")["files"] == []
+
+
+def test_a_server_that_is_there_is_started_by_remit(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "claude-code", "--server", "github", "-r", "search:paths=/v1/**", "--yes")
+    servers = json.loads((home / ".claude.json").read_text())["mcpServers"]
+    assert servers.keys() == {"github"}
+    words = ["run", "--ttl", "7d", "-r", "search:paths=/v1/**", "--", "github-mcp-server", "stdio"]
+    assert (servers["github"]["command"], servers["github"]["args"]) == ("remit", words)
+
+
+@pytest.mark.usefixtures("home")
+def test_in_a_project_the_file_and_its_folder_are_made(capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "vs-code", "--project", "--yes")
+    assert json.loads(Path(".vscode/mcp.json").read_text()) == {"servers": {"remit": OURS}}
+    told(capsys, "vs-code", "--project", "--undo")
+    assert not Path(".vscode/mcp.json").exists()
+
+
+def test_what_one_client_was_given_is_taken_back_alone(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "claude-code", "--yes")
+    told(capsys, "cursor", "--project", "--yes")
+    told(capsys, "cursor", "--project", "--undo")
+    assert not Path(".cursor/mcp.json").exists()
+    assert "remit" in json.loads((home / ".claude.json").read_text())["mcpServers"]
+
+
+def test_a_file_that_has_changed_since_is_not_put_back(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "claude-code", "--yes")
+    with (home / ".claude.json").open("a") as file:
+        file.write("\n")
+    assert "has changed since" in refused(capsys, "claude-code", "--undo")
+
+
+@pytest.mark.parametrize("words", [["--dry-run"], []])
+def test_nothing_changes_unasked(home: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    capsys.readouterr()
+    code = run(["mcp", "install", "claude-code", *words])
+    assert code == (0 if words else 1)
+    assert "remit" in capsys.readouterr().out
+    assert (home / ".claude.json").read_text() == CLAUDE
+
+
+@pytest.mark.parametrize(("answer", "changed"), [("y\n", True), ("n\n", False)])
+def test_a_human_is_asked(home: Path, monkeypatch: pytest.MonkeyPatch, answer: str, *, changed: bool) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    run(["mcp", "install", "claude-code"])
+    assert ((home / ".claude.json").read_text() != CLAUDE) is changed
+
+
+def test_the_list_says_which_clients_are_found(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / ".codex").mkdir()
+    found = {(each["client"], each["file"]): each["found"] for each in told(capsys, "--list")["clients"]}
+    assert len({name for name, _ in found}) == 16
+    assert {key for key, there in found.items() if there} == {
+        ("claude-code", "~/.claude.json"),
+        ("codex", "~/.codex/config.toml"),
+    }
+
+
+def test_a_client_that_is_not_installed_gets_no_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "start it once" in refused(capsys, "windsurf", "--yes")
+    assert not (home / ".codeium").exists()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_link_leads_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    Path(".cursor").symlink_to(tmp_path / "elsewhere")
+    assert run(["mcp", "install", "cursor", "--project", "--yes"]) != 0
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert capsys.readouterr().err
+
+
+def test_a_run_installs_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REMIT_GRANT", "grt_x")
+    assert "outside of" in refused(capsys, "claude-code", "--yes")
+    assert (home / ".claude.json").read_text() == CLAUDE
+
+
+@pytest.mark.usefixtures("home")
+def test_backups_are_sealed_and_our_own(plane: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "claude-code", "--yes")
+    [kept] = (plane.directory / "state" / "mcp").iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert b"numStartups" not in kept.read_bytes()
+    assert not (plane.directory / "state" / "init").exists()
+    assert os.environ["HOME"]
