@@ -21,6 +21,7 @@ WIRE_KEYS = ("query.q", "query.limit", "header.x-account")
 BODY_KEYS = ("body.a", "body.a.b", "body.items", "body.items[0].id", "body.n")
 TOOLS = ("create_issue", "search", "close")
 TABLES = ("sales.revenue", "sales.orders", "hr.staff")
+MESSAGES = ("tools/call", "resources/read", "prompts/get", "elicitation/create")
 COLUMNS = ("quarter", "amount", "name")
 AUDIENCES = ("https://ledger.example", "spiffe://prod.example/api", "api://x")
 LABELS = ("a", "b", "x-1")
@@ -188,7 +189,7 @@ def _some(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
 
 
 @st.composite
-def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "calls", "spiffe", "egress")) -> Raw:
+def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "calls", "spiffe", "egress", "mcp")) -> Raw:
     """Draw a detail in wire form."""
     kind = draw(st.sampled_from(kinds))
     raw: Raw = {"type": kind, "resource": draw(st.sampled_from(["one", "two"]))}
@@ -203,6 +204,10 @@ def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "call
         case "calls":
             keys = ("repo", "query", "query.limit", "n")
             raw |= {"actions": ["tools/call"], "tools": {t: draw(arguments(keys)) for t in draw(_some(TOOLS))}}
+        case "mcp":
+            raw |= {"actions": draw(_some(MESSAGES)), "tools": draw(_tools())}
+            raw |= draw(st.sampled_from([{}, {"prompts": "any"}, {"prompts": {"greet": {"name": "any"}}}]))
+            raw |= draw(st.sampled_from([{}, {"resources": draw(st.lists(uri_patterns(), max_size=3))}]))
         case "spiffe":
             raw |= {"actions": draw(_some(("x509", "jwt"))), "ttl": draw(st.integers(1, 20))}
             raw |= draw(st.sampled_from([{}, {"audiences": draw(_some(AUDIENCES))}]))
@@ -211,6 +216,28 @@ def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "call
             raw["hosts"] = draw(st.lists(host_patterns(), min_size=1, max_size=3))
     limited = {"postgres": ("ttl",), "spiffe": ("ttl",), "egress": ()}
     return raw | draw(_limits(limited.get(kind, ("ttl", "uses"))))
+
+
+def _tools() -> st.SearchStrategy[object]:
+    some = st.dictionaries(st.sampled_from(TOOLS), arguments(("repo", "n")), max_size=3)
+    return st.one_of(st.just("any"), some)
+
+
+def uri_patterns() -> st.SearchStrategy[str]:
+    """Draw patterns of URIs."""
+    below_a_place = patterns().map(lambda path: f"repo://acme{path}")
+    without_one = patterns().map(lambda path: f"file://{path}")
+    return st.one_of(st.just("**"), below_a_place, without_one)
+
+
+@st.composite
+def below_uri(draw: st.DrawFn, pattern: str) -> str:
+    """Draw a pattern of URIs that is part of another."""
+    if pattern == "**":
+        return draw(uri_patterns())
+    scheme, mark, rest = pattern.partition("://")
+    place, _, path = rest.partition("/")
+    return f"{scheme}{mark}{place}{draw(below_path(f'/{path}'))}"
 
 
 @st.composite
@@ -234,6 +261,13 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
         case "calls":
             tools = draw(_some(tuple(raw["tools"])))
             child["tools"] = {t: draw(below_arguments(("repo", "n"), raw["tools"][t])) for t in tools}
+        case "mcp":
+            listed = dict.fromkeys(TOOLS, "any") if raw["tools"] == "any" else raw["tools"]
+            tools = draw(_some(tuple(listed))) if listed else []
+            child["tools"] = {t: draw(below_arguments(("repo", "n"), listed[t])) for t in tools}
+            child["prompts"] = raw.get("prompts", {})
+            held = raw.get("resources") and draw(st.lists(st.sampled_from(raw["resources"]), max_size=2))
+            child["resources"] = [draw(below_uri(uri)) for uri in held or ()]
         case "spiffe":
             audiences = raw.get("audiences", [])
             child["audiences"] = draw(_some(tuple(audiences))) if audiences and draw(st.booleans()) else []
@@ -249,7 +283,9 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
 def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
     """Draw a detail that is wider than another in one field; return the field too."""
     wider: dict[str, Raw] = {"resource": {"resource": "three"}}
-    more = {"http": "PUT", "postgres": "delete", "calls": "tools/list", "spiffe": "x509"}.get(raw["type"])
+    more = {"http": "PUT", "postgres": "delete", "calls": "tools/list", "spiffe": "x509", "mcp": "roots/list"}.get(
+        raw["type"]
+    )
     if more is not None and more not in raw["actions"]:
         wider["actions"] = {"actions": [*raw["actions"], more]}
     for limit in {"ttl", "uses"} & raw.keys():
@@ -264,6 +300,10 @@ def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
                 wider["no columns"] = {"columns": None}
         case "calls":
             wider["tools"] = {"tools": {**raw["tools"], "delete_repo": {}}}
+        case "mcp":
+            wider |= {"prompts": {"prompts": "any"}} if raw.get("prompts") != "any" else {}
+            wider |= {"tools": {"tools": "any"}} if raw["tools"] != "any" else {}
+            wider |= {"resources": {"resources": ["**"]}} if "**" not in raw.get("resources", []) else {}
         case "spiffe":
             wider["audiences"] = {"audiences": [*raw.get("audiences", []), "https://other.example"]}
         case "egress":
@@ -290,9 +330,10 @@ def _widen_http(raw: Raw, wider: dict[str, Raw]) -> None:
 def accesses(draw: st.DrawFn, raw: Raw) -> Access:
     """Draw an access that a detail permits, or nearly."""
     action = draw(st.sampled_from([*raw.get("actions", ["connect"]), "GET", "tools/call"]))
-    if raw["type"] == "calls":
-        tool = draw(st.sampled_from([*raw["tools"], "search"]))
-        args = draw(arguments_near(("repo", "n"), raw["tools"].get(tool, {})))
+    if raw["type"] in {"calls", "mcp"}:
+        listed = {"close": "any"} if raw["tools"] == "any" else raw["tools"]
+        tool = draw(st.sampled_from([*listed, "search"]))
+        args = draw(arguments_near(("repo", "n"), listed.get(tool, {})))
         return Access(raw["resource"], action, path=tool, args=args)
     patterns_here = raw.get("paths", ["/"])
     path = draw(paths_in(draw(st.sampled_from([*patterns_here, *patterns_here, "/**", "/*"]))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remit.core.orders import args_permit
+from remit.core.orders import ANY, args_permit
 from remit.core.paths import path_le
 from remit.core.scope import Access, Detail, Scope
 
@@ -12,6 +12,8 @@ def permits(detail: Detail, access: Access) -> bool:
     if detail.resource != access.resource or access.action not in detail.texts("actions"):
         return False
     tools = detail.get("tools")
+    if tools == ANY:
+        return True
     if isinstance(tools, tuple):
         named = dict(tools)
         return access.path in named and args_permit(named[access.path], access.args)

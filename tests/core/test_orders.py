@@ -31,7 +31,9 @@ BAD: list[tuple[orders.Order, list[object]]] = [
     ),
     (orders.TABLES, [["revenue"], ["a.b.c"], ["a.b; drop"], ["a.*"], [""]]),
     (orders.COLUMNS, [{}, [], {"a.b": []}, {"a.b": ["*"]}, {1: ["x"]}, {"": ["x"]}]),
-    (orders.TOOLS, [{}, [], {"": {}}, {"a\n": {}}, {1: {}}, {"a": 1}, {"t" * 1025: {}}]),
+    (orders.TOOLS, ["all", [], {"": {}}, {"a\n": {}}, {1: {}}, {"a": 1}, {"t" * 1025: {}}]),
+    (orders.URIS, ["**", [1], ["*"], ["/a"], ["a:b"], ["://a"], ["A://b"], ["a://b/../c"], ["a://b//c"], ["a://*x"]]),
+    (orders.URIS, [["a://:/b"], ["a://b/%61"], ["a://b?c"], ["a://b/**/c"], ["a://" + "b" * 1024], ["a://b"] * 257]),
     (orders.among("one"), [["two"], ["one", "two"], ["one.*"]]),
 ]
 BAD_FIELDS = [(order, value) for order, values in BAD for value in values]
@@ -65,6 +67,8 @@ EVERY = [
     orders.HOSTS,
     orders.ARGS,
     orders.TOOLS,
+    orders.PROMPTS,
+    orders.URIS,
     orders.METHODS,
     orders.TABLES,
     orders.COLUMNS,
@@ -115,6 +119,42 @@ def test_fewer_tools_with_narrower_arguments_are_part_of_more() -> None:
     assert orders.TOOLS.le(tools({"close": {"n": 3}}), wide)
     assert not orders.TOOLS.le(tools({"close": {"n": 4}}), wide)
     assert not orders.TOOLS.le(tools({"delete": {}}), wide)
+
+
+def test_any_tool_is_the_top_and_no_tool_is_part_of_all() -> None:
+    some = orders.TOOLS.parse("tools", {"open": {}})
+    assert orders.TOOLS.le(some, orders.ANY)
+    assert not orders.TOOLS.le(orders.ANY, some)
+    assert orders.TOOLS.dump(orders.TOOLS.parse("tools", "any")) == "any"
+    assert orders.TOOLS.le(orders.TOOLS.parse("tools", {}), some)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        ("repo://acme/app", "repo://acme/*"),
+        ("repo://acme/app/issues/1", "repo://acme/**"),
+        ("repo://acme", "repo://*"),
+        ("repo://acme/app", "repo://**"),
+        ("file:///etc/hosts", "file:///etc/*"),
+        ("file:///etc/hosts", "file://**"),
+        ("repo://acme/**", "**"),
+    ],
+)
+def test_a_uri_is_part_of_a_pattern_of_its_scheme_and_place(narrow: str, wide: str) -> None:
+    inner, outer = (orders.URIS.parse("resources", [uri]) for uri in (narrow, wide))
+    assert orders.URIS.le(inner, outer)
+    assert not orders.URIS.le(outer, inner)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("file:///a/b", "file://a/b"), ("repo://acme/app", "git://acme/app"), ("repo://acme", "repo://acme/")],
+)
+def test_uris_that_differ_are_no_part_of_each_other(one: str, other: str) -> None:
+    left, right = (orders.URIS.parse("resources", [uri]) for uri in (one, other))
+    assert not orders.URIS.le(left, right)
+    assert not orders.URIS.le(right, left)
 
 
 # -- arguments ------------------------------------------------------------------------------------------------------

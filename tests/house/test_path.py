@@ -21,7 +21,7 @@ CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
     "broker": 3_745,
-    "core": 2_970,
+    "core": 3_025,
     "ports": 1_555,
     "jose": 900,
     "catalog": 650,
@@ -33,12 +33,12 @@ BUDGET = {
     "keys": 800,
     "identity": 1_300,
     "policies": 900,
-    "gateway": 6_405,
+    "gateway": 7_010,
     "run": 3_570,
     "web": 1_430,
     "control": 650,
     "console": 600,
-    "kinds": 3_030,  # SDS for Envoys is 230 of it
+    "kinds": 3_115,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,
     "config": 2_270,

@@ -8,7 +8,7 @@ import pytest
 
 from remit.core import scope
 from remit.core.secret import Secret
-from remit.kinds import egress, http, postgres, spiffe
+from remit.kinds import egress, http, mcp, postgres, spiffe
 from remit.ports import Resource
 from remit.testing.kind_contract import CASES, Case, KindUnderTest, kind_contract
 
@@ -18,6 +18,13 @@ SALES |= {"columns": {"a.b": ["c"]}}
 MESH = {"type": "spiffe", "resource": "mesh", "actions": ["x509"], "audiences": ["https://a.example"], "ttl": 60}
 
 
+FORGE: dict[str, object] = {
+    "type": "mcp",
+    "resource": "forge",
+    "actions": ["tools/call"],
+    "tools": {"open": {"repo": "acme/app"}},
+}
+FORGE |= {"prompts": "any", "resources": ["repo://acme/**"], "ttl": 60, "uses": 3}
 NPM: dict[str, object] = {"type": "egress", "resource": "npm", "actions": ["connect"], "hosts": ["registry.example"]}
 
 
@@ -30,6 +37,7 @@ def _subjects() -> list[KindUnderTest]:
     api = resource(API, "https://api.example", provider="openai")
     sales = resource(SALES, "postgresql://remit@db.example/sales")
     mesh = resource(MESH, "spiffe://remit.test")
+    forge = resource(FORGE, "mcp+https://forge.example/mcp")
     npm = resource(NPM, "egress:registry.example,*.files.example")
     return [
         KindUnderTest(
@@ -51,6 +59,18 @@ def _subjects() -> list[KindUnderTest]:
             http.KIND,
             api,
             [replace(api, destination="http://api.example"), replace(api, settings={"provider": "nobody"})],
+            Secret("key-0123456789ab"),
+        ),
+        KindUnderTest(
+            mcp.KIND,
+            forge,
+            [
+                replace(forge, destination="https://forge.example/mcp"),
+                replace(forge, destination="mcp+http://forge.example/mcp"),
+                replace(forge, destination="mcp+https://forge.example/mcp/"),
+                replace(forge, settings={"inject": {"body": "key"}}),
+                replace(forge, settings={"reads_bodies": True}),
+            ],
             Secret("key-0123456789ab"),
         ),
         KindUnderTest(

@@ -16,6 +16,9 @@ from tests.policies.questions import ADA, ALL, IDP, SEARCH, TABLE, holds, polici
 MCP: dict[str, object] = {
     "type": "calls", "resource": "github", "actions": ["tools/call"], "tools": {"create_issue": "any", "list": "any"},
 }  # fmt: skip
+FORGE: dict[str, object] = {
+    "type": "mcp", "resource": "forge", "actions": ["prompts/get"], "prompts": "any", "resources": ["repo://acme/*"],
+}  # fmt: skip
 HOSTS: dict[str, object] = {"type": "egress", "resource": "files", "hosts": ["a.example", "*.b.example"]}
 SVID: dict[str, object] = {"type": "spiffe", "resource": "own", "actions": ["jwt"], "audiences": ["https://a.test"]}
 AGENT = "spiffe://prod.example/ns/agents/sa/planner"
@@ -104,6 +107,9 @@ def test_what_an_http_detail_shows(condition: str) -> None:
             'context.detail has columns && context.detail.columns == ["sales.revenue.*"]',
         ),
         (MCP, 'context.detail has tools && context.detail.tools == ["create_issue", "list"]'),
+        (FORGE, 'context.detail has resources && context.detail.resources == ["repo://acme/*"]'),
+        (FORGE, 'context.detail has prompts && context.detail.prompts == ["*"]'),
+        (FORGE, "context.detail has tools && context.detail.tools.isEmpty()"),
         (HOSTS, 'context.detail has hosts && context.detail.hosts.contains("*.b.example")'),
         (SVID, 'context.detail has audiences && context.detail.audiences == ["https://a.test"]'),
     ],
@@ -189,7 +195,7 @@ def test_the_model_says_what_the_schema_says_and_no_more() -> None:
         found = re.findall(r"^  (\w+)(\??):", declared[of], re.MULTILINE)
         return {name for name, mark in found if optional or not mark}
 
-    shown = [item["context"] for item in model.requests(question(SEARCH, TABLE, MCP, SVID, HOSTS))]
+    shown = [item["context"] for item in model.requests(question(SEARCH, TABLE, MCP, SVID, HOSTS, FORGE))]
     assert all(context.keys() == names("Asked") for context in shown)
     assert all(context["posture"].keys() == names("Posture") for context in shown)
     details = [set(context["detail"]) for context in shown]

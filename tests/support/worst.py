@@ -87,6 +87,7 @@ _TEXTS: tuple[Callable[[int, int], str], ...] = (  # by number and length; the f
     lambda n, length: f"a{n}_" + "x" * min(length - 9, 40),
     lambda n, _: f"M-{chr(65 + n // 676 % 26)}{chr(65 + n // 26 % 26)}{chr(65 + n % 26)}",
     lambda n, length: f"a{n}" + "x" * (length - 5),
+    lambda n, length: f"a://{n}" + "/a" * ((length - 7) // 2),
     lambda n, length: f"a{n}" + ".a" * (min(length, 240) // 2 - 8) + ".a.example",
 )
 SPELLINGS: Mapping[str, Callable[[int, int], str]] = {  # paths, which are the dearest texts
@@ -119,9 +120,10 @@ def grown(schema: Mapping[str, typing.Any], count: int, length: int, odd: int) -
     elif schema.get("type") == "array":
         items = schema["items"]
         yield "items", _unlike(_text(items, n, length) for n in numbers)
-        if str(items.get("pattern")).startswith("^/"):
+        front = "a:/" if "://" in str(items.get("pattern")) else ""  # of a URI
+        if front or str(items.get("pattern")).startswith("^/"):
             for name, spelt in SPELLINGS.items():
-                yield name, _unlike(spelt(n, length) for n in numbers)
+                yield name, _unlike(front + spelt(n, length - len(front)) for n in numbers)
     else:
         yield from _grown_map(schema["additionalProperties"], numbers, count, length, odd)
 

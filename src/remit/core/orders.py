@@ -3,6 +3,7 @@
 Kinds contribute tables of fields (``core.scope``), never comparison code, so the laws of the orders are proven once.
 
 - Strings compare byte for byte. Paths compare segment by segment (``core.paths``).
+- URIs compare as paths do, below their scheme and their authority, which is one segment.
 - Hosts are names, or ``*.`` and a name: all that is below it, however deep, and not that name itself.
 - ``at_most`` means the whole numbers from 0 to the bound: at many APIs -1 asks for everything.
 - Arguments are a closed world: named ones must be present unless ``any``, unnamed ones are refused; a child names what
@@ -84,6 +85,17 @@ def _paths_le(child: Value, parent: Value) -> bool:
         return False
     wide = paths.places(parent)
     return all(paths.within(path, wide) for path in child)
+
+
+def _uris(name: str, value: object) -> Value:
+    return tuple(sorted({paths.check_uri(name, item) for item in _items(name, value, "URIs", 0)}))
+
+
+def _uris_le(child: Value, parent: Value) -> bool:
+    if not isinstance(child, tuple) or not isinstance(parent, tuple):
+        return False
+    wide = paths.places(tuple(map(paths.uri_path, parent)))
+    return all(paths.within(paths.uri_path(uri), wide) for uri in child)
 
 
 def wider(host: str) -> Iterator[str]:
@@ -304,10 +316,10 @@ def _set(expression: str, what: str, least: int = 1, name: str = "subset") -> Or
     return Order(name, parse_set, _dump_set, _subset, schema)
 
 
-def _map_of(name: str, what: str, values: Order) -> Order:
+def _map_of(name: str, what: str, values: Order, least: int = 1) -> Order:
     def parse_map(field: str, value: object) -> Value:
-        if not isinstance(value, Mapping) or not 1 <= len(value) <= MAX_ITEMS:
-            raise _bad(field, f"must be a map of 1 to {MAX_ITEMS} {what}")
+        if not isinstance(value, Mapping) or not least <= len(value) <= MAX_ITEMS:
+            raise _bad(field, f"must be a map of {least} to {MAX_ITEMS} {what}")
         found = {}
         for key, item in value.items():
             if not isinstance(key, str) or not 1 <= len(key) <= MAX_TEXT or not key.isprintable():
@@ -324,7 +336,18 @@ def _map_of(name: str, what: str, values: Order) -> Order:
         wide = dict(parent)
         return all(key in wide and values.le(item, wide[key]) for key, item in child)
 
-    return Order(name, parse_map, dump_map, map_le, _map(values.schema))
+    return Order(name, parse_map, dump_map, map_le, _map(values.schema, least))
+
+
+def _or_any(order: Order) -> Order:
+    """Return an order with the text `any` as its top."""
+    return Order(
+        order.name,
+        lambda field, value: ANY if value == ANY else order.parse(field, value),
+        lambda value: ANY if value == ANY else order.dump(value),
+        lambda child, parent: parent == ANY or order.le(child, parent),
+        {"anyOf": [{"const": ANY}, order.schema]},
+    )
 
 
 def among(*names: str) -> Order:
@@ -345,9 +368,12 @@ AT_MOST = Order(
 SECONDS = seconds(MAX_SECONDS)
 PATHS = Order("paths", _paths, _dump_set, _paths_le, _list({"type": "string", "pattern": "^/"}))
 ARGS = Order("arguments", _http_args, _dump_args, _args_le, {"anyOf": [{"const": ANY}, _map({}, 0)]})
-TOOLS = _map_of("tools", "tools", replace(ARGS, parse=_args))
+TOOLS = _or_any(_map_of("tools", "tools", replace(ARGS, parse=_args), 0))
+PROMPTS = _or_any(_map_of("tools", "prompts", replace(ARGS, parse=_args), 0))
 METHODS = _set(r"[A-Z][A-Z-]{0,19}", "HTTP methods, such as `GET`")
 TABLES = _set(rf"{_IDENTIFIER}\.{_IDENTIFIER}", "tables as schema.table", name="tables")
 AUDIENCES = _set(r"[!-~]{1,512}", "audiences in printable ASCII", least=0)
+_URIS = _list({"type": "string", "pattern": r"^(?:\*\*|[a-z][a-z0-9+.-]{0,31}://.*)$"}, 0)
+URIS = Order("uris", _uris, _dump_set, _uris_le, _URIS)
 HOSTS = replace(_set(_HOST, "hosts by name in lower case, as `a.example` or `*.a.example`", name="hosts"), le=_hosts_le)
 COLUMNS = replace(_map_of("columns", "tables", _set(_IDENTIFIER, "column names")), le=_subset)  # for each table

@@ -1,4 +1,4 @@
-"""Path patterns: how they are read, and which is part of which. Pure.
+"""Patterns of paths and of URIs: how they are read, and which is part of which. Pure.
 
 A path is whole segments: a literal, ``*`` for one segment that is not empty, a final ``**`` for the rest, which may be
 empty. Segments compare byte for byte.
@@ -18,6 +18,7 @@ Places = list[tuple[dict[str, int], int, int]]
 # octets in one spelling: no unreserved one is encoded, and none that is a separator, a percent sign or a control
 _OCTET = "%(?:2[0-46-9A-C]|3[A-F]|40|5[BDE]|60|7[B-D]|[89A-F][0-9A-F])"
 _SEGMENT = rf"(?:\*(?=/|\Z)|(?!\.\.?(?:/|\Z))(?:[A-Za-z0-9\-._~!$&'()+,;=:@]++|{_OCTET})++)"
+_URI = re.compile(r"([a-z][a-z0-9+.-]{0,31})://((?!:).*)")
 _PATH = re.compile(rf"(?:/{_SEGMENT})*+(?:/(?:\*\*)?)?")
 
 
@@ -28,6 +29,31 @@ def check_path(name: str, path: object) -> str:
     if not _PATH.fullmatch(path):
         raise UnknownDetailError(f"`{name}` has a path that is not whole segments in canonical form: `{path}`")
     return path
+
+
+def uri_path(uri: str) -> str:
+    """Return a URI, or a pattern of URIs, as a path: its scheme, its authority (`:` where it is empty), its path.
+
+    What is no URI in canonical form becomes a path that no pattern but `**` matches.
+    """
+    if uri == "**":
+        return "/**"
+    found = _URI.fullmatch(uri)
+    if found is None:
+        return f"//{uri}"
+    authority, slash, rest = found[2].partition("/")
+    path = f"/{found[1]}:/{authority or ':'}{slash}{rest}"
+    return path if _PATH.fullmatch(path) else f"//{uri}"
+
+
+def check_uri(name: str, uri: object) -> str:
+    """Return a pattern of URIs in canonical form, or raise UnknownDetailError."""
+    if not isinstance(uri, str) or len(uri) > MAX_TEXT or uri_path(uri).startswith("//"):
+        raise UnknownDetailError(
+            f"`{name}` must hold URIs in canonical form",
+            help="write `scheme://place/path`, with `*` for a segment and a final `**` for the rest, or `**` for all",
+        )
+    return uri
 
 
 def path_le(child: str, parent: str) -> bool:

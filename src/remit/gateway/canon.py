@@ -215,10 +215,10 @@ def json_bytes(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-def leaves(value: object) -> Mapping[str, str]:
+def leaves(value: object, root: str = "body") -> Mapping[str, str]:
     """Flatten a JSON body to arguments: `body.a.b`, `body.a[0]` -> JSON text. Empty containers are leaves."""
     found: dict[str, str] = {}
-    for name, text in _walk("body", value):
+    for name, text in _walk(root, value):
         if len(name) > MAX_NAME:
             raise TooLargeError(f"the body has a value whose name has more than {MAX_NAME} characters")
         if len(found) == MAX_LEAVES:
@@ -232,7 +232,7 @@ def _walk(name: str, value: object) -> Iterator[tuple[str, str]]:
         for key, item in value.items():
             if not _KEY.fullmatch(key):
                 raise InvalidRequestError("the body has a name that cannot be told from a path of names")
-            yield from _walk(f"{name}.{key}", item)
+            yield from _walk(f"{name}.{key}" if name else key, item)
     elif isinstance(value, list) and value:
         for index, item in enumerate(value):
             yield from _walk(f"{name}[{index}]", item)

@@ -58,7 +58,7 @@ _HTTP = re.compile(
     r"((?:/[A-Za-z0-9\-_~!$&'()+,=:@][A-Za-z0-9\-._~!$&'()+,=:@]*)*)"
 )
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-MAX_PORT = 65_535
+HTTPS, MAX_PORT = 443, 65_535
 _PLAIN_NAME = re.compile(rb"[a-z0-9-]+")  # `_` and `.` are `-` to CGI and its heirs, so a second spelling of any name
 _AUTHORITY = re.compile(
     rb"authorization|cookie2?|set-cookie2?|sudo|destination|(?:if-|x-ms-)?range|http2-settings|upgrade"
@@ -210,6 +210,12 @@ def read_destination(text: str) -> Destination:
     if port > MAX_PORT:
         raise InvalidRequestError("the destination's port does not exist")
     return Destination(host, port, tls, found[4])
+
+
+def public(destination: str) -> dict[str, str]:
+    """Return the host by which clients anywhere know a destination, if there is one, with the path where it begins."""
+    at = read_destination(destination)
+    return {at.host: at.base} if at.tls and at.port == HTTPS and not is_address(at.host) and "." in at.host else {}
 
 
 def read_host(text: str) -> str:

@@ -145,6 +145,7 @@ ATTRIBUTES: Mapping[str, tuple[Attribute, ...]] = {  # by the names of orders
         Attribute("{}", _SET, _texts, "patterns as they were asked for"),
         Attribute("{one}_roots", _SET, _roots, "their first segments; `*` or `**` where any is meant"),
     ),
+    "uris": (Attribute("{}", _SET, _texts, "patterns as they were asked for; `**` for all"),),
     "hosts": (Attribute("{}", _SET, _texts, "names, and `*.` with a name for all below it"),),
     "tables": (Attribute("{}", _SET, _texts, "schema.table"), Attribute("{one}_schemas", _SET, _schemas)),
     "columns": (Attribute("{}", _SET, _columns, "schema.table.column; schema.table.* where all are meant"),),

@@ -10,7 +10,7 @@ a kind's folder and the composition root knows its name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,6 +59,8 @@ class GatewayAccess:
     placeholder: Callable[[Resource, bytes], str]  # from 32 random octets, for where an SDK expects the key
     variables: Callable[[Resource, str, str], Mapping[str, str]]  # of the SDKs, for the gateway's URL and placeholder
     hosts: Callable[[Resource], Mapping[str, str]]  # by which clients know it, each with the path where it begins there
+    prefix: str = ""  # of a destination, in front of the URL where requests go
+    messages: bool = field(default=False, kw_only=True)  # requests are messages of MCP, each judged by what it says
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from remit.ports import Inspectable, Resource
 from remit.ports.kind import EngineContext, GatewayAccess, Kind, PortAccess, PortSession, SocketAccess, TunnelAccess
 
 WORD = re.compile(r"[a-z][a-z0-9-]*")
+SCHEME = re.compile(r"[a-z][a-z0-9+-]*")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 PORT = 15_432
 
@@ -69,7 +70,8 @@ def kind_contract(case: Case, subject: KindUnderTest) -> None:
 def it_is_named_and_documented(subject: KindUnderTest) -> None:
     """A name and schemes of lower-case words; a page, and how a destination is written."""
     kind = subject.kind
-    assert all(WORD.fullmatch(word) for word in (kind.name, *kind.schemes))
+    assert WORD.fullmatch(kind.name)
+    assert all(SCHEME.fullmatch(scheme) for scheme in kind.schemes)
     assert kind.schemes, "an operator tells the kind by the scheme of a destination"
     assert kind.docs
     assert kind.destination.startswith(tuple(f"{scheme}:" for scheme in kind.schemes))
@@ -142,7 +144,8 @@ def a_run_finds_it(subject: KindUnderTest) -> None:
     kind, resource = subject.kind, subject.resource
     match kind.access:
         case GatewayAccess() as access:
-            assert {"paths", "args"} <= kind.table.keys(), "the gateway authorizes by paths and arguments"
+            judged = {"tools", "prompts", "resources"} if access.messages else {"paths", "args"}
+            assert judged <= kind.table.keys(), "by these the gateway authorizes"
             one, other = (access.placeholder(resource, octet * 32) for octet in (b"\x01", b"\x02"))
             assert one != other
             found = access.variables(resource, f"http://127.0.0.1/{resource.name}", one)

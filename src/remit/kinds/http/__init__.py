@@ -7,13 +7,11 @@ from urllib.parse import urlsplit
 
 from remit import catalog
 from remit.core import orders
-from remit.core.addresses import is_address
 from remit.core.scope import Field
 from remit.core.secret import Secret
 from remit.ports import Resource
 from remit.ports.kind import EngineContext, GatewayAccess, Kind
 
-HTTPS = 443
 GENERIC = "generic"  # the provider whose placeholder has no shape of its own
 
 
@@ -35,13 +33,12 @@ def _variables(resource: Resource, url: str, placeholder: str) -> Mapping[str, s
 
 def _hosts(resource: Resource) -> Mapping[str, str]:
     """Return the host of a resource; of one that stands in for its provider, all of the provider's."""
-    from remit.gateway.target import read_destination
+    from remit.gateway.target import public, read_destination
 
     at, known = read_destination(resource.destination), catalog.load().get(_provider(resource))
     if known is not None and known.destination is not None and at.host not in known.hosts:
         return dict.fromkeys(known.hosts, urlsplit(known.destination).path)
-    public = at.tls and at.port == HTTPS and not is_address(at.host) and "." in at.host
-    return {at.host: at.base} if public else {}
+    return public(resource.destination)
 
 
 def _provider(resource: Resource) -> str:

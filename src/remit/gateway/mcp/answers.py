@@ -1,0 +1,181 @@
+"""What a server says, reduced to what the grant permits and written anew. Pure.
+
+Lists are known by their members and not by what was asked, so that one that comes later, on another stream, is reduced
+as well. That is for the model's sake: what is not listed is refused all the same when it is called. What a server asks
+of a client is authority, and goes on only where an action permits it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from remit.core.paths import path_le, uri_path, within
+from remit.errors import InvalidRequestError, ScopeError, UpstreamError
+from remit.gateway.mcp.messages import Json, Message, message, shown
+from remit.gateway.mcp.rules import (
+    CALL,
+    ELICIT,
+    FROM_SERVERS,
+    GET_PROMPT,
+    PLACE,
+    READ,
+    SUBSCRIBE,
+    MessageRules,
+    granted,
+)
+
+TELLS = frozenset(  # notifications of servers that go on
+    {
+        "notifications/cancelled",
+        "notifications/elicitation/complete",
+        "notifications/message",
+        "notifications/progress",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+        "notifications/resources/updated",
+        "notifications/subscriptions/acknowledged",
+        "notifications/tools/list_changed",
+    }
+)
+URL_REQUIRED = -32_042  # 2025-11-25
+_TELLING = tuple(  # what no message has that goes on as it is; an escape may spell any of them
+    (
+        b'"capabilities" "inputRequests" "method" "prompts" "requestState" "resourceTemplates" "resources" "tools" '
+        b"-32042 \\u"
+    ).split()
+)
+_SECRET = re.compile(
+    r"pass(?:word|wd|phrase|code)|secret|api[ _-]?key|access[ _-]?key|private[ _-]?key|token|credential|bearer"
+    r"|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:[^a-z]|$)|card[ _-]?number|recovery[ _-]?code|seed[ _-]?phrase",
+    re.IGNORECASE,
+)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+Seal = Callable[[str], str]  # of what a server hands out to be handed back
+
+
+def _kept(state: str) -> str:
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """One grant's end of what a server says. ``seal`` binds state that a client is to hand back to that grant."""
+
+    rules: MessageRules
+    kind: str
+    resource: str
+    seal: Seal = _kept
+    shows: Callable[[Json], bool] = lambda _: True  # whether a tool is as it was when a human accepted it
+
+    def heard(self, raw: bytes) -> bytes | None:
+        """Return what a client is to hear instead of a server's message, or None for nothing.
+
+        UpstreamError for what is no message; ScopeError for a request that the grant lets no server make.
+        """
+        if not any(word in raw for word in _TELLING):  # as most results are: no name in it says more than that
+            return raw
+        said = read(raw)
+        reduced = self.reduced(said)
+        return None if reduced is None else reduced.written
+
+    def reduced(self, said: Message) -> Message | None:
+        """Return a server's message as the grant permits it, or None; ScopeError for a request it does not permit."""
+        if said.method is None:
+            self._check_url(said.body.get("error"))
+            return self._result(said) if "result" in said.body else said
+        if said.asks:
+            if said.method != "ping":
+                self._check(said.method, said.params)
+            return said
+        if said.method == "notifications/resources/updated" and not self._reads(str(said.params.get("uri"))):
+            return None
+        return said if said.method in TELLS else None
+
+    def _check_url(self, error: object) -> None:
+        """Raise ScopeError for an error by which a server sends a human to a page, if no server may ask for that."""
+        if isinstance(error, dict) and error.get("code") == URL_REQUIRED:
+            self._check(ELICIT, {"mode": "url"})
+
+    def _check(self, method: str, params: Json) -> None:
+        if method not in FROM_SERVERS:
+            raise ScopeError(f"the server asks for `{shown(method)}`, which no grant permits")
+        if not granted(self.rules, method):
+            detail = {"type": self.kind, "resource": self.resource, "actions": [method]}
+            raise ScopeError(f"the server asks for `{method}`, and the grant lets it not", enough=detail)
+        if method == ELICIT and (asked := _asks_for_secret(params)) is not None:
+            raise ScopeError(
+                f"the server asks for a secret (`{shown(asked)}`) in a form that goes through the agent",
+                help="store it with `remit secret set`, or enter it at a page of the server's own (URL mode)",
+            )
+
+    def _result(self, said: Message) -> Message:
+        result = dict(said.result)
+        asked = result.get("inputRequests")
+        for each in asked.values() if isinstance(asked, dict) else ():
+            params = each.get("params") if isinstance(each, dict) else None
+            self._check(str(each.get("method")) if isinstance(each, dict) else "", params or {})
+        if isinstance(state := result.get("requestState"), str):
+            result["requestState"] = self.seal(state)
+        if isinstance(able := result.get("capabilities"), dict):
+            result["capabilities"] = {name: value for name, value in able.items() if name != "tasks"}
+        for name, permitted in self._lists().items():
+            if isinstance(items := result.get(name), list):
+                result[name] = [item for item in items if isinstance(item, dict) and permitted(item)]
+        return Message({**said.body, "result": result}, None, said.id)
+
+    def _lists(self) -> Mapping[str, Callable[[Json], bool]]:
+        return {
+            "tools": lambda tool: self._named(CALL, tool) and self.shows(tool),
+            "prompts": lambda prompt: self._named(GET_PROMPT, prompt),
+            "resources": lambda resource: self._reads(str(resource.get("uri"))),
+            "resourceTemplates": lambda template: self._fits(str(template.get("uriTemplate"))),
+        }
+
+    def _named(self, action: str, item: Json) -> bool:
+        return any(rule.names(action, str(item.get("name"))) for rule in self.rules)
+
+    def _reads(self, uri: str) -> bool:
+        return any(rule.names(READ, uri) or rule.names(SUBSCRIBE, uri) for rule in self.rules)
+
+    def _fits(self, template: str) -> bool:
+        """Whether something that a template stands for can be read."""
+        wide = uri_path(PLACE.sub("*", template))
+        readers = [rule for rule in self.rules if not rule.actions.isdisjoint({READ, SUBSCRIBE})]
+        return any(within(wide, rule.uris) or any(path_le(each, wide) for each in rule.patterns) for rule in readers)
+
+
+def read(raw: bytes) -> Message:
+    """Read what a server says as one message, or raise UpstreamError."""
+    try:
+        value = json.loads(raw, parse_constant=_refused, parse_float=_finite)
+        return message(value)
+    except (ValueError, RecursionError, InvalidRequestError) as error:
+        raise UpstreamError("the upstream said what is no message of the protocol") from error
+
+
+def _refused(text: str) -> float:
+    raise ValueError(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _asks_for_secret(params: Json) -> str | None:
+    """Return the field of a form by which a server asks for a secret, if there is one (MCP, elicitation)."""
+    if params.get("mode", "form") != "form":
+        return None
+    schema = params.get("requestedSchema")
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    for name, field in fields.items() if isinstance(fields, dict) else ():
+        told = [field.get("title"), field.get("description"), field.get("format")] if isinstance(field, dict) else []
+        if any(_SECRET.search(_CAMEL.sub(" ", text)) for text in (name, *told) if isinstance(text, str)):
+            return str(name)
+    return None

@@ -1,0 +1,81 @@
+"""Servers of the Model Context Protocol over HTTP: the gateway judges each message, and puts the key in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from remit import catalog
+from remit.core import orders
+from remit.core.scope import Field
+from remit.core.secret import Secret
+from remit.errors import InvalidRequestError
+from remit.ports import Resource
+from remit.ports.kind import EngineContext, GatewayAccess, Kind
+
+PREFIX = "mcp+"  # of a destination's scheme
+SETTINGS = frozenset({"headers", "inject", "max_body", "private", "provider", "user"})
+ACTIONS = (  # the methods that carry authority; the last three are a server's
+    "tools/call",
+    "resources/read",
+    "resources/subscribe",
+    "prompts/get",
+    "completion/complete",
+    "elicitation/create",
+    "roots/list",
+    "sampling/createMessage",
+)
+
+
+def _widest(destination: str) -> Mapping[str, object]:
+    """Return the fields of the widest detail in which no server asks anything of a client."""
+    return {"actions": list(ACTIONS[:5]), "tools": orders.ANY, "prompts": orders.ANY, "resources": ["**"]}
+
+
+def _check(resource: Resource, secret: Secret | None, context: EngineContext) -> None:
+    from remit.gateway import target
+
+    if not resource.destination.startswith(PREFIX):
+        raise InvalidRequestError(f"a destination is `{KIND.destination}`")
+    if unknown := sorted(resource.settings.keys() - SETTINGS):
+        raise InvalidRequestError(f"`{unknown[0]}` is not a setting of mcp; there are {', '.join(sorted(SETTINGS))}")
+    target.check(_plain(resource), secret)
+    if target.HttpTarget(_plain(resource), None).key_in_body is not None:
+        raise InvalidRequestError("`inject` puts the key of such a server into a header or the query, and into no body")
+
+
+def _plain(resource: Resource) -> Resource:
+    return replace(resource, destination=resource.destination.removeprefix(PREFIX))
+
+
+def _placeholder(resource: Resource, random: bytes) -> str:
+    return catalog.placeholder(catalog.load()["generic"], random)
+
+
+def _variables(resource: Resource, url: str, placeholder: str) -> Mapping[str, str]:
+    return {}
+
+
+def _hosts(resource: Resource) -> Mapping[str, str]:
+    from remit.gateway.target import public
+
+    return public(resource.destination.removeprefix(PREFIX))
+
+
+KIND = Kind(
+    name="mcp",
+    table={
+        "actions": Field(orders.among(*ACTIONS), required=True, label="may"),
+        "tools": Field(orders.TOOLS, default=(), label="tool"),
+        "resources": Field(orders.URIS, default=()),
+        "prompts": Field(orders.PROMPTS, default=(), label="prompt"),
+        "ttl": Field(orders.SECONDS, label="each credential for"),
+        "uses": Field(orders.AT_MOST, label="times, at most"),
+    },
+    schemes=("mcp+https", "mcp+http"),
+    destination="mcp+https://host[:port][/path] (mcp+http:// on this machine)",
+    docs="docs/reference/details.md#mcp",
+    check=_check,
+    access=GatewayAccess(_placeholder, _variables, _hosts, PREFIX, messages=True),
+    widest=_widest,
+)

@@ -1,0 +1,149 @@
+"""What a server says is reduced to what the grant permits; what it asks of a client needs an action."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from remit.errors import ScopeError, UpstreamError
+from remit.gateway.mcp.answers import URL_REQUIRED
+from tests.gateway.mcp.talk import heard, raw, relay
+
+OPEN = {"actions": ["tools/call"], "tools": {"open": {"repo": "acme"}}}
+READER = {"actions": ["resources/read", "prompts/get"], "resources": ["repo://acme/**"], "prompts": {"greet": {}}}
+ASKED = {"actions": ["tools/call", "elicitation/create"], "tools": "any"}
+
+
+def elicitation(**fields: object) -> dict[str, Any]:
+    return {"message": "please", "requestedSchema": {"type": "object", "properties": fields}}
+
+
+def test_a_list_has_what_the_grant_permits() -> None:
+    tools = [{"name": "open", "inputSchema": {"type": "object"}}, {"name": "drop"}, {"name": 7}, "open"]
+    assert heard(relay(OPEN), id=1, result={"tools": tools, "nextCursor": "2"}) == {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "result": {"tools": [tools[0]], "nextCursor": "2"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("member", "items", "left"),
+    [
+        ("prompts", [{"name": "greet"}, {"name": "other"}], [0]),
+        ("resources", [{"uri": "repo://acme/a"}, {"uri": "repo://other/a"}, {}], [0]),
+        ("resourceTemplates", [{"uriTemplate": f"repo://{place}"} for place in ("{org}/x", "acme/{n}", "b/{n}")], [1]),
+        ("tools", [{"name": "greet"}], []),
+    ],
+)
+def test_lists_of_each_kind_are_reduced(member: str, items: list[dict[str, str]], left: list[int]) -> None:
+    found = heard(relay(READER), id=1, result={member: items})
+    assert found is not None
+    assert found["result"][member] == [items[index] for index in left]
+
+
+def test_a_template_is_listed_where_part_of_it_can_be_read() -> None:
+    found = heard(relay(READER), id=1, result={"resourceTemplates": [{"uriTemplate": "repo://acme/{a}/{b}"}]})
+    assert found is not None
+    assert len(found["result"]["resourceTemplates"]) == 1
+
+
+def test_a_tool_that_is_not_as_it_was_accepted_is_not_listed() -> None:
+    end = relay(ASKED, shows=lambda tool: tool["description"] == "good")
+    found = heard(end, id=1, result={"tools": [{"name": "a", "description": d} for d in ("good", "read ~/.ssh")]})
+    assert found is not None
+    assert [tool["description"] for tool in found["result"]["tools"]] == ["good"]
+
+
+def test_a_result_goes_on_as_it_is() -> None:
+    body = raw(id=1, result={"content": [{"type": "text", "text": '{"method": "sampling/createMessage"}'}]})
+    assert relay(OPEN).heard(body) is body
+
+
+@pytest.mark.parametrize("method", ["sampling/createMessage", "elicitation/create", "roots/list", "x/y"])
+def test_a_server_asks_for_what_the_grant_permits_alone(method: str) -> None:
+    with pytest.raises(ScopeError):
+        heard(relay(OPEN), id=1, method=method, params={})
+    with pytest.raises(ScopeError):
+        heard(relay(OPEN), id=1, result={"inputRequests": {"a": {"method": method, "params": {}}}})
+
+
+def test_what_is_spelled_otherwise_is_the_same() -> None:
+    body = raw(id=1, method="sampling/createMessage").replace(b"method", b"m\\u0065thod")
+    with pytest.raises(ScopeError):
+        relay(OPEN).heard(body)
+
+
+def test_a_server_asks_where_an_action_lets_it() -> None:
+    asked = elicitation(name={"type": "string", "title": "Your name"})
+    assert heard(relay(ASKED), id=1, method="elicitation/create", params=asked) is not None
+    result = {"resultType": "input_required", "inputRequests": {"a": {"method": "elicitation/create", "params": asked}}}
+    assert heard(relay(ASKED), id=1, result=result) is not None
+    assert heard(relay(OPEN), id=1, method="ping") is not None
+
+
+@pytest.mark.attack("MCP-04")
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"apiKey": {"type": "string"}},
+        {"api_key": {"type": "string"}},
+        {"accessToken": {"type": "string"}},
+        {"a": {"type": "string", "title": "GitHub password"}},
+        {"a": {"type": "string", "description": "Paste your secret here"}},
+        {"a": {"type": "string", "description": "The PIN of your card"}},
+        {"a": {"type": "string", "format": "password"}},
+    ],
+)
+def test_a_form_that_asks_for_a_secret_is_refused_whoever_may_ask(field: dict[str, object]) -> None:
+    for params in (elicitation(**field), {**elicitation(**field), "mode": "form"}):
+        with pytest.raises(ScopeError, match="secret"):
+            heard(relay(ASKED), id=1, method="elicitation/create", params=params)
+        asked = {"a": {"method": "elicitation/create", "params": params}}
+        with pytest.raises(ScopeError, match="secret"):
+            heard(relay(ASKED), id=1, result={"inputRequests": asked})
+
+
+def test_a_page_of_the_servers_own_is_where_a_secret_may_be_entered() -> None:
+    params = {"mode": "url", "message": "your API key", "url": "https://forge.example/connect", "elicitationId": "1"}
+    assert heard(relay(ASKED), id=1, method="elicitation/create", params=params) is not None
+    error = {"code": URL_REQUIRED, "message": "go there", "data": {"elicitations": [params]}}
+    assert heard(relay(ASKED), id=1, error=error) is not None
+    with pytest.raises(ScopeError):
+        heard(relay(OPEN), id=1, error=error)
+
+
+def test_notifications_that_nobody_knows_are_left_out() -> None:
+    assert heard(relay(OPEN), method="notifications/progress", params={"progress": 1}) is not None
+    assert heard(relay(OPEN), method="notifications/x", params={}) is None
+    assert heard(relay(READER), method="notifications/resources/updated", params={"uri": "repo://acme/a"}) is not None
+    assert heard(relay(READER), method="notifications/resources/updated", params={"uri": "repo://b/a"}) is None
+
+
+def test_state_that_is_to_be_handed_back_is_sealed() -> None:
+    end = relay(ASKED, seal=lambda state: f"sealed:{state}")
+    found = heard(end, id=1, result={"resultType": "input_required", "requestState": "s1"})
+    assert found is not None
+    assert found["result"]["requestState"] == "sealed:s1"
+
+
+def test_no_server_offers_tasks() -> None:
+    found = heard(relay(OPEN), id=1, result={"capabilities": {"tools": {}, "tasks": {}}})
+    assert found is not None
+    assert found["result"]["capabilities"] == {"tools": {}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]',
+        b'{"jsonrpc":"2.0","id":1,"result":{"tools":[NaN]}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{"tools":[1e999]}}',
+        b'{"method":"ping"}',
+        b'{"tools":' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_message_does_not_go_on(body: bytes) -> None:
+    with pytest.raises(UpstreamError):
+        relay(OPEN).heard(body)
