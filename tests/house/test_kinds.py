@@ -17,6 +17,8 @@ OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "config/project.py": ("egress", "the key of a project's file"),
     "cli/broker.py": ("spiffe", "the key ring of the broker's trust domain"),
     "cli/mcp.py": ("mcp", "the name of the command"),
+    "cli/mcp_install.py": ("mcp", "the name of the command"),
+    "config/mcp_clients.py": ("mcp", "the key under which a client lists its servers"),
     "core/fields.py": ("http", "the URI scheme"),
     "integrations/claude_agent_sdk.py": ("mcp", "the first part of the names of such a server's tools"),
     "identity/fetch.py": ("http", "the URI scheme"),
