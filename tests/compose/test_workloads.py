@@ -13,12 +13,18 @@ from remit.config.settings import Settings
 from remit.core.principal import JWT_SPIFFE, Workload
 from remit.errors import DeniedError, InvalidRequestError, RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.documents import PublishedDocuments
-from remit.identity.workloads.bundles import ApiSource, FileSource, TrustBundles, WebSource
+from remit.identity.workloads.bundles import ApiSource, FileSource, SpiffeSource, TrustBundles, WebSource
 from remit.link import roles
 from remit.web.tls import ServerTLS
 from tests.identity.spire import Authority, Domain, Held, Times, server
 
 BROKER = "http://127.0.0.1:8470"
+ENDPOINT: dict[str, object] = {
+    "bundle_file": None,
+    "bundle_url": "https://spire.prod.example:8443",
+    "endpoint_id": "spiffe://prod.example/spire/server",
+    "bootstrap_file": "/etc/remit/first.json",
+}
 ROW: dict[str, object] = {
     "name": "prod.example",
     "bundle_file": "/etc/remit/prod.json",
@@ -46,6 +52,14 @@ def test_no_trust_domain_lets_nobody_in() -> None:
         ({"bundle_file": "/etc/remit/prod.json"}, FileSource),
         ({"bundle_url": "https://spire.prod.example/bundle"}, WebSource),
         ({"bundle_url": "https://127.0.0.1:8443/", "ca_file": "/etc/remit/ca.pem"}, WebSource),
+        (
+            {
+                "bundle_url": "https://spire.prod.example:8443",
+                "endpoint_id": "spiffe://prod.example/spire/server",
+                "bootstrap_file": "/etc/remit/first.json",
+            },
+            SpiffeSource,
+        ),
         ({"workload_api": "unix:///run/spire/agent.sock"}, ApiSource),
         ({"workload_api": "tcp://127.0.0.1:8082"}, ApiSource),
     ],
@@ -69,6 +83,12 @@ def test_a_bundle_comes_from_where_the_configuration_says(where: dict[str, objec
         ({"bundle_file": 7}, "bundle_file"),
         ({"bundle_url": "https://a.example/"}, "exactly one"),
         ({"ca_file": "/etc/ca.pem"}, "ca_file"),
+        ({"endpoint_id": "spiffe://prod.example/spire/server"}, "go together"),
+        ({"bootstrap_file": "/etc/first.json"}, "go together"),
+        ({"endpoint_id": "spiffe://prod.example/a", "bootstrap_file": "/etc/first.json"}, "with `bundle_url`"),
+        ({**ENDPOINT, "ca_file": "/etc/ca.pem"}, "ca_file"),
+        ({**ENDPOINT, "endpoint_id": "spiffe://other.example/a"}, "endpoint_id"),
+        ({**ENDPOINT, "endpoint_id": "https://prod.example/a"}, "SPIFFE ID"),
         ({"allow": None}, "allow"),
         ({"allow": []}, "allow"),
         ({"allow": "spiffe://prod.example/**"}, "allow"),

@@ -48,18 +48,20 @@ async def rotates(fleet: Fleet, old: Domain, new: Domain) -> None:
     assert await certified(fleet, old) == 0
 
 
-def test_an_endpoint_says_how_often_it_is_to_be_asked_and_what_it_says_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", ["https_web", "https_spiffe"])
+def test_an_endpoint_says_how_often_it_is_to_be_asked_and_what_it_says_counts(tmp_path: Path, profile: str) -> None:
     old, new = fresh(), fresh()
+    first = tmp_path / "first.json"
+    first.write_bytes(old.bundle())
+    shown, vouching = {
+        "https_web": (None, {"ca_file": str(tmp_path / "ca.pem")}),
+        "https_spiffe": (old.svid("/server"), {"endpoint_id": old.id("/server"), "bootstrap_file": str(first)}),
+    }[profile]
 
     async def scene() -> None:
-        with endpoint(tmp_path) as there:
+        with endpoint(tmp_path, certificate=shown) as there:
             there.body = old.bundle(spiffe_refresh_hint=1)  # five seconds are the least
-            row = {
-                "name": old.name,
-                "allow": [old.id("/**")],
-                "bundle_url": there.url,
-                "ca_file": str(tmp_path / "ca.pem"),
-            }
+            row = {"name": old.name, "allow": [old.id("/**")], "bundle_url": there.url, **vouching}
             async with running(tmp_path, old, trust_domains=[row]) as fleet:
                 assert await status(fleet, old) == await certified(fleet, old) == 200
                 asked = there.asked

@@ -26,6 +26,7 @@ from remit.identity.workloads.bundles import (
     DocumentSource,
     FileSource,
     ReachedSource,
+    SpiffeSource,
     TrustBundles,
     WebSource,
 )
@@ -157,9 +158,11 @@ def scopes(settings: Settings) -> Mapping[str, ScopeTemplate]:
     return found
 
 
-def source(domain: TrustDomainTable) -> FileSource | WebSource | ApiSource:
+def source(domain: TrustDomainTable) -> FileSource | WebSource | SpiffeSource | ApiSource:
     if domain.bundle_file is not None:
         return FileSource(domain.bundle_file)
+    if domain.endpoint_id is not None and domain.bootstrap_file is not None:
+        return SpiffeSource(str(domain.bundle_url), domain.endpoint_id, FileSource(domain.bootstrap_file))
     if domain.bundle_url is not None:
         return WebSource(domain.bundle_url, domain.ca_file)
     return ApiSource(str(domain.workload_api))

@@ -133,7 +133,8 @@ def _web(serving: Serving) -> ProcessRole:
 
 
 def _targets(settings: Settings) -> ProcessRole:
-    seen = [one.ca_file for one in settings.trust_domains if one.ca_file is not None]
+    named = [each for one in settings.trust_domains for each in (one.ca_file, one.bootstrap_file)]
+    seen = [each for each in named if each is not None]
     agents = [one.workload_api for one in settings.trust_domains if one.workload_api is not None]
     # An agent that is started anew makes its socket anew: what is seen is the folder.
     folders = [Path(url.removeprefix("unix://")).parent for url in agents if url.startswith("unix://")]

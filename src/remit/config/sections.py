@@ -194,9 +194,12 @@ class TrustDomainTable(Section, frozen=True):
     bundle_url: Url | None = None
     workload_api: str | None = None
     ca_file: Path | None = None
+    endpoint_id: str | None = None
+    bootstrap_file: Path | None = None
     allow: tuple[str, ...] = ()
 
     def _check(self) -> None:
+        self._check_endpoint()
         if sum(getattr(self, name) is not None for name in _SOURCES) != 1:
             raise InvalidRequestError(f"a trust domain has exactly one of `{'`, `'.join(_SOURCES)}`")
         if self.ca_file is not None and self.bundle_url is None:
@@ -214,6 +217,18 @@ class TrustDomainTable(Section, frozen=True):
             if not pattern.startswith((f"spiffe://{self.name}/", f"wimse://{self.name}/")):
                 raise InvalidRequestError("`trust_domains.allow` must hold patterns of that trust domain")
             spiffe.check_pattern(pattern)
+
+    def _check_endpoint(self) -> None:
+        if self.endpoint_id is None and self.bootstrap_file is None:
+            return
+        if self.endpoint_id is None or self.bootstrap_file is None or self.bundle_url is None:
+            raise InvalidRequestError("`trust_domains.endpoint_id` and `bootstrap_file` go together, with `bundle_url`")
+        if self.ca_file is not None:
+            raise InvalidRequestError(
+                "`trust_domains.ca_file` is not for an `endpoint_id`: its bundle vouches for that"
+            )
+        if spiffe.parse(self.endpoint_id).domain != self.name:
+            raise InvalidRequestError("`trust_domains.endpoint_id` must be a SPIFFE ID of that trust domain")
 
 
 class ClientTable(Section, frozen=True):

@@ -40,17 +40,23 @@ Fetch = Callable[[str], Awaitable[bytes]]  # URL -> the body of a successful ans
 
 
 class BoundedTransport(httpx.AsyncHTTPTransport):
-    """A transport whose answers are plain bytes, and few enough."""
+    """A transport whose answers are plain bytes, and few enough, of a ``peer`` that is the one that was meant."""
 
-    def __init__(self, trusted: ssl.SSLContext, limit: int = MAX_DOCUMENT) -> None:
+    def __init__(
+        self, trusted: ssl.SSLContext, limit: int = MAX_DOCUMENT, peer: Callable[[bytes], bool] | None = None
+    ) -> None:
         super().__init__(verify=trusted, trust_env=False)
-        self._limit = limit
+        self._limit, self._peer = limit, peer
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer with the whole body in memory, or raise httpx.ReadError."""
         request.headers["accept-encoding"] = "identity"
         answer = await super().handle_async_request(request)
         try:
+            if self._peer is not None:
+                secured = answer.extensions["network_stream"].get_extra_info("ssl_object")
+                if not self._peer(secured.getpeercert(binary_form=True)):
+                    raise httpx.ReadError("it is not the one that was meant", request=request)
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise httpx.ReadError("an answer that was asked for plain came encoded", request=request)
             body = bytearray()

@@ -6,17 +6,19 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from remit.errors import UnavailableError
 from remit.identity.workloads import bundles
-from remit.identity.workloads.bundles import MAX_BUNDLE, ApiSource, FileSource, WebSource
-from tests.identity.spire import Authority, Domain, server
+from remit.identity.workloads.bundles import MAX_BUNDLE, ApiSource, FileSource, SpiffeSource, WebSource
+from tests.identity.spire import NOW, Authority, Domain, Svid, server
 from tests.identity.workload_api import Agent
 
 DOMAIN = Domain("prod.example")
@@ -69,7 +71,7 @@ class Endpoint:
 
 
 @contextmanager
-def endpoint(directory: Path, host: str = "127.0.0.1") -> Iterator[Endpoint]:
+def endpoint(directory: Path, host: str = "127.0.0.1", certificate: Svid | None = None) -> Iterator[Endpoint]:
     made = Endpoint()
 
     class Handler(BaseHTTPRequestHandler):
@@ -84,7 +86,7 @@ def endpoint(directory: Path, host: str = "127.0.0.1") -> Iterator[Endpoint]:
         def log_message(self, *_: object) -> None:
             pass
 
-    (directory / "server.pem").write_bytes(server(WEB, host).pem)
+    (directory / "server.pem").write_bytes((certificate or server(WEB, host)).pem)
     (directory / "ca.pem").write_bytes(WEB.certificate.public_bytes(Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(directory / "server.pem")
@@ -153,6 +155,85 @@ def test_an_endpoint_that_is_down_or_hangs_is_out(monkeypatch: pytest.MonkeyPatc
         for port in (silent.getsockname()[1], 1):
             with pytest.raises(UnavailableError, match="cannot be fetched"):
                 fetched(f"https://127.0.0.1:{port}/", None)
+
+
+# -- https_spiffe -----------------------------------------------------------------------------------------------------
+
+ID = DOMAIN.id("/spire/server")
+
+
+def spiffe(there: Endpoint, directory: Path, bootstrap: bytes | None = None) -> SpiffeSource:
+    """Return a source that begins with the bundle of ``DOMAIN``, or another."""
+    first = directory / "first.json"
+    first.write_bytes(DOMAIN.bundle() if bootstrap is None else bootstrap)
+    return SpiffeSource(there.url, ID, FileSource(first))
+
+
+def test_an_endpoint_with_an_svid_is_believed_under_the_bundle_that_there_is(tmp_path: Path) -> None:
+    with endpoint(tmp_path, certificate=DOMAIN.svid("/spire/server")) as there:
+        there.body = DOMAIN.bundle(spiffe_sequence=2)
+        assert asyncio.run(spiffe(there, tmp_path).fetch(DOMAIN.name)).sequence == 2
+
+
+def test_an_endpoint_of_an_intermediate_authority_is_believed_also_where_the_bundle_has_no_root(tmp_path: Path) -> None:
+    below = DOMAIN.authority.below("below")
+    alone = Domain(DOMAIN.name)
+    alone.authority = replace(below, above=())
+    with endpoint(tmp_path, certificate=below.svid(ID)) as there:
+        asyncio.run(spiffe(there, tmp_path).fetch(DOMAIN.name))
+        asyncio.run(spiffe(there, tmp_path, alone.bundle()).fetch(DOMAIN.name))
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [
+        DOMAIN.svid("/ns/agents/planner"),  # another workload of the trust domain
+        OTHER.authority.svid(ID),  # of another trust domain, which says that it is the one
+        Domain(DOMAIN.name).svid("/spire/server"),  # of an authority with the same name
+        DOMAIN.authority.svid(ID, DOMAIN.id("/other")),
+        DOMAIN.authority.svid(ID, now=NOW - timedelta(hours=2)),  # it has ended
+        server(WEB, "127.0.0.1"),  # the web's authorities vouch for nothing here
+        server(DOMAIN.authority, "127.0.0.1"),  # no SPIFFE ID
+    ],
+)
+def test_an_endpoint_that_is_somebody_else_is_not_believed(tmp_path: Path, certificate: Svid) -> None:
+    with endpoint(tmp_path, certificate=certificate) as there, pytest.raises(UnavailableError):
+        asyncio.run(spiffe(there, tmp_path).fetch(DOMAIN.name))
+
+
+def test_the_next_look_is_under_the_bundle_that_came_last(tmp_path: Path) -> None:
+    rotated = Domain(DOMAIN.name)
+    with endpoint(tmp_path, certificate=DOMAIN.svid("/spire/server")) as there:
+        there.body = rotated.bundle(spiffe_sequence=2)  # the keys of before are withdrawn
+        source = spiffe(there, tmp_path)
+        assert asyncio.run(source.fetch(DOMAIN.name)).sequence == 2
+        with pytest.raises(UnavailableError):
+            asyncio.run(source.fetch(DOMAIN.name))
+    with endpoint(tmp_path, certificate=rotated.svid("/spire/server")) as after:
+        source.url, after.body = after.url, rotated.bundle(spiffe_sequence=3)
+        assert asyncio.run(source.fetch(DOMAIN.name)).sequence == 3
+
+
+@pytest.mark.parametrize("keys", [{"spiffe_sequence": 0}, {"keys": [], "spiffe_sequence": 2}])
+def test_an_earlier_edition_or_one_that_nothing_could_follow_is_refused(tmp_path: Path, keys: dict[str, Any]) -> None:
+    with endpoint(tmp_path, certificate=DOMAIN.svid("/spire/server")) as there:
+        source = spiffe(there, tmp_path)
+        there.body = DOMAIN.bundle(**keys)
+        with pytest.raises(UnavailableError, match=r"earlier edition|no authority"):
+            asyncio.run(source.fetch(DOMAIN.name))
+        there.body = DOMAIN.bundle()
+        assert asyncio.run(source.fetch(DOMAIN.name)).sequence == 1
+
+
+def test_a_first_bundle_without_authorities_or_that_is_not_there_believes_nobody(tmp_path: Path) -> None:
+    with endpoint(tmp_path, certificate=DOMAIN.svid("/spire/server")) as there:
+        for source in (
+            spiffe(there, tmp_path, b'{"keys": []}'),
+            SpiffeSource(there.url, ID, FileSource(tmp_path / "none")),
+        ):
+            with pytest.raises(UnavailableError):
+                asyncio.run(source.fetch(DOMAIN.name))
+        assert there.asked == 0
 
 
 # -- Workload API -----------------------------------------------------------------------------------------------------

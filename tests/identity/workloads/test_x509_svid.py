@@ -14,8 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError, UnavailableError
-from remit.identity.workloads.attested import MAX_CHAIN, AttestedWorkloads
+from remit.identity.workloads.attested import AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
+from remit.identity.workloads.certificates import MAX_CHAIN
 from tests.identity.spire import BOTH, NOW, Authority, Domain, Held, Times, usage
 
 DOMAIN = Domain("prod.example")

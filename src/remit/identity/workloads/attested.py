@@ -13,22 +13,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from hashlib import sha256
-from typing import TypeVar
-
-from cryptography import x509
-from cryptography.x509 import verification
-from cryptography.x509.oid import ExtendedKeyUsageOID
-from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store
 
 from remit import jose
 from remit.core import spiffe
 from remit.core.principal import JWT_SPIFFE, Workload
-from remit.core.spiffe import SpiffeId
 from remit.errors import AudienceError, InvalidRequestError, LimitError, ReplayError, TokenError, UnauthenticatedError
 from remit.identity.issuers import Issuer
 from remit.identity.workloads.bundles import SpiffeBundle, TrustBundles
+from remit.identity.workloads.certificates import MAX_CHAIN, check_chain, identity_of, loaded, workload_id
 from remit.jose import jwt
 from remit.jose.jwt import SKEW, Jwt, JwtProfile, claim_text, find_claim
 from remit.jose.keys import RSA, KeySet
@@ -41,7 +34,6 @@ MAX_WIT_LIFE = timedelta(hours=24)  # that the end may be away: it is worth noth
 MAX_PROOF_LIFE = 300  # seconds that the end of a proof may be away
 MAX_SEEN = 100_000  # proofs remembered, each until it ends
 MAX_AGE = timedelta(hours=24)  # of a platform's token, whatever it says of its end
-MAX_CHAIN = 8  # certificates that a client may present
 WPT_TYPE = "wpt+jwt"
 
 _ALGORITHMS = RSA | {"ES256", "ES384", "ES512"}  # JWT-SVID §2.1; no EdDSA
@@ -52,9 +44,7 @@ _TOKEN = JwtProfile(frozenset({"", "jwt"}))
 _PROOF_HEADER = frozenset({"typ", "alg"})
 _JTI = re.compile(r"[!-~]{16,256}")
 _UNKNOWN = ("tth", "oth")  # what they cover is nothing that is understood here
-_USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
-_Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 Assertion = Callable[[str], Awaitable[Workload]]
 
 
@@ -85,7 +75,7 @@ class AttestedWorkloads:
         token = jwt.read(text, _JWT_SVID)
         if token.compact.header.get("typ") not in _JWT_SVID_TYPES:
             raise UnauthenticatedError("its type is not one of a JWT-SVID")
-        identity = _workload_id(jwt.text(token.claims, "sub", UnauthenticatedError), "its `sub`")
+        identity = workload_id(jwt.text(token.claims, "sub", UnauthenticatedError), "its `sub`")
         await _by_bundle(bundles, identity.domain, token, lambda bundle: bundle.jwt)
         expires = _ends(token, self.clock(), MAX_JWT_LIFE)
         if token.claims.get("aud") not in (self.issuer, [self.issuer]):
@@ -141,13 +131,13 @@ class AttestedWorkloads:
         bundles = self._trusted("client certificates")
         if not 1 <= len(chain) <= MAX_CHAIN:
             raise UnauthenticatedError("there is no client certificate, or its chain is too long")
-        leaf, *others = (_loaded(der) for der in chain)
-        identity = _identity_of(leaf)
+        leaf, *others = (loaded(der) for der in chain)
+        identity = identity_of(leaf)
         authorities = []
         for der in (await bundles.of(identity.domain)).authorities:
             with suppress(UnauthenticatedError):  # it is no reason to refuse what the others have signed
-                authorities.append(_loaded(der))
-        _check_chain(leaf, others, authorities, self.clock())
+                authorities.append(loaded(der))
+        check_chain(leaf, others, authorities, self.clock())
         self._check_allowed(str(identity))
         thumbprint = jose.encode(sha256(chain[0]).digest())
         return Workload(str(identity), "x509-svid", leaf.not_valid_after_utc, x5t=thumbprint)
@@ -160,17 +150,6 @@ class AttestedWorkloads:
     def _check_allowed(self, name: str) -> None:
         if not spiffe.matches(name, self.allow):
             raise UnauthenticatedError("the workload's name matches no pattern that is allowed here")
-
-
-def _workload_id(text: str, what: str) -> SpiffeId:
-    """Return the SPIFFE ID that ``what`` names, or raise UnauthenticatedError."""
-    try:
-        found = spiffe.parse(text)
-    except InvalidRequestError as error:
-        raise UnauthenticatedError(f"{what} is not a SPIFFE ID") from error
-    if not found.path:
-        raise UnauthenticatedError(f"{what} names a trust domain, not a workload")
-    return found
 
 
 async def _by_bundle(bundles: TrustBundles, domain: str, token: Jwt, keys: Callable[[SpiffeBundle], KeySet]) -> None:
@@ -236,68 +215,6 @@ def read_wpt(text: str, jwk: object, target: str, now: int, *, wit: str, token: 
     if claims.get("ath") != (None if token is None else jose.digest(token)):
         raise TokenError("the proof's `ath` is not the digest of the token it comes with")
     return Wpt(key.thumbprint, jti, exp)
-
-
-@lru_cache(maxsize=1_024)
-def _loaded(der: bytes) -> x509.Certificate:
-    try:
-        found = x509.load_der_x509_certificate(der)
-        extensions = list(found.extensions)
-    except (ValueError, x509.DuplicateExtension) as error:
-        raise UnauthenticatedError("the client certificate is not well formed") from error
-    if any(one.critical and isinstance(one.value, x509.UnrecognizedExtension) for one in extensions):
-        raise UnauthenticatedError("the client certificate has a critical extension that is unknown here")
-    return found
-
-
-def _identity_of(leaf: x509.Certificate) -> SpiffeId:
-    constraints, usage = _extension(leaf, x509.BasicConstraints), _extension(leaf, x509.KeyUsage)
-    if constraints is not None and constraints.ca:
-        raise UnauthenticatedError("the client certificate is an authority's")
-    if usage is None or not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
-        raise UnauthenticatedError("the key of the client certificate is for something else than signatures")
-    extended = _extension(leaf, x509.ExtendedKeyUsage)
-    if extended is not None and not set(extended) >= _USAGES:
-        raise UnauthenticatedError("the client certificate is not for both sides of a connection")
-    names = _extension(leaf, x509.SubjectAlternativeName)
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names else []
-    if len(uris) != 1:
-        raise UnauthenticatedError("the client certificate must have exactly one URI, its SPIFFE ID")
-    return _workload_id(uris[0], "the URI of the client certificate")
-
-
-def _extension(certificate: x509.Certificate, kind: type[_Kind]) -> _Kind | None:
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
-
-
-def _check_chain(
-    leaf: x509.Certificate, others: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate], now: datetime
-) -> None:
-    if not authorities:
-        raise UnauthenticatedError("the workload's trust domain has no authority for certificates")
-    policy = PolicyBuilder().store(Store(list(authorities))).time(now).max_chain_depth(MAX_CHAIN)
-    signing = ExtensionPolicy.permit_all()  # what a signing certificate must have (§4.1, §4.3); SPIRE's have no more
-    signing = signing.require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_authority)
-    signing = signing.require_present(x509.KeyUsage, Criticality.AGNOSTIC, _may_sign)
-    named = ExtensionPolicy.permit_all().require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
-    policy = policy.extension_policies(ca_policy=signing, ee_policy=named)  # `_identity_of` has asked for the rest
-    try:
-        policy.build_client_verifier().verify(leaf, list(others))
-    except verification.VerificationError as error:
-        raise UnauthenticatedError("the client certificate is not valid under its trust domain's bundle") from error
-
-
-def _is_authority(_: Policy, __: x509.Certificate, found: x509.BasicConstraints) -> None:
-    if not found.ca:
-        raise ValueError("not an authority")
-
-
-def _may_sign(_: Policy, __: x509.Certificate, found: x509.KeyUsage) -> None:
-    if not found.key_cert_sign:
-        raise ValueError("not for signing certificates")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import logging
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ from joserfc.jwk import ECKey, RSAKey
 from remit.core.spiffe import TrustBundle
 from remit.errors import RemitError, UnauthenticatedError, UnavailableError
 from remit.identity.fetch import BoundedTransport, get
+from remit.identity.workloads.certificates import identity_of, loaded
 from remit.jose.keys import KeySet, key_set
 from remit.jose.strict import read_json
 from remit.ports import Clock
@@ -207,10 +209,16 @@ class TrustBundles:
 
 async def _newer(known: _TrustDomain) -> SpiffeBundle:
     """Return what the source has now; UnavailableError for an edition that was replaced: its keys may be withdrawn."""
-    found, before = await known.source.fetch(known.name), None if known.bundle is None else known.bundle.sequence
-    if before is not None and (found.sequence is None or found.sequence < before):  # §4.1.1
-        raise UnavailableError("its source has gone back to an earlier edition")
+    found = await known.source.fetch(known.name)
+    check_newer(found, known.bundle)
     return found
+
+
+def check_newer(found: SpiffeBundle, before: SpiffeBundle | None) -> None:
+    """Refuse an edition that is earlier than one of before (§4.1.1) with an UnavailableError."""
+    last = None if before is None else before.sequence
+    if last is not None and (found.sequence is None or found.sequence < last):
+        raise UnavailableError("its source has gone back to an earlier edition")
 
 
 @dataclass
@@ -271,8 +279,51 @@ class WebSource(DocumentSource):
             trusted = ssl.create_default_context(cafile=self.ca_file)
         except OSError as error:
             raise UnavailableError("the authorities of `ca_file` cannot be read") from error
-        over, what = BoundedTransport(trusted, MAX_BUNDLE), f"the bundle endpoint of `{domain}`"
-        return await get(over, self.url, what, patience=TIMEOUT, step=TIMEOUT * STEP)
+        return await _got(BoundedTransport(trusted, MAX_BUNDLE), self.url, domain)
+
+
+async def _got(over: BoundedTransport, url: str, domain: str) -> bytes:
+    what = f"the bundle endpoint of `{domain}`"
+    return await get(over, url, what, patience=TIMEOUT, step=TIMEOUT * STEP)
+
+
+@dataclass
+class SpiffeSource(DocumentSource):
+    """A bundle endpoint that shows an SVID of the trust domain, under the last bundle that came from it (§5.2.2).
+
+    The first one is in a file, and counts until another has come: keys that were withdrawn since then are not believed.
+    """
+
+    url: str
+    endpoint: str  # its SPIFFE ID
+    first: FileSource
+    every = timedelta(minutes=5)
+    _last: SpiffeBundle | None = None
+
+    async def document(self, domain: str) -> bytes:
+        last = self._last or await self.first.fetch(domain)
+        raw = await _got(BoundedTransport(_trusting(last), MAX_BUNDLE, self._is_meant), self.url, domain)
+        found = parse(domain, raw)
+        check_newer(found, last)
+        if not found.authorities:
+            raise UnavailableError(f"the bundle of `{domain}` has no authority: its next edition could not be believed")
+        self._last = found
+        return raw
+
+    def _is_meant(self, certificate: bytes) -> bool:
+        with suppress(UnauthenticatedError):
+            return str(identity_of(loaded(certificate))) == self.endpoint
+        return False
+
+
+def _trusting(bundle: SpiffeBundle) -> ssl.SSLContext:
+    """Return TLS in which the authorities of a bundle vouch for the other side, whatever its host is called."""
+    trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusted.check_hostname = False  # a SPIFFE ID is no host name; it is compared with the one that is meant
+    trusted.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority need not be a root (X509-SVID §5)
+    if bundle.authorities:  # else nobody is believed
+        trusted.load_verify_locations(cadata=b"".join(bundle.authorities))
+    return trusted
 
 
 @dataclass
