@@ -117,6 +117,15 @@ class ProofError(UnauthenticatedError, code="proof", oauth="invalid_dpop_proof")
     """the proof of possession is missing or wrong"""
 
 
+class BearerError(ProofError, code="bearer"):
+    """there is no DPoP proof and no client certificate, and what is asked for is not one resource that takes bearers"""
+
+    advice = (
+        "make DPoP proofs (RFC 9449) or show a certificate at the TLS listener (RFC 8705);"
+        " or ask for one resource alone, of which the operator has said `bearer = true`"
+    )
+
+
 class ReplayError(ProofError, code="replay"):
     """the proof was used before"""
 

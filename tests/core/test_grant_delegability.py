@@ -255,3 +255,10 @@ def test_nobody_is_further_from_the_human_than_the_ceiling(more: dict[str, objec
     with pytest.raises(InvalidRequestError, match="hops from the human"):
         child(deep, depth=1)
     assert root().beyond(wanted(SEARCH, **more)) != ()
+
+
+@pytest.mark.parametrize("approval", [None, "apr_1"])
+def test_nobody_holds_a_child_by_a_token_alone(approval: str | None) -> None:
+    with pytest.raises(DelegateError):
+        child(root(), approval=approval, bearer="search")
+    assert child(root(), jkt="k").binding.by_token

@@ -91,7 +91,7 @@ def test_what_no_grant_may_have_is_refused_and_not_made_to_fit(more: dict[str, o
 def test_the_fields_are_those_that_are_read() -> None:
     said = written(GrantRequest(scope.parse([SEARCH]), Bounds(timedelta(1))))
     assert said.keys() >= FIELDS
-    assert said.keys() - FIELDS == {"agent", "claims", "jkt", "x5t"}
+    assert said.keys() - FIELDS == {"agent", "bearer", "claims", "jkt", "x5t"}
 
 
 def test_more_delegates_than_can_be_compared_are_not_even_read() -> None:

@@ -20,12 +20,12 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 3_745,
-    "core": 3_025,
+    "broker": 3_790,
+    "core": 3_050,
     "ports": 1_555,
     "jose": 900,
     "catalog": 650,
-    "errors.py": 255,
+    "errors.py": 262,
     "__init__.py": 55,
     "link": 2_090,
     "process": 1_750,
@@ -42,7 +42,7 @@ BUDGET = {
     "oauth": 1_940,
     "sessions": 900,
     "config": 2_270,
-    "compose": 3_590,
+    "compose": 3_630,
     "cli": 3_650,
     "sdk": 2_155,
     "integrations": 1_060,

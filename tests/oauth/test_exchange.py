@@ -137,7 +137,7 @@ def test_an_id_token_that_is_not_for_remit_opens_nothing(tmp_path: Path, token: 
 def test_without_a_proof_there_is_no_token(tmp_path: Path) -> None:
     async def scene(plane: Plane, _: FakeIdentity) -> None:
         answer = await plane.web.post("/oauth/token", data=opening())
-        assert refused(answer) == (400, "invalid_dpop_proof", "proof")
+        assert refused(answer) == (400, "invalid_dpop_proof", "bearer")
 
     staged(tmp_path, scene)
 

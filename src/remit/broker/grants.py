@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from remit.broker.approvals import Approvals
 from remit.broker.policy import PolicyEnforcement, because, compared
+from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.sessions import LoginRevocations
 from remit.broker.tasks import TaskCache
@@ -17,10 +18,12 @@ from remit.core.audit import Event
 from remit.core.grant import ISOLATION, WORKLOAD, GrantContext, Posture, Subject
 from remit.core.policy import Decision
 from remit.core.principal import GrantView, Holder, Human, Operator, Principal, Workload, check_renewing
-from remit.core.request import UNBOUND, GrantRequest, check_ttl
+from remit.core.request import UNBOUND, Binding, GrantRequest, check_ttl
+from remit.core.scope import Scope
 from remit.core.task import Change, open_task
 from remit.errors import (
     ApprovalError,
+    BearerError,
     ConflictError,
     DeniedError,
     InvalidRequestError,
@@ -42,6 +45,7 @@ class GrantVerbs:
 
     _tasks: TaskCache
     policy: PolicyEnforcement
+    _registry: ResourceRegistry
     _approvals: Approvals
     _revoker: LeaseRevoker
     _revocations: LoginRevocations
@@ -61,6 +65,7 @@ class GrantVerbs:
         writes: tuple[Write, ...] = ()
         try:
             subject = self._subject(opener)
+            self.check_bearer(request.binding, request.scope)
             opened = open_task(task_id, root_id, subject, request, context, now)  # before an approval is used up
             decision = await self.policy.enforce(self.policy.question(opened.head, opened.grants[0]), opener)
             self._subject(opener)  # their login may have ended meanwhile
@@ -115,6 +120,16 @@ class GrantVerbs:
             raise told from error
         self._tasks.check(root)
         return self._tasks.view(root)
+
+    def check_bearer(self, binding: Binding, scope: Scope) -> None:
+        """Raise BearerError for a grant by a token alone, unless it is for one resource that takes bearers."""
+        if binding.bearer is not None and binding.bearer != self._bearers(scope):
+            raise BearerError
+
+    def _bearers(self, scope: Scope) -> str | None:
+        """Return the one resource that a scope is for, if that takes bearers."""
+        names = {detail.resource for detail in scope}
+        return next((name for name in names if len(names) == 1 and self._registry.takes_bearers(name)), None)
 
     def _subject(self, opener: Opener) -> Subject:
         if isinstance(opener, Human):
@@ -192,7 +207,9 @@ class GrantVerbs:
 
     async def to_open(self, request: GrantRequest) -> str:
         open_task("", "", Subject("", ""), request, GrantContext(), self._tasks.serving())
-        return approvals.text_of(request)
+        # a key may still come with the token request; where none has to, the human decides on that too
+        bearer = None if request.binding.thumbprint else self._bearers(request.scope)
+        return approvals.text_of(replace(request, binding=replace(request.binding, bearer=bearer)))
 
     async def ask_to_open(
         self, client: str, request: GrantRequest, approver: str | None = None, life: timedelta = APPROVAL_LIFE
@@ -267,11 +284,12 @@ class GrantVerbs:
     def _context(
         self, task_id: str, grant_id: str, request: GrantRequest, posture: Posture | None, approval: str | None
     ) -> GrantContext:
+        custody = "holder" if request.binding.bearer is None else "bearer"
         return GrantContext(
             agent=f"spiffe://{self._trust_domain}/task/{task_id}/{grant_id}",
-            posture=replace(posture or Posture(), at_rest=self._at_rest),
+            posture=replace(posture or Posture(custody=custody), at_rest=self._at_rest),
             approval=approval,
-            status=None if (request.binding.jkt or request.binding.x5t) is None else self._tasks.place(grant_id),
+            status=self._tasks.place(grant_id) if request.binding.by_token else None,
         )
 
     def _made(

@@ -92,7 +92,7 @@ class RefreshTokenVerbs:
             raise UnauthenticatedError(
                 "the refresh token was given to an attested workload, which has to prove its name"
             )
-        if (presented.jkt, presented.x5t) != (grant.binding.jkt, grant.binding.x5t):
+        if (presented.jkt, presented.x5t) != (grant.binding.jkt, grant.binding.x5t) or not grant.binding.by_token:
             raise WrongKeyError("the proof is by another key than the refresh token is bound to")
 
     async def _put_family(self, family: RefreshFamily, until: datetime, before: RefreshFamily | None = None) -> None:

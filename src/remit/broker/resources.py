@@ -54,6 +54,11 @@ class ResourceRegistry:
             raise NotFoundError(f"there is no resource `{name}`", help="`remit resource list` shows what there is")
         return found
 
+    def takes_bearers(self, name: str) -> bool:
+        """Whether a resource is served to whoever shows a token of its own: if its settings say so, and not else."""
+        found = self._resources.get(name)
+        return found is not None and found.settings.get("bearer") is True
+
     def version(self, name: str) -> int:
         """Return a number that changes whenever a resource of this name, or its secret, does."""
         return self._versions.get(name, 0)

@@ -7,6 +7,7 @@ says whose it is, as after a restart; what it claims is believed as far as the g
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -77,10 +78,12 @@ class GrantTokens(TokenPort):
 
     async def mint(self, grant_id: str, spec: TokenSpec) -> Granted:
         view = await self._broker.grant(grant_id)
+        binding = view.grant.binding
+        if binding.bearer is not None:
+            spec = self._borne(spec, view)
         if spec.audience not in self._audiences and not self._endpoint(spec.audience, view.grant.scope):
             raise TargetError("the grant is not for this audience")
-        binding = view.grant.binding
-        if binding.thumbprint is None:
+        if not binding.by_token:
             raise TokenError("its grant is not bound to a key")
         if binding.x5t is not None and spec.until is None:
             raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
@@ -88,8 +91,16 @@ class GrantTokens(TokenPort):
         details = scopes.text(view.grant.scope)
         text = self._signed(claims, tokens.TYPE, authorization_details=details)
         self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
-        kind = "DPoP" if binding.x5t is None else "Bearer"
+        kind = "DPoP" if binding.jkt is not None else "Bearer"
         return Granted(view.task, grant_id, claims["exp"] - claims["iat"], details, text, kind)
+
+    def _borne(self, spec: TokenSpec, view: GrantView) -> TokenSpec:
+        """Return what a bearer's token is to say: it is for its one resource, which has to take it still."""
+        binding, endpoint = view.grant.binding, f"{self._gateway}/{view.grant.binding.bearer}"
+        self._broker.check_bearer(binding, view.grant.scope)
+        if self._gateway is None or spec.audience not in {None, endpoint}:
+            raise TargetError("a bearer's token is for its one resource at the gateway")
+        return replace(spec, audience=endpoint)
 
     def _endpoint(self, audience: str | None, scope: Scope) -> bool:
         """Whether an audience is a resource at the gateway that the grant names."""
@@ -99,6 +110,7 @@ class GrantTokens(TokenPort):
         view = await self._of(token, self._broker.grant)
         if proof is not None and proof.jkt != view.grant.binding.jkt:
             raise WrongKeyError
+        self._broker.check_bearer(view.grant.binding, view.grant.scope)
         await self.burn(proof)
         return view.holder
 
@@ -118,7 +130,8 @@ class GrantTokens(TokenPort):
             raise TokenError("its grant is not known here") from None
         if claims is not None:
             bound = view.grant.binding
-            if (bound.jkt, bound.x5t, view.task) != (claims.jkt, claims.x5t, claims.task):
+            borne = (bound.bearer is not None) == claims.bearer
+            if (bound.jkt, bound.x5t, view.task) != (claims.jkt, claims.x5t, claims.task) or not borne:
                 raise TokenError("its grant is not bound to this key")
             self._remember(digest, known)
         return view

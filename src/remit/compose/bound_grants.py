@@ -28,7 +28,7 @@ class BoundGrants(GrantTokens):
         await self.burn(proof, stranger=stranger)
         named = await self.human(opener.text) if isinstance(opener, IdToken) else opener
         root = await self._broker.open(named, request)
-        return unbound(root, self._clock()) if request.binding.thumbprint is None else await self.mint(root.id, spec)
+        return unbound(root, self._clock()) if not request.binding.by_token else await self.mint(root.id, spec)
 
     async def delegate_with_token(
         self,

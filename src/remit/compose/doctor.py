@@ -301,6 +301,10 @@ def log(settings: Settings) -> Iterator[CheckResult]:
     yield good("log", f"`{path}`" + ("" if warned is None else f", the last warning in it: {warned}"))
 
 
+BEARERS = "it is served to whoever has a token of its own: a stolen one works until it ends, in minutes"
+UNBEARER = "leave out `bearer` where every client can make DPoP proofs: tokens that were made end with it"
+
+
 def channel(environ: Mapping[str, str]) -> CheckResult:
     try:
         with Client(find(environ)) as client:
@@ -326,6 +330,8 @@ def broker(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult("rollback", "wrong", text, RESTORE)
         for item in found:
             yield _resource(client, f"{item['kind']} {item['resource']}", str(item["resource"]))
+            if item["settings"].get("bearer") is True:
+                yield CheckResult(f"bearer {item['resource']}", "warning", BEARERS, UNBEARER)
 
 
 def _resource(client: Client, about: str, name: str) -> CheckResult:

@@ -200,6 +200,9 @@ def _detail(detail: Mapping[str, object]) -> Mapping[str, object]:
     return {"resource": detail.get("resource"), "type": detail.get("type"), "rows": told}
 
 
+BEARER = ("bearer", "its token, if it proves no key, works for whoever has it, at")
+
+
 def _bounds(request: Mapping[str, object]) -> list[tuple[str, str]]:
     ttl, depth, patterns = request.get("ttl"), request.get("depth"), request.get("delegates")
     told = [("lasts", length(ttl) if isinstance(ttl, int) else "as long as the grant it comes from")]
@@ -210,7 +213,7 @@ def _bounds(request: Mapping[str, object]) -> list[tuple[str, str]]:
     if depth and patterns is not None:
         told.append(("sub-agents", written(patterns)))
     told.append(("may use it itself", "yes" if request.get("exercise") else "no: it only hands on"))
-    said = (("label", "calls itself"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"))
+    said = (("label", "calls itself"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"), BEARER)
     return told + [(words, str(request[name])) for name, words in said if request.get(name)]
 
 

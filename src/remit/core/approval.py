@@ -112,7 +112,7 @@ def read(text: str) -> GrantRequest:
     """Return the request of a text that ``text_of`` wrote, within whatever limits held then."""
     said = shown(text)
     claims = tuple(sorted(dict(said.get("claims", {})).items()))  # an earlier version told none
-    binding = Binding(said.get("jkt"), said.get("x5t"), said.get("agent"), claims)
+    binding = Binding(said.get("jkt"), said.get("x5t"), said.get("agent"), claims, said.get("bearer"))
     return requests.read(said, binding, scopes.read)
 
 
@@ -170,7 +170,8 @@ def consume(approval: Approval, request: GrantRequest, result: str, now: datetim
     approved = request_of(approval)
     # where a human saw no key, as a device proves its own only with its token request (RFC 9449 §5), any opens the task
     if approval.grant is None and approved.binding.thumbprint is None:
-        request = replace(request, binding=replace(request.binding, jkt=None, x5t=None))
+        bearer = approved.binding.bearer if request.binding.thumbprint else request.binding.bearer
+        request = replace(request, binding=replace(request.binding, jkt=None, x5t=None, bearer=bearer))
     if request != approved:
         raise ApprovalError("something else was approved", help="ask for exactly what the human saw, or ask anew")
     return replace(approval, verdict=Verdict.CONSUMED, result=result, rev=approval.rev + 1)

@@ -38,7 +38,7 @@ class Posture:
     """What the surroundings of a grant's holder promise; see ``docs/explanation/posture.md``."""
 
     isolation: str = "none"  # namespace | host-net | unsandboxed | none
-    custody: str = "holder"  # channel | holder
+    custody: str = "holder"  # channel | holder | bearer
     at_rest: str = "none"  # kek-file | none
 
 
@@ -96,6 +96,8 @@ class Grant:
     def child(self, grant_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
         """Return a new grant, ending no later and no wider but for what was approved, or raise AttenuationError."""
         requests.check(request)
+        if request.binding.bearer is not None:
+            raise DelegateError("what is handed on is held by a key or a channel, and not by a token alone")
         if self.level + 1 + request.bounds.depth > MAX_DEPTH:
             raise InvalidRequestError(f"no grant may be more than {MAX_DEPTH} hops from the human")
         covers = scopes.covering(request.scope, self.scope)

@@ -109,6 +109,11 @@ class Claims:
     all: Mapping[str, object]
     x5t: str | None = None
 
+    @property
+    def bearer(self) -> bool:
+        """Whether its holder proves nothing: it works for whoever has it, where its resource lets it."""
+        return self.jkt is None and self.x5t is None
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:

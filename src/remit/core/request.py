@@ -46,17 +46,23 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Whose grant it is: the holder of a key or a certificate, or of a channel (neither); and an attested workload."""
+    """Whose grant it is: the holder of a key, of a certificate, of a token alone, or of a channel; and a workload."""
 
     jkt: str | None = None  # RFC 7638 SHA-256 thumbprint of the key
     x5t: str | None = None  # RFC 8705 thumbprint of the certificate
     identity: str | None = None  # of a workload that somebody else than its holder attested
     claims: tuple[tuple[str, str], ...] = ()  # what its attester says of it, as policies see it
+    bearer: str | None = None  # no key: its tokens work for whoever has them, at this one resource alone
 
     @property
     def thumbprint(self) -> str | None:
-        """The key or certificate that tokens are bound to; None on a channel."""
+        """The key or certificate that tokens are bound to; None on a channel, and for a bearer."""
         return self.jkt or self.x5t
+
+    @property
+    def by_token(self) -> bool:
+        """Whether it is held by a token, and not by a channel."""
+        return self.thumbprint is not None or self.bearer is not None
 
 
 UNBOUND = Binding()
@@ -147,6 +153,7 @@ def written(request: GrantRequest) -> dict[str, object]:
         "label": request.label,
         "jkt": request.binding.jkt,
         "x5t": request.binding.x5t,
+        "bearer": request.binding.bearer,
         "purpose": request.purpose or None,
     }
 

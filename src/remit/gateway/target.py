@@ -30,7 +30,7 @@ from remit.ports import Resource
 from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
 SETTINGS = frozenset(
-    {"arguments", "body_on", "headers", "inject", "max_body", "private", "provider", "reads_bodies", "user"}
+    {"arguments", "bearer", "body_on", "headers", "inject", "max_body", "private", "provider", "reads_bodies", "user"}
 )
 UNKNOWN = Provider(
     name="", title="", key=Position("header", "Authorization", "Bearer {}"), shape=()
@@ -92,6 +92,7 @@ class HttpTarget:
     ) -> None:
         settings, known = resource.settings, provider or UNKNOWN
         user = settings.get("user")
+        fields.flag("bearer", settings.get("bearer", False))  # the broker goes by it, where tokens are made and shown
         injection = _injection(settings.get("inject"), known.key).of_user(user)
         self.resource, self.version = resource, version
         self.source = source

@@ -20,11 +20,13 @@ from remit.core import fields
 from remit.core import scope as scopes
 from remit.core.orders import json_object, json_text
 from remit.core.principal import Claims, GrantView
+from remit.core.request import Binding
 from remit.core.scope import Scope
 from remit.errors import AudienceError, InvalidRequestError, TokenError, TooLargeError
 from remit.jose.keys import PublicKey
 
 LIFE = timedelta(minutes=10)
+BEARER_LIFE = timedelta(minutes=5)  # of what works for whoever has it
 MAX_ACTORS = 10  # named in `act`: who acts, and its nearest ancestors; the audit has the whole lineage
 STATUS = "/oauth/status/1"  # below the issuer: the list that `status` points into
 SKEW = 5  # seconds
@@ -50,7 +52,8 @@ class TokenSpec:
 def claims(view: GrantView, spec: TokenSpec, issuer: str, jti: str, now: datetime) -> dict[str, Any]:
     """Return the claims of a grant's token (RFC 9068 §2.2), but for its details, whose JSON ``mint`` takes as it is."""
     grant, subject, act = view.grant, view.subject, dict[str, object]()
-    ends = min(grant.expires_at, now + LIFE, spec.until or grant.expires_at)
+    life = LIFE if grant.binding.bearer is None else BEARER_LIFE
+    ends = min(grant.expires_at, now + life, spec.until or grant.expires_at)
     for actor in view.lineage[-MAX_ACTORS:]:  # its size must not grow with depth; the last is the current actor
         act = {"sub": actor.agent, "act": act} if act else {"sub": actor.agent}
     status = {"status_list": {"idx": grant.status, "uri": issuer + STATUS}}
@@ -63,7 +66,7 @@ def claims(view: GrantView, spec: TokenSpec, issuer: str, jti: str, now: datetim
         "amr": list(subject.amr) or None,
         "client_id": grant.agent,
         "act": act,
-        "cnf": {"jkt": grant.binding.jkt} if grant.binding.x5t is None else {"x5t#S256": grant.binding.x5t},
+        "cnf": _confirmation(grant.binding),
         "iat": int(now.timestamp()),
         "exp": int(ends.timestamp()),
         "jti": jti,
@@ -81,6 +84,13 @@ def claims(view: GrantView, spec: TokenSpec, issuer: str, jti: str, now: datetim
         "par_hash": spec.par_hash,
     }
     return {name: value for name, value in content.items() if value is not None}
+
+
+def _confirmation(binding: Binding) -> dict[str, str | None] | None:
+    """Return what proves a token's holder (RFC 7800); None: whoever has it is its holder."""
+    if binding.bearer is not None:
+        return None
+    return {"jkt": binding.jkt} if binding.x5t is None else {"x5t#S256": binding.x5t}
 
 
 def check_size(details: Scope) -> None:
@@ -129,13 +139,16 @@ def check_audience(found: Claims, accepted: Collection[str]) -> None:
 def _claims(raw: Mapping[str, object], issuer: str) -> Claims:
     if raw.get("iss") != issuer:
         raise TokenError("it was not made by this broker")
-    about, cnf, aud = raw.get("task"), raw.get("cnf"), raw.get("aud")
+    about, aud = raw.get("task"), raw.get("aud")
+    posture = about.get("posture") if isinstance(about, Mapping) else None
+    borne = isinstance(posture, Mapping) and posture.get("custody") == "bearer" and "cnf" not in raw
+    cnf: object = {} if borne else raw.get("cnf")
     if not isinstance(about, Mapping) or not isinstance(cnf, Mapping):
         raise TokenError("its `task` or its `cnf` is missing or malformed")
     audience = aud[0] if isinstance(aud, list) and len(aud) == 1 else aud
     if not isinstance(audience, str) or not audience:
         raise TokenError("it is not for one audience")
-    if cnf.keys() not in _BINDINGS:
+    if not borne and cnf.keys() not in _BINDINGS:
         raise TokenError("it is not bound to a key")
     try:
         fields.whole("nbf", raw.get("nbf", 0), most=_MAX_INSTANT)

@@ -22,6 +22,7 @@ from remit.core.approval import Approval
 from remit.core.principal import GrantView
 from remit.core.request import Binding, GrantRequest
 from remit.errors import (
+    BearerError,
     GrantTokenError,
     LapsedError,
     NotFoundError,
@@ -153,6 +154,8 @@ class ConsentFlows:
         found = approvals.request_of(approval)
         if found.binding.jkt not in {None, binding.jkt}:
             raise WrongKeyError("the human approved of another key")
+        if binding.bearer is not None and found.binding.bearer is None:
+            raise BearerError  # a human decided on a key, or what was asked for takes no bearers
         return approval, found
 
     async def _open(self, approval_id: str, binding: Binding, client: OAuthClient) -> GrantView:
@@ -162,7 +165,8 @@ class ConsentFlows:
             if client.workload is None or client.workload.id != found.binding.identity:
                 raise GrantTokenError("the human approved of another workload")
             binding = attested(binding, client.workload)
-        return await self._broker.open(approval, replace(found, binding=binding))
+        borne = None if binding.bearer is None else found.binding.bearer
+        return await self._broker.open(approval, replace(found, binding=replace(binding, bearer=borne)))
 
     async def _polled(self, secret: str, client: OAuthClient) -> Response:
         client.check_named()

@@ -83,7 +83,7 @@ class IssuedTokens:
             await self._verifier.tokens.present(token)
         except RemitError:
             return wire.answer({"active": False})
-        return wire.answer({"active": True, "token_type": "DPoP" if claims.x5t is None else "Bearer", **claims.all})
+        return wire.answer({"active": True, "token_type": "Bearer" if claims.jkt is None else "DPoP", **claims.all})
 
     async def _claims(self, caller: Principal, token: str) -> Claims | None:
         try:

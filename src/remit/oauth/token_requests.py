@@ -22,7 +22,8 @@ from remit.core import request as requests
 from remit.core import scope as scopes
 from remit.core.principal import IdToken
 from remit.core.request import UNBOUND, Binding, GrantRequest
-from remit.errors import InvalidRequestError, TargetError, UnsupportedScopeError, WrongKeyError
+from remit.core.scope import Scope
+from remit.errors import BearerError, InvalidRequestError, TargetError, UnsupportedScopeError, WrongKeyError
 from remit.jose import token as tokens
 from remit.jose.proof import Proof
 from remit.jose.strict import read_json
@@ -41,6 +42,7 @@ SCOPE = frozenset({"scope"})
 OPENING = FIELDS | TARGETS | {"purpose"}
 
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a type
+BEARER = Binding(bearer="")  # of a client that proves nothing, before it is known at which resource that may do
 BYTES = 32  # random ones of a refresh token
 TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
 
@@ -63,7 +65,7 @@ def read(form: Form, binding: Binding = UNBOUND, otherwise: Mapping[str, object]
             with suppress(InvalidRequestError):  # the reader says what it must be
                 given[name] = read_json(form[name])
     found = requests.read({**(otherwise or {}), **given}, binding)
-    if binding.thumbprint is not None:  # a token follows, which has to name it all
+    if binding.by_token:  # a token follows, which has to name it all
         tokens.check_size(found.scope)
     return found
 
@@ -80,7 +82,8 @@ def opening(client: OAuthClient, binding: Binding, otherwise: Mapping[str, objec
     client.check_named()
     if client.workload is not None and client.workload.jkt not in {None, binding.jkt}:
         raise WrongKeyError("the client's credential is bound to another key than the grant would be")
-    return read(client.form, attested(binding, client.workload), otherwise)
+    found = read(client.form, attested(binding, client.workload), otherwise)
+    return replace(found, binding=borne(found.binding, found.scope))
 
 
 async def proven(client: OAuthClient, verifier: Verifier) -> Binding:
@@ -163,6 +166,19 @@ def exchanged(form: Form, audience: str | None) -> TokenSpec:
     return TokenSpec(audience, jose.digest(form["subject_token"]))
 
 
+def borne(binding: Binding, scope: Scope) -> Binding:
+    """Return a binding as it is, or a bearer's to the one resource that a scope is for; BearerError for several.
+
+    Whether that resource takes bearers, who makes the grant knows.
+    """
+    names = {detail.resource for detail in scope}
+    if binding.bearer is None:
+        return binding
+    if len(names) != 1:
+        raise BearerError
+    return replace(binding, bearer=names.pop())
+
+
 class TokenIssuer:
     """Makes answers of the token endpoint (RFC 6749 §5.1, RFC 8693 §2.2.1, RFC 9396 §7)."""
 
@@ -172,9 +188,12 @@ class TokenIssuer:
     def proven(self, client: OAuthClient) -> ProvenKey:
         """Return what a token is to be bound to: the key of the ``DPoP`` header, else the certificate, with its end.
 
-        A client whose own credential is bound to a key (WIT) has to prove that key, and no other.
+        A client whose own credential is bound to a key (WIT) has to prove that key, and no other. One that shows
+        neither may be a bearer, of what ``borne`` tells where it is known what is asked for.
         """
         chain, workload = client.certificates, client.workload
+        if not client.proofs and not chain and (workload is None or workload.jkt is None):
+            return ProvenKey(BEARER)
         if not client.proofs and chain:
             if workload is not None and workload.jkt is not None:
                 raise WrongKeyError("the client's credential is bound to a key: prove it by `DPoP`")

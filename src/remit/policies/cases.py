@@ -33,7 +33,7 @@ _CHOICES = {
     "expect": ("allow", "deny"),
     "verb": ("open", "delegate", "issue", "renew"),
     "isolation": ("namespace", "host-net", "unsandboxed", "none"),
-    "custody": ("channel", "holder"),
+    "custody": ("channel", "holder", "bearer"),
     "at_rest": ("kek-file", "none"),
 }
 _KNOWN: Mapping[str, type] = {

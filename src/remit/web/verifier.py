@@ -129,9 +129,9 @@ class Verifier:
         scheme, token = scheme.lower(), token.strip(" ")
         if scheme not in {"dpop", "bearer"} or not token:
             raise TokenError("there must be one `Authorization` header, with the scheme DPoP")
-        proof, certified = headers.get("dpop", ()), self.signed(token).x5t is not None
-        if (scheme == "bearer") != certified or (certified and proof):
-            raise TokenError("a token that is bound to a key has the scheme DPoP, and one to a certificate Bearer")
+        proof, keyless = headers.get("dpop", ()), self.signed(token).jkt is None
+        if (scheme == "bearer") != keyless or (keyless and proof):
+            raise TokenError("a token that is bound to a key has the scheme DPoP, and any other Bearer")
         return await self.prove(token, proof, method, url, certificates, audiences)
 
     async def prove(
@@ -157,6 +157,8 @@ class Verifier:
         try:
             tokens.check_time(claims, self.now())
             tokens.check_audience(claims, audiences or {self.issuer})
+            if claims.bearer and claims.audience not in {self.issuer, self.gateway}:  # one resource alone
+                return replace(await self.tokens.present(token), claims=claims)
             if claims.x5t is not None:
                 if not certificates:
                     raise TokenError("it is bound to a certificate: use the TLS listener, with that certificate")

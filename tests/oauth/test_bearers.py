@@ -1,0 +1,226 @@
+"""Tokens that work for whoever has them: for one resource that says so, for minutes, and shown wherever it counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from remit.core.policy import Decision, Question, in_bounds
+from remit.core.secret import Secret
+from remit.errors import AudienceError, BearerError, RevokedError, TokenError, UnauthenticatedError
+from tests.attacks.forge import parts
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, search
+from tests.oauth.consent_driver import DEVICE, App, authorization_page, browser, clients, decide, scene, svid
+from tests.oauth.plane import later
+
+GATEWAY = "http://127.0.0.1:8471"
+ENDPOINT = f"{GATEWAY}/search"
+Played = Callable[[App], Awaitable[None]]
+
+
+async def _let(app: App, *, bear: bool) -> None:
+    """Have the operator say whether the resource `search` takes bearers."""
+    resource = replace(search(), settings={**search().settings, "bearer": bear})
+    await app.made.broker.put_resource(OPERATOR, resource, Secret("api-key-0123456789ab"))
+
+
+def _scene(tmp_path: Path, played: Played, *, bear: bool = True, **more: Any) -> None:
+    async def whole(app: App) -> None:
+        await _let(app, bear=bear)
+        await played(app)
+
+    scene(tmp_path, whole, gateway=GATEWAY, registry=clients(), **more)
+
+
+async def _unproven(app: App, **form: str | None) -> httpx.Response:
+    """Call the token endpoint as a client does that makes no proof."""
+    given = {"client_id": app.client_id, **form}
+    return await app.made.web.post("/oauth/token", data={k: v for k, v in given.items() if v is not None})
+
+
+async def _borne(app: App, **more: str | None) -> dict[str, Any]:
+    answer = await _unproven(app, **app.redeeming(await app.code(None, **more)))
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def _used(app: App, token: str, name: str = "search", **more: str) -> str:
+    headers = {"authorization": f"Bearer {token}", **more}
+    return await app.made.verifier.proven(headers, "GET", f"{GATEWAY}/{name}/v1/x", name)
+
+
+def test_a_client_that_proves_nothing_gets_a_token_for_one_endpoint_for_minutes(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = await _borne(app)
+        assert (told["token_type"], told["expires_in"]) == ("Bearer", 300)
+        claims: dict[str, Any] = parts(told["access_token"])[1]
+        assert (claims["aud"], "cnf" in claims, claims["task"]["posture"]["custody"]) == (ENDPOINT, False, "bearer")
+        assert await _used(app, told["access_token"]) == told["grant"]
+
+    _scene(tmp_path, played)
+
+
+def test_it_is_worth_nothing_anywhere_else(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        token = (await _borne(app))["access_token"]
+        with pytest.raises(AudienceError):
+            await _used(app, token, "warehouse")
+        for scheme in ("Bearer", "DPoP"):
+            headers = {"authorization": f"{scheme} {token}"}
+            assert (await app.made.web.get("/v1/self", headers=headers)).status_code == 401
+        kind = "urn:ietf:params:oauth:token-type:access_token"
+        exchange = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": kind}
+        answer = await app.token(**{**exchange, "subject_token": token}, client_id=None)
+        assert answer.status_code == 400
+        assert (await app.made.web.get(f"/v1/self?access_token={token}")).status_code == 400
+        with pytest.raises(UnauthenticatedError):
+            await app.made.verifier.proven({}, "GET", f"{ENDPOINT}?access_token={token}", "search")
+
+    _scene(tmp_path, played)
+
+
+def test_it_is_no_token_for_a_key_and_none_for_a_key_is_it(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        token = (await _borne(app))["access_token"]
+        proof = app.agent.proof("GET", f"{ENDPOINT}/v1/x", app.made.world.now, app.made.verifier.nonce(), token)
+        with pytest.raises(TokenError):
+            await _used(app, token, dpop=proof)
+        keyed = (await app.redeem(await app.code(resource=ENDPOINT), resource=ENDPOINT)).json()
+        assert (keyed["token_type"], parts(keyed["access_token"])[1]["aud"]) == ("DPoP", ENDPOINT)
+        with pytest.raises(TokenError):
+            await _used(app, keyed["access_token"])
+
+    _scene(tmp_path, played)
+
+
+@pytest.mark.parametrize(
+    ("asked", "bear"),
+    [([SEARCH], False), ([SEARCH, TABLE], True), ([TABLE], True)],
+    ids=["not said", "and another resource", "another resource"],
+)
+def test_whoever_asks_for_anything_else_is_told_the_two_ways(
+    tmp_path: Path, asked: list[dict[str, object]], *, bear: bool
+) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(authorization_details=json.dumps(asked))
+        answer = await _unproven(app, **app.redeeming(code))
+        told = answer.json()
+        assert (answer.status_code, told["error"], told["code"]) == (400, "invalid_dpop_proof", "bearer")
+        assert told["error_description"].startswith("there is no DPoP proof and no client certificate")
+        assert all(way in told["help"] for way in ("DPoP", "certificate", "`bearer = true`"))
+        assert (await app.redeem(code)).status_code == 200  # nothing was used up
+
+    _scene(tmp_path, played, bear=bear)
+
+
+def test_another_audience_than_its_endpoint_is_refused(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        for resource in (GATEWAY, f"{GATEWAY}/warehouse"):
+            answer = await _unproven(app, **app.redeeming(await app.code(resource=resource)))
+            assert answer.json()["error"] == "invalid_target"
+        assert parts((await _borne(app, resource=f"{ENDPOINT}/"))["access_token"])[1]["aud"] == ENDPOINT
+
+    _scene(tmp_path, played)
+
+
+def test_the_human_reads_that_it_works_for_whoever_has_it(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = "works for whoever has it"
+        assert told in unescape((await authorization_page(app)).text)
+        assert told not in unescape((await authorization_page(app, dpop_jkt="k" * 43)).text)
+        await _let(app, bear=False)
+        assert told not in unescape((await authorization_page(app)).text)
+
+    _scene(tmp_path, played)
+
+
+def test_what_a_human_approved_for_a_key_is_not_borne(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        await _let(app, bear=False)
+        before = await app.code()
+        await _let(app, bear=True)  # the human was told nothing of it
+        assert (await _unproven(app, **app.redeeming(before))).json()["code"] == "bearer"
+        keyed = await app.code(dpop_jkt=app.agent.signer.kid)
+        assert (await _unproven(app, **app.redeeming(keyed))).json()["error"] == "invalid_dpop_proof"
+
+    _scene(tmp_path, played)
+
+
+def test_it_ends_when_the_resource_takes_bearers_no_more(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = await _borne(app)
+        await _let(app, bear=False)
+        with pytest.raises(BearerError):
+            await _used(app, told["access_token"])
+        form = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"]}
+        assert (await _unproven(app, **form)).json()["code"] == "bearer"
+
+    _scene(tmp_path, played)
+
+
+def test_its_refresh_token_rotates_and_a_second_use_ends_the_task(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = await _borne(app)
+        form: dict[str, str | None] = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"]}
+        assert (await app.token(**form)).json()["error"] == "invalid_dpop_proof"  # a bearer proves no key
+        fresh = (await _unproven(app, **form)).json()
+        assert await _used(app, fresh["access_token"]) == told["grant"]
+        assert (await _unproven(app, **form, resource=GATEWAY)).json()["error"] == "invalid_grant"  # used
+        with pytest.raises(RevokedError):
+            await _used(app, fresh["access_token"])
+
+    _scene(tmp_path, played)
+
+
+def test_it_is_over_in_five_minutes(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        token = (await _borne(app))["access_token"]
+        later(app.made, 299)
+        await _used(app, token)
+        later(app.made, 1)
+        with pytest.raises(TokenError):
+            await _used(app, token)
+
+    _scene(tmp_path, played)
+
+
+def test_policies_and_the_audit_see_a_bearer(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def keyed(question: Question) -> Decision:
+        seen.append(question.posture.custody)
+        return Decision(allowed=False, reasons=("no bearers",)) if seen[-1] == "bearer" else in_bounds(question)
+
+    async def played(app: App) -> None:
+        answer = await _unproven(app, **app.redeeming(await app.code()))
+        assert answer.json()["code"] == "policy"
+        assert seen[-1] == "bearer"
+        assert (await app.made.world.events())[-1].posture == "none/bearer/kek-file"
+
+    _scene(tmp_path, played, world=World(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=keyed))
+
+
+def test_a_device_and_a_workload_can_be_bearers_too(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        asked = app.polled_request(client_id="tv")
+        codes = (await app.made.web.post("/oauth/device_authorization", data=asked)).json()
+        visitor = browser(app.made)
+        page = await visitor.post("/oauth/device", data={"user_code": codes["user_code"]})
+        await decide(visitor, app.issuer, page)
+        form = {"grant_type": DEVICE, "device_code": codes["device_code"], "client_id": "tv"}
+        assert (await _unproven(app, **form)).json()["token_type"] == "Bearer"
+        own = {**app.polled_request(**svid()), "grant_type": "client_credentials", "ttl": "60", "client_id": None}
+        told = (await _unproven(app, **own)).json()
+        about: Any = parts(told["access_token"])[1]["task"]
+        assert (told["token_type"], about["attested"]) == ("Bearer", True)
+
+    _scene(tmp_path, played)
