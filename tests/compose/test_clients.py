@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from remit.compose.identities import clients
+from remit.compose.identities import client_keys, clients, methods
 from remit.config.settings import Places, Settings, read
 from remit.errors import InvalidRequestError
+from remit.identity.fetch import HttpFetch
+from tests.identity.issuing import ec, public
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 APP = {"id": "app", "name": "App", "redirect_uris": ["http://127.0.0.1/cb"]}
@@ -31,6 +34,41 @@ def test_clients_are_read_with_their_redirects() -> None:
     assert (tv.name, tv.redirect_uris) == ("tv", ())
     assert not found.documents
     assert not clients(settings(), lambda: NOW).documents
+
+
+JWKS = {"keys": [public(ec())]}
+
+
+def test_a_client_with_keys_is_one_that_has_to_authenticate(tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps(JWKS))
+    for where in ({"jwks": JWKS}, {"jwks_file": str(file)}, {"jwks_uri": "https://app.test/jwks"}):
+        found = settings(clients=[{**APP, **where}])
+        assert asyncio.run(clients(found, lambda: NOW).get("app")).keyed
+        assert client_keys(found, lambda: NOW, HttpFetch()).keys() == {"app"}
+        assert methods(found) == ("private_key_jwt",)
+    assert not asyncio.run(clients(settings(clients=[APP]), lambda: NOW).get("app")).keyed
+    assert methods(settings(clients=[APP])) == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jwks": {}},
+        {"jwks": {"keys": []}},
+        {"jwks": {"keys": [ec().as_dict(private=True)]}},
+        {"jwks": "x"},
+        {"jwks_uri": "http://app.test/jwks"},
+        {"jwks_file": "/nowhere/jwks.json"},
+        {"jwks": JWKS, "jwks_uri": "https://app.test/jwks"},
+        {"id": "spiffe://prod.test/app", "jwks": JWKS},
+        {"id": "https://ci.test#job", "jwks": JWKS},
+    ],
+    ids=range(9),
+)
+def test_keys_of_a_client_that_are_no_good_are_refused_at_the_start(changes: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"clients|key set"):
+        client_keys(settings(clients=[{**APP, **changes}]), lambda: NOW, HttpFetch())
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from remit.config import settings
 from remit.core.secret import Secret
 from remit.ports import Resource
 from tests.broker.world import details, search
+from tests.identity.issuing import ec, public
 from tests.live import idp
 from tests.live.fleet import ACCESS_TOKEN, EXCHANGE, SEARCH, Key, claims_of
 from tests.live.idp import NODE, PEERS, TWO_FACTORS, Provider
@@ -41,6 +42,7 @@ POLICY = """
 """
 MESH = {"type": "spiffe", "resource": "mesh", "actions": ["jwt"], "audiences": ["https://ledger.test"]}
 APP, REDIRECT = "app", "http://127.0.0.1/cb"
+KEYED, OWN = "backend", ec("backend-1")  # a client with a key of its own
 ASKED = {"purpose": "find what was sold in May", "authorization_details": json.dumps([SEARCH]), "ttl": "900"}
 PATIENCE = 60  # seconds for one flow
 LIBRARIES = ["oauth4webapi", "openid-client"]
@@ -186,7 +188,10 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
         "workloads": [{"issuer": provider.issuer, "audience": "https://remit.test", "match": {"sub": "job-1"}}],
         "policy": {"directory": str(policies)},
         "client_documents": {"hosts": ["127.0.0.1"], "private": True},
-        "clients": [{"id": APP, "name": "Research App", "redirect_uris": [REDIRECT]}],
+        "clients": [
+            {"id": APP, "name": "Research App", "redirect_uris": [REDIRECT]},
+            {"id": KEYED, "name": "Back End", "redirect_uris": [REDIRECT], "jwks": {"keys": [public(OWN)]}},
+        ],
     }
     made = settings.read(settings.places({"REMIT_STATE_DIR": str(directory / "state")}), raw)
     async with served(made) as edges:
@@ -300,7 +305,7 @@ def test_a_library_asks_one_human_from_afar(tmp_path: Path, provider: Provider, 
 
 
 @contextmanager
-def published(name: str) -> Iterator[str]:
+def published(name: str, **more: object) -> Iterator[str]:
     """Serve the document of a client until the block ends; yield its URL, which is the client's id."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -309,7 +314,7 @@ def published(name: str) -> Iterator[str]:
 
         def do_GET(self) -> None:
             document = {"client_id": url, "client_name": name, "redirect_uris": [REDIRECT]}
-            raw = json.dumps({**document, "token_endpoint_auth_method": "none"}).encode()
+            raw = json.dumps({**document, "token_endpoint_auth_method": "none", **more}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(raw)))
             self.end_headers()
@@ -336,6 +341,41 @@ def test_a_client_that_nobody_named_is_known_by_its_document(tmp_path: Path, pro
         assert said["done"]["after"] == 401
         assert "calls itself “Stranger” asks for access" in found.human.pages[0]
         assert f"all that is known is that {urlsplit(url).netloc} publishes it" in found.human.pages[0]
+
+    play(tmp_path, provider, scene)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_authenticates_by_its_own_key_at_every_endpoint(
+    tmp_path: Path, provider: Provider, library: str
+) -> None:
+    """``private_key_jwt``: pushed request, code, refresh and revocation, each by an assertion of its own."""
+
+    async def scene(found: Stage) -> None:
+        said = await found.flow(library, "code", client=KEYED, push=True, key=OWN.as_dict(private=True))
+        assert "done" in said, said
+        claims = claims_of(said["done"]["again"]["access_token"])
+        assert (claims["client_id"], claims["task"]["attested"]) == (KEYED, True)
+        assert (said["done"]["before"], said["done"]["after"]) == (200, 401)
+        assert "calls itself" not in found.human.pages[0]
+        without = await found.flow(library, "code", client=KEYED, push=True)
+        assert without["failed"].startswith("OAUTH_WWW_AUTHENTICATE_CHALLENGE")
+
+    play(tmp_path, provider, scene)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_client_authenticates_by_the_key_that_its_document_has(
+    tmp_path: Path, provider: Provider, library: str
+) -> None:
+    async def scene(found: Stage) -> None:
+        keyed = {"token_endpoint_auth_method": "private_key_jwt", "jwks": {"keys": [public(OWN)]}}
+        with published("Stranger", **keyed) as url:
+            said = await found.flow(library, "code", client=url, push=True, key=OWN.as_dict(private=True))
+            assert "done" in said, said
+            assert claims_of(said["done"]["again"]["access_token"])["task"]["attested"] is False
+            without = await found.flow(library, "code", client=url, push=True)
+            assert without["failed"].startswith("OAUTH_WWW_AUTHENTICATE_CHALLENGE")
 
     play(tmp_path, provider, scene)
 
@@ -436,6 +476,30 @@ def test_authlib_goes_through_code_refresh_exchange_and_revocation(tmp_path: Pat
             claims = claims_of(exchanged["access_token"])
             assert (claims["sub"], claims["del_depth"]) == (f"{provider.issuer}#alice", 1)
             gone = app.client.revoke_token(app.server["revocation_endpoint"], token=refresh["refresh_token"])
+            assert gone.json()["state"] == "closed"
+
+    async def scene(found: Stage) -> None:
+        await asyncio.to_thread(whole, found)
+
+    play(tmp_path, provider, scene)
+
+
+def test_authlib_authenticates_by_its_own_key(tmp_path: Path, provider: Provider) -> None:
+    def whole(found: Stage) -> None:
+        from authlib.oauth2.rfc7523 import PrivateKeyJWT
+
+        with closing(Authlib(found.issuer)) as app:
+            app.client.client_id, app.client.client_secret = KEYED, OWN
+            app.client.token_endpoint_auth_method = app.client.revocation_endpoint_auth_method = "private_key_jwt"
+            app.client.register_client_auth_method(PrivateKeyJWT(app.server["token_endpoint"], alg="ES256"))
+            verifier = secrets.token_urlsafe(48)
+            url, state = app.client.create_authorization_url(
+                app.server["authorization_endpoint"], code_verifier=verifier, **ASKED
+            )
+            back = found.human.visit(url)
+            told = app.fetch(authorization_response=back, state=state, code_verifier=verifier)
+            assert claims_of(told["access_token"])["sub"] == f"{provider.issuer}#alice"
+            gone = app.client.revoke_token(app.server["revocation_endpoint"], token=told["refresh_token"])
             assert gone.json()["state"] == "closed"
 
     async def scene(found: Stage) -> None:

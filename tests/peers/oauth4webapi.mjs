@@ -12,8 +12,14 @@ async function begun(told) {
   const as = await oauth.processDiscoveryResponse(issuer, found);
   const client = { client_id: told.client };
   const DPoP = oauth.DPoP(client, await oauth.generateKeyPair('ES256', { extractable: true }));
-  return { as, client, auth: oauth.None(), DPoP };
+  return { as, client, auth: told.key ? oauth.PrivateKeyJwt(await own(told.key)) : oauth.None(), DPoP };
 }
+
+// The client's own key (RFC 7523 §2.2), as the library wants it.
+const own = async (jwk) => ({
+  key: await crypto.subtle.importKey('jwk', jwk, { name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign']),
+  kid: jwk.kid,
+});
 
 // Once more where the server wants a proof with its nonce (RFC 9449 §8).
 async function twice(ask) {

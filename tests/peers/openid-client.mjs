@@ -4,7 +4,8 @@ import * as client from 'openid-client';
 
 import { human, run } from './talk.mjs';
 
-async function begun(told, auth = client.None()) {
+async function begun(told, auth) {
+  auth ??= told.key ? client.PrivateKeyJwt(await own(told.key)) : client.None();
   const config = await client.discovery(new URL(told.issuer), told.client, undefined, auth, {
     algorithm: 'oauth2',
     execute: [client.allowInsecureRequests], // the issuer of the tests is at a loopback address, without TLS
@@ -12,6 +13,12 @@ async function begun(told, auth = client.None()) {
   const DPoP = client.getDPoPHandle(config, await client.randomDPoPKeyPair('ES256'));
   return { config, DPoP };
 }
+
+// The client's own key (RFC 7523 §2.2), as the library wants it.
+const own = async (jwk) => ({
+  key: await crypto.subtle.importKey('jwk', jwk, { name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign']),
+  kid: jwk.kid,
+});
 
 async function code(told) {
   const { config, DPoP } = await begun(told);

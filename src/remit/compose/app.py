@@ -27,7 +27,8 @@ from remit.web.routes import AppDeps, Route
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
     tokens = TokenIssuer(deps.verifier, deps.identity.scopes)
-    clients, flows = Clients(deps.identity.workloads, deps.verifier), ConsentFlows(deps, tokens)
+    clients = Clients(deps.identity.workloads, deps.verifier, deps.identity.clients)
+    flows = ConsentFlows(deps, tokens)
     grants = {**Exchange(deps, tokens).grant_types(), **flows.grant_types()}
     known, oauth = WellKnown(deps, grants, flows.metadata()), IssuedTokens(deps.broker, deps.verifier, clients)
     endpoint = TokenEndpoint(clients, grants, deps)

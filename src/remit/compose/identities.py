@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from remit.compose.kinds import known
-from remit.config.sections import HumanTable, TlsSection, TrustDomainTable
+from remit.config.sections import ClientTable, HumanTable, TlsSection, TrustDomainTable
 from remit.config.settings import Settings
 from remit.config.values import Text, decode
+from remit.core.principal import JWT_BEARER
 from remit.core.request import check_ttl
 from remit.core.scope import parse
 from remit.core.secret import Secret
@@ -19,6 +22,7 @@ from remit.errors import InvalidRequestError, UnavailableError
 from remit.identity.fetch import ClientDocuments, Fetch, HttpFetch
 from remit.identity.humans import IssuedHumans, IssuerLogins, Registration
 from remit.identity.issuers import Issuer
+from remit.identity.keyed_clients import ClientKeys, KeyedClients
 from remit.identity.workloads.attested import Assertion, AttestedWorkloads, OidcWorkloads, WorkloadRule
 from remit.identity.workloads.bundles import (
     ApiSource,
@@ -30,8 +34,9 @@ from remit.identity.workloads.bundles import (
     TrustBundles,
     WebSource,
 )
+from remit.jose.keys import MAX_SET, read_key_set
 from remit.keys.file import read_regular
-from remit.oauth.clients import Registry, check_name, check_redirect
+from remit.oauth.clients import Registry, audiences, check_name, check_redirect
 from remit.ports import Clock
 from remit.ports.identity import Registered
 from remit.ports.targets import DocumentPort
@@ -135,7 +140,8 @@ def clients(settings: Settings, clock: Clock) -> Registry:
     known = []
     for one in settings.clients:
         name = check_name(one.id[:100] if one.name is None else one.name)
-        known.append(Registered(one.id, name, tuple(check_redirect(uri) for uri in one.redirect_uris)))
+        uris = tuple(check_redirect(uri) for uri in one.redirect_uris)
+        known.append(Registered(one.id, name, uris, keyed=one.keyed))
     section = settings.client_documents
     documents = None if section is None else ClientDocuments(frozenset(section.hosts), private=section.private)
     return Registry(known, documents, clock)
@@ -156,6 +162,37 @@ def scopes(settings: Settings) -> Mapping[str, ScopeTemplate]:
             raise InvalidRequestError(f"`scopes.{name}`: {error.detail}", help=error.help) from error
         found[name] = ScopeTemplate(name, details, one.purpose, one.title, one.ttl, one.clients)
     return found
+
+
+def client_keys(settings: Settings, clock: Clock, fetch: Fetch) -> Mapping[str, ClientKeys]:
+    """Return the keys of the clients that have some, or raise InvalidRequestError where they are no good."""
+    found = {}
+    for one in settings.clients:
+        if one.jwks_uri is not None:
+            found[one.id] = ClientKeys(one.id, partial(fetch, one.jwks_uri), clock)
+        elif one.keyed:
+            read = partial(_read_keys, one)
+            if not read_key_set(read()).keys:
+                raise InvalidRequestError(f"`clients` has no key for `{one.id}` that can verify a signature")
+            found[one.id] = ClientKeys(one.id, partial(asyncio.to_thread, read), clock)
+    return found
+
+
+def _read_keys(client: ClientTable) -> bytes:
+    if client.jwks_file is None:
+        return json.dumps(client.jwks).encode()
+    try:
+        return read_regular(client.jwks_file, MAX_SET)
+    except OSError as error:
+        raise InvalidRequestError("`clients.jwks_file` cannot be read") from error
+
+
+def assertions(settings: Settings, known: TrustedIssuers, clock: Clock, fetch: Fetch) -> Mapping[str, Assertion]:
+    """Return what verifies client assertions that are no JWT-SVIDs, by their type."""
+    others, keys = None if known.platforms is None else known.platforms.assertion, client_keys(settings, clock, fetch)
+    if not keys:
+        return {} if others is None else {JWT_BEARER: others}
+    return {JWT_BEARER: KeyedClients(keys, audiences(settings.issuer), clock, others).assertion}
 
 
 def source(domain: TrustDomainTable) -> FileSource | WebSource | SpiffeSource | ApiSource:
@@ -197,13 +234,15 @@ def attested(
 
 
 def methods(settings: Settings) -> tuple[str, ...]:
-    """Return how workloads may authenticate (draft-ietf-oauth-spiffe-client-auth §4).
+    """Return how clients may authenticate: workloads by draft-ietf-oauth-spiffe-client-auth §4, others by their keys.
 
     WIMSE's headers and the tokens of platforms work too; server metadata has no name for them.
     """
+    keyed = any(one.keyed for one in settings.clients) or settings.client_documents is not None
+    own = ("private_key_jwt",) if keyed else ()
     if not settings.trust_domains:
-        return ()
-    return ("spiffe_jwt",) if settings.tls is None else ("spiffe_jwt", "spiffe_x509")
+        return own
+    return (*own, "spiffe_jwt") if settings.tls is None else (*own, "spiffe_jwt", "spiffe_x509")
 
 
 class CertificateFiles(CertificatePort):

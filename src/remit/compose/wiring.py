@@ -21,7 +21,7 @@ from remit.config.settings import Settings, located
 from remit.core import audit
 from remit.core.audit import Checkpoint
 from remit.core.grant import LOCAL
-from remit.core.principal import JWT_BEARER, Operator
+from remit.core.principal import Operator
 from remit.core.task import Subject
 from remit.identity.workloads.bundles import TrustBundles
 from remit.keys.authority import FileAuthority
@@ -115,7 +115,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     policies.broker = broker
     told = signals.read(settings, known.sources, clock, there.fetch)
     bundles = identities.bundles(settings, clock, there)
-    platforms = {JWT_BEARER: known.platforms.assertion} if known.platforms else {}
+    platforms = identities.assertions(settings, known, clock, there.fetch)
     who = identity(settings, known, told, clock, identities.attested(settings, bundles, clock, platforms))
     events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if told.receivers else None
     owner, ends = Operator(local_subject()), EventStream(broker.sessions)

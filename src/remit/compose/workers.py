@@ -97,7 +97,8 @@ class _Joined:
 
     def workloads(self, settings: Settings) -> Workloads | None:
         """Return what verifies workloads: the authority does, as far as anybody is let in."""
-        return self.authority if settings.trust_domains or settings.workloads else None
+        attested = settings.trust_domains or settings.workloads or any(one.keyed for one in settings.clients)
+        return self.authority if attested else None
 
 
 def _worked(context: RoleContext, serve: Callable[[_Joined], Awaitable[None]]) -> int:

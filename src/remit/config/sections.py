@@ -232,15 +232,31 @@ class TrustDomainTable(Section, frozen=True):
 
 
 class ClientTable(Section, frozen=True):
-    """An OAuth client that asks humans, public as all are."""
+    """An OAuth client that asks humans: public, or one that proves who it is by a key of ``jwks``, wherever it is."""
 
     id: Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
     name: str | None = None
     redirect_uris: Annotated[tuple[str, ...], Meta(max_length=MAX_REDIRECTS)] = ()
+    jwks: dict[str, Any] | None = None
+    jwks_uri: Url | None = None
+    jwks_file: Path | None = None
+
+    @property
+    def keyed(self) -> bool:
+        return any(source is not None for source in (self.jwks, self.jwks_uri, self.jwks_file))
 
     def _check(self) -> None:
         if not self.id.isprintable():
             raise InvalidRequestError(f"`clients.id` must be text of 1 to {MAX_ID} characters")
+        if sum(source is not None for source in (self.jwks, self.jwks_uri, self.jwks_file)) > 1:
+            raise InvalidRequestError(
+                "`clients.jwks`, `clients.jwks_uri` and `clients.jwks_file` are one too many: name one"
+            )
+        if self.keyed and (self.id.startswith(spiffe.SCHEMES) or ("://" in self.id and "#" in self.id)):
+            raise InvalidRequestError(
+                "`clients.jwks` is not for a workload, which proves its name by what attests it",
+                help="give the client an `id` of its own",
+            )
 
 
 class ScopeTable(Section, frozen=True):

@@ -83,6 +83,7 @@ class RedirectTarget:
     issuer: str
     audience: str | None = None
     anew: bool = False  # whether the client wants the human to log in again
+    keyed: bool = False  # whether it has to authenticate when it comes with the code
 
     def url(self, **answer: str) -> str:
         """Return the redirect with an answer: ``state`` as it came, ``iss`` (RFC 9207) always."""
@@ -326,7 +327,7 @@ class ConsentPage:
             return self._refused(session, back, "access_denied", "the human refused")
         until = self._now() + CODE_LIFE
         meant = (item.id, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
-        code = await self._codes.keep(AuthorizationCode(*meant), REMEMBERED)
+        code = await self._codes.keep(AuthorizationCode(*meant, keyed=back.keyed), REMEMBERED)
         return pages.leaving(said, back.url(code=code), _GO_BACK, gone)
 
     def _undecided(self, session: ConsentSession, error: RemitError) -> Response:

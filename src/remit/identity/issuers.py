@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from remit.core import fields
@@ -27,6 +28,8 @@ FRESH = timedelta(minutes=5)
 KEEP = timedelta(hours=1)
 RETRY = timedelta(seconds=10)
 OPENID = "/.well-known/openid-configuration"
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger("remit")
 _MAX_NAMES = 64  # of a list in a document
@@ -46,13 +49,6 @@ class Metadata:
     auth_methods: frozenset[str] = frozenset({"client_secret_basic"})
     names_itself: bool = False  # in authorization responses, RFC 9207
     acr_values: frozenset[str] | None = None  # it can prove; for whoever looks at the configuration, not for decisions
-
-
-@dataclass(frozen=True, slots=True)
-class _Fetched:
-    metadata: Metadata
-    keys: KeySet
-    at: datetime
 
 
 def read_metadata(raw: bytes, issuer: str) -> Metadata:
@@ -87,6 +83,41 @@ def _names(document: Mapping[str, object], name: str) -> frozenset[str] | None:
     return None if found is None else frozenset(found)
 
 
+class KeptFetch(Generic[T]):
+    """What ``read`` fetches, as `FRESH`, `RETRY` and `KEEP` have it; ``what`` names it for people."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]], what: str, clock: Clock) -> None:
+        self._read, self._what, self._clock = read, what, clock
+        self._fetched: tuple[T, datetime] | None = None
+        self._tried: datetime | None = None
+        self._asking = asyncio.Lock()
+
+    async def current(self, *, anew: bool = False) -> T:
+        """Return it, or raise UnavailableError; ``anew``: something in it is too new for what is kept."""
+        known, longest = self._fetched, KEEP if self._asking.locked() else min(FRESH, KEEP)
+        if known is not None and not anew and self._clock() - known[1] < longest:
+            return known[0]
+        async with self._asking:
+            if (since := self._fetched) is not None and since is not known and self._clock() - since[1] < FRESH:
+                return since[0]  # somebody else has just asked
+            now, why = self._clock(), None
+            if self._tried is None or now - self._tried >= RETRY:
+                self._tried = now
+                try:
+                    self._fetched = (await self._read(), now)
+                except RemitError as error:
+                    _LOG.warning("%s cannot be asked: %s", self._what, error.detail)
+                    why = error
+            known = self._fetched
+            if known is None or self._clock() - known[1] >= KEEP:
+                raise UnavailableError(
+                    f"{self._what} cannot be asked for its keys",
+                    help="nobody of this issuer is let in before it answers",
+                    retry_after=int(RETRY.total_seconds()),
+                ) from why
+            return known[0]
+
+
 class Issuer:
     """One issuer that the configuration trusts. ``well_known`` is the path of its document."""
 
@@ -95,44 +126,21 @@ class Issuer:
         parts = urlsplit(url)  # the document is after its path for OpenID, before it elsewhere (RFC 8615)
         elsewhere = f"{parts.scheme}://{parts.netloc}{well_known}{parts.path.rstrip('/')}"
         self._document = url.rstrip("/") + OPENID if well_known == OPENID else elsewhere
-        self._fetch, self._clock = fetch, clock
-        self._fetched: _Fetched | None = None
-        self._tried: datetime | None = None
-        self._asking = asyncio.Lock()
+        self._fetch = fetch
+        self._kept = KeptFetch(self._read, f"the issuer `{url}`", clock)
 
     async def metadata(self) -> Metadata:
         """Return what the issuer says of itself, or raise UnavailableError."""
-        return (await self._current()).metadata
+        return (await self._kept.current())[0]
 
     async def verified(self, token: Jwt, error: type[RemitError] = TokenError) -> Jwt:
         """Return a token whose signature holds by a key of this issuer; raise ``error`` or UnavailableError."""
-        known = await self._current()
-        if known.keys.find(token.compact, error) is None:
-            known = await self._current(anew=True)
-        known.keys.verify(token.compact, error)
+        known = (await self._kept.current())[1]
+        if known.find(token.compact, error) is None:
+            known = (await self._kept.current(anew=True))[1]
+        known.verify(token.compact, error)
         return token
 
-    async def _current(self, *, anew: bool = False) -> _Fetched:
-        known, longest = self._fetched, KEEP if self._asking.locked() else min(FRESH, KEEP)
-        if known is not None and not anew and self._clock() - known.at < longest:
-            return known
-        async with self._asking:
-            if self._fetched is not known and self._fetched is not None and self._clock() - self._fetched.at < FRESH:
-                return self._fetched  # somebody else has just asked
-            now, why = self._clock(), None
-            if self._tried is None or now - self._tried >= RETRY:
-                self._tried = now
-                try:
-                    metadata = read_metadata(await self._fetch(self._document), self.url)
-                    self._fetched = _Fetched(metadata, read_key_set(await self._fetch(metadata.jwks_uri)), now)
-                except RemitError as error:
-                    _LOG.warning("the issuer %s cannot be asked: %s", self.url, error.detail)
-                    why = error
-            known = self._fetched
-            if known is None or self._clock() - known.at >= KEEP:
-                raise UnavailableError(
-                    f"the issuer `{self.url}` cannot be asked for its keys",
-                    help="nobody of this issuer is let in before it answers",
-                    retry_after=int(RETRY.total_seconds()),
-                ) from why
-            return known
+    async def _read(self) -> tuple[Metadata, KeySet]:
+        metadata = read_metadata(await self._fetch(self._document), self.url)
+        return metadata, read_key_set(await self._fetch(metadata.jwks_uri))

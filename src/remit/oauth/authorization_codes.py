@@ -29,6 +29,7 @@ from remit.errors import (
     RemitError,
     SlowDownError,
     TargetError,
+    UnauthenticatedError,
     UsedError,
     WrongKeyError,
 )
@@ -222,6 +223,8 @@ def _check_code(found: AuthorizationCode, client: OAuthClient) -> None:
     form = client.form
     if client.id != found.client_id:
         raise GrantTokenError("the code was given to another client")
+    if found.keyed and not client.proven:
+        raise UnauthenticatedError("this client has to authenticate", help="by `private_key_jwt`, RFC 7523 §2.2")
     if form.get("redirect_uri") != found.redirect_uri:
         raise GrantTokenError("`redirect_uri` is not the one that the code was sent to")
     verifier = form.get("code_verifier", "")

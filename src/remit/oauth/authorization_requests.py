@@ -32,7 +32,7 @@ from remit.core.legible import is_legible
 from remit.core.request import MAX_LABEL, Binding
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
 from remit.oauth import token_requests
-from remit.oauth.clients import TARGETS, Clients, OAuthClient, Registry, asking, is_registered
+from remit.oauth.clients import TARGETS, Clients, OAuthClient, Registry, asking, check_proven, is_registered
 from remit.oauth.scope_names import in_words
 from remit.ports.identity import Registered
 from remit.ports.pending import INTERVAL, REMEMBERED, PendingKind, PendingStore, Poll
@@ -89,7 +89,8 @@ class AuthorizationRequests:
     def __init__(self, deps: AppDeps, consent: ConsentPage) -> None:
         self._broker, self._verifier, self._identity = deps.broker, deps.verifier, deps.identity
         self._registry, self._consent = deps.identity.clients or Registry(), consent
-        self._clients, pending = Clients(deps.identity.workloads, deps.verifier), deps.verifier.pending
+        self._clients = Clients(deps.identity.workloads, deps.verifier, self._registry)
+        pending = deps.verifier.pending
         self._pushed = PendingStore(pending, PendingKind.PUSHED, PushedRequest)
         self._polls = PendingStore(pending, PendingKind.POLL, Poll)
         self._shown = PendingStore(pending, PendingKind.DEVICE, _Shown)
@@ -112,6 +113,7 @@ class AuthorizationRequests:
             raise InvalidRequestError("`request_uri` is what this answers with")
         client.check_named()
         registered = await self._registry.get(wire.text(form, "client_id"))
+        check_proven(registered, client)
         back = self._target(form, registered)
         if client.workload is not None and client.id != registered.client_id:
             raise UnauthenticatedError("`client_id` must be the whole name of the workload that asks")
@@ -119,7 +121,7 @@ class AuthorizationRequests:
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
         binding = await token_requests.proven(client, self._verifier)
-        registered = replace(registered, proven=client.workload is not None)
+        registered = replace(registered, proven=client.proven)
         pushed = await self._draft(form, registered, back, binding)
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = await self._pushed.keep(pushed, PUSHED_LIFE, room=room, most=most)
@@ -172,7 +174,8 @@ class AuthorizationRequests:
         if len(client.client_id) + len(uri) + len(state or "") > MAX_KEPT:
             raise InvalidRequestError("`client_id`, `redirect_uri` and `state` are too long together")
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
-        return RedirectTarget(client.client_id, uri, challenge, state, self._verifier.issuer, anew=anew)
+        issuer = self._verifier.issuer
+        return RedirectTarget(client.client_id, uri, challenge, state, issuer, anew=anew, keyed=client.keyed)
 
     async def _draft(self, form: Form, client: Registered, back: RedirectTarget, binding: Binding) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):

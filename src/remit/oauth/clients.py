@@ -12,7 +12,7 @@ fetched at all, is decided by ``Fetch``, which is built with the process.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
@@ -23,7 +23,17 @@ from starlette.responses import Response
 from remit.core import spiffe
 from remit.core.legible import is_legible
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Principal, Workload
-from remit.errors import InvalidRequestError, TokenError, UnauthenticatedError, UnavailableError, UsedError
+from remit.errors import (
+    InvalidRequestError,
+    ReplayError,
+    TokenError,
+    UnauthenticatedError,
+    UnavailableError,
+    UsedError,
+)
+from remit.jose import client_assertion
+from remit.jose.keys import MAX_KEYS, key_set, read_key_set
+from remit.jose.proof import MAX_AGE, SKEW, Proof
 from remit.jose.strict import read_json
 from remit.ports import Clock
 from remit.ports.identity import ClientRegistry, Registered, Workloads
@@ -39,6 +49,11 @@ MAX_NAME = 100
 MAX_REDIRECTS = 20  # of one client
 MAX_KEPT = 1_000  # documents
 KEPT = timedelta(minutes=5)
+RETRY = timedelta(seconds=10)  # no document is fetched sooner again, whoever wants it anew
+KEYED = "private_key_jwt"
+MAX_ASSERTION = timedelta(seconds=MAX_AGE + SKEW)  # from now, that one by a document counts: so long it is remembered
+
+_SPENT, _ANEW = "the client's credential counts once, and was used", "get a new one"
 
 Fetch = Callable[[str], Awaitable[bytes]]  # an https URL -> its document; bounded, pinned, never redirected
 
@@ -60,6 +75,7 @@ class OAuthClient:
     proofs: Sequence[str] = ()  # its ``DPoP`` headers
     certificates: Sequence[bytes] = ()  # of its TLS handshake
     local: bool = False  # whether it came by a unix socket
+    proven: bool = False  # it has authenticated: as a workload, or by a key of its own document
 
     def check_named(self) -> None:
         """Raise UnauthenticatedError for a client that calls itself by a workload's name and proves nothing."""
@@ -78,8 +94,8 @@ class GrantType:
 class Clients:
     """Authenticates the clients of OAuth endpoints. Without ``workloads`` there are public clients alone."""
 
-    def __init__(self, workloads: Workloads | None, verifier: Verifier) -> None:
-        self._workloads, self._verifier = workloads, verifier
+    def __init__(self, workloads: Workloads | None, verifier: Verifier, registry: ClientRegistry | None = None) -> None:
+        self._workloads, self._verifier, self._registry = workloads, verifier, registry or Registry()
 
     def of(
         self, fields: frozenset[str], meant: Callable[[Form], frozenset[str]] | None = None
@@ -118,20 +134,65 @@ class Clients:
         if len(ways) > 1:
             raise InvalidRequestError("a client authenticates in one way, not in several")
         if not ways:
+            check_proven(self._registry.named(named), client)
             return client
+        if ways == ["assertion"] and (document := self._document(form)) is not None:
+            return await self._by_document(document, client)
+        return await self._attested(ways[0], request, client)
+
+    async def _attested(self, way: str, request: Request, client: OAuthClient) -> OAuthClient:
         # draft-ietf-wimse-wpt: 400, as there is no challenge to answer with
-        refusal = TokenError if ways == ["wit"] else UnauthenticatedError
+        refusal = TokenError if way == "wit" else UnauthenticatedError
         try:
-            workload = await self._verified(ways[0], request, client)
+            workload = await self._verified(way, request, client)
         except UnauthenticatedError as error:
             raise refusal(error.detail, help=error.help) from error
-        if named not in {"", workload.id, workload.id.partition("#")[2]}:  # for an OIDC token its bare subject too
+        if client.id not in {"", workload.id, workload.id.partition("#")[2]}:  # for an OIDC token its bare subject too
             raise UnauthenticatedError("`client_id` is not whom the credential names")
         try:
-            workload = await self._verifier.spend(workload, proofs, url)
+            workload = await self._verifier.spend(workload, client.proofs, client.url)
         except UsedError as error:
-            raise refusal("the client's credential counts once, and was used", help="get a new one") from error
-        return replace(client, id=workload.id, workload=workload, principal=holder or workload)
+            raise refusal(_SPENT, help=_ANEW) from error
+        return replace(client, id=workload.id, workload=workload, principal=client.principal or workload, proven=True)
+
+    def _document(self, form: Form) -> str | None:
+        """Return the client whose document has the key of an assertion; None where others verify it."""
+        if form.get("client_assertion_type") != JWT_BEARER or not self._registry.documents:
+            return None
+        named = client_assertion.issuer(form.get("client_assertion", ""))
+        return named if named and "://" in named and self._registry.named(named) is None else None
+
+    async def _by_document(self, named: str, client: OAuthClient) -> OAuthClient:
+        """Return a client that its own document vouches for: what it signed is verified here, and counts once.
+
+        It is no workload: nobody but whoever publishes the document says who it is.
+        """
+        if client.id not in {"", named}:
+            raise UnauthenticatedError("`client_id` is not whom the credential names")
+        try:
+            once = await self._signed(named, client.form["client_assertion"])
+        except UnauthenticatedError as error:
+            raise UnauthenticatedError(error.detail, help=error.help) from error
+        if client.proofs:  # whoever lacks but the nonce comes back with the same
+            self._verifier.read(client.proofs, "POST", client.url, None)
+        try:
+            await self._verifier.pending.burn(once, stranger=True)
+        except ReplayError as error:
+            raise UnauthenticatedError(_SPENT, help=_ANEW) from error
+        return replace(client, id=named, proven=True)
+
+    async def _signed(self, named: str, assertion: str) -> Proof:
+        """Return by what an assertion counts once, if one of the keys of the client's document has signed it."""
+        now, meant = self._verifier.clock(), audiences(self._verifier.issuer)
+        read = client_assertion.read(assertion, meant, now, MAX_ASSERTION)
+        found = await self._registry.get(named)
+        if found.keys is None or found.keys.find(read.jwt.compact, UnauthenticatedError) is None:
+            found = await self._registry.get(named, anew=True)
+        if found.keys is None:
+            raise UnauthenticatedError("this client's document has no keys by which it authenticates")
+        found.keys.verify(read.jwt.compact, UnauthenticatedError)
+        # remembered as long as it counts: for as long after this ``iat``
+        return Proof(read.digest, "assertion", int(read.expires_at.timestamp()) - MAX_AGE)
 
     def _verified(self, way: str, request: Request, client: OAuthClient) -> Awaitable[Workload]:
         form, wit, wpt = client.form, request.headers.getlist(WIT), request.headers.getlist(WPT)
@@ -161,18 +222,18 @@ class Registry:
     def documents(self) -> bool:
         return self._fetch is not None
 
-    async def get(self, client_id: str) -> Registered:
+    async def get(self, client_id: str, *, anew: bool = False) -> Registered:
         if (found := self._known.get(client_id)) is not None:
             return found
         if self._fetch is None or self._now is None or not client_id.startswith(("https://", "http://")):
             raise UnauthenticatedError("this client is not known here")
         now = self._now()
         until, kept = self._read.get(client_id, (now, None))
-        if kept is not None and now < until:
+        if kept is not None and now < until - (KEPT - RETRY if anew else timedelta()):
             return kept
         check_document_url(client_id)
         try:
-            client = described(client_id, await self._fetch(client_id))
+            client = await self._described(client_id, await self._fetch(client_id), self._fetch)
         except (InvalidRequestError, UnavailableError) as error:
             raise UnauthenticatedError(f"this client's document is not one to go by: {error.detail}") from error
         self._read.pop(client_id, None)
@@ -181,8 +242,27 @@ class Registry:
             del self._read[next(iter(self._read))]
         return client
 
+    async def _described(self, client_id: str, raw: bytes, fetch: Fetch) -> Registered:
+        """Return the client of a document, with its keys, which may be elsewhere: where documents may be."""
+        client, uri = described(client_id, raw)
+        if uri is None:
+            return client
+        split_url(uri, "jwks_uri")
+        return replace(client, keys=read_key_set(await fetch(uri)))
+
     def named(self, client_id: str) -> Registered | None:
         return self._known.get(client_id)
+
+
+def audiences(issuer: str) -> Collection[str]:
+    """Return whom a client's assertion may be for: the issuer, or what libraries write in its place (RFC 9126 §2)."""
+    return {issuer, *(f"{issuer}/oauth/{name}" for name in ("token", "par", "bc-authorize"))}
+
+
+def check_proven(registered: Registered | None, client: OAuthClient) -> None:
+    """Raise UnauthenticatedError for a client that has a key to prove who it is by, and did not."""
+    if registered is not None and registered.keyed and not client.proven:
+        raise UnauthenticatedError("this client has to authenticate", help="by `private_key_jwt`, RFC 7523 §2.2")
 
 
 async def asking(registry: ClientRegistry, client: OAuthClient) -> Registered:
@@ -192,7 +272,9 @@ async def asking(registry: ClientRegistry, client: OAuthClient) -> Registered:
         return Registered(client.id, client.id, (), proven=True)
     if not client.id:
         raise InvalidRequestError("`client_id` is missing")
-    return replace(await registry.get(client.id), proven=client.workload is not None)
+    found = await registry.get(client.id)
+    check_proven(found, client)
+    return replace(found, proven=client.proven)
 
 
 def check_document_url(url: str) -> None:
@@ -205,18 +287,31 @@ def check_document_url(url: str) -> None:
         raise UnauthenticatedError("`client_id` must have no fragment and no dot segments")
 
 
-def described(client_id: str, raw: bytes) -> Registered:
-    """Return the client that a document describes, if it is its own (``client_id`` equals the URL)."""
+def described(client_id: str, raw: bytes) -> tuple[Registered, str | None]:
+    """Return the client that a document describes, if it is its own (``client_id`` equals the URL).
+
+    With it, where its keys are, if they are elsewhere.
+    """
     document = read_json(raw)
     if not isinstance(document, dict) or document.get("client_id") != client_id:
         raise InvalidRequestError("its `client_id` is not its URL")
-    if "client_secret" in document or document.get("token_endpoint_auth_method", "none") != "none":
-        raise InvalidRequestError("only public clients can be known by a document here")
+    method = document.get("token_endpoint_auth_method", "none")
+    if "client_secret" in document or method not in {"none", KEYED}:
+        raise InvalidRequestError("a client known by a document is public here, or authenticates by `private_key_jwt`")
+    keyed, jwks, uri = method == KEYED, document.get("jwks"), document.get("jwks_uri")
+    if keyed and (jwks is None) == (uri is None):
+        raise InvalidRequestError("it must have `jwks` or `jwks_uri`, by which the client authenticates")
+    if keyed and uri is not None and not isinstance(uri, str):
+        raise InvalidRequestError("its `jwks_uri` must be text")
+    listed = jwks.get("keys") if keyed and isinstance(jwks, Mapping) else None
+    keys = key_set(listed[:MAX_KEYS]) if isinstance(listed, list) else None
     uris, name = document.get("redirect_uris"), document.get("client_name", client_id)
     if not isinstance(uris, list) or not 1 <= len(uris) <= MAX_REDIRECTS:
         raise InvalidRequestError(f"its `redirect_uris` must be a list of 1 to {MAX_REDIRECTS}")
     host = urlsplit(client_id).netloc
-    return Registered(client_id, check_name(name), tuple(check_redirect(uri) for uri in uris), host)
+    redirects = tuple(check_redirect(each) for each in uris)
+    client = Registered(client_id, check_name(name), redirects, host, keyed=keyed, keys=keys)
+    return client, uri if keyed and isinstance(uri, str) else None
 
 
 def check_name(name: object) -> str:

@@ -10,7 +10,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from remit import jose
 from remit.errors import NotFoundError
+from remit.jose import client_assertion
 from remit.jose.token import STATUS
+from remit.oauth.clients import KEYED
 from remit.oauth.token_endpoint import JWT_BEARER
 from remit.web import wire
 from remit.web.middleware import error_classes
@@ -35,13 +37,16 @@ class WellKnown:
 
     async def server(self, _request: Request) -> Response:
         issuer, methods = self._verifier.issuer, ["none", *self._identity.methods]
+        signed = sorted(client_assertion.ALGORITHMS) if KEYED in methods else []
         return wire.answer(
             {
                 "issuer": issuer,
                 "token_endpoint": f"{issuer}/oauth/token",
                 "token_endpoint_auth_methods_supported": methods,
+                **({"token_endpoint_auth_signing_alg_values_supported": signed} if signed else {}),
                 "revocation_endpoint": f"{issuer}/oauth/revoke",
                 "revocation_endpoint_auth_methods_supported": methods,
+                **({"revocation_endpoint_auth_signing_alg_values_supported": signed} if signed else {}),
                 "introspection_endpoint": f"{issuer}/oauth/introspect",
                 "introspection_endpoint_auth_methods_supported": ["DPoP", *(["Bearer"] if self._certified else [])],
                 "jwks_uri": f"{issuer}/oauth/jwks",

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from remit.core.principal import Human, Signal, Workload
 from remit.core.spiffe import TrustBundle
+from remit.jose.keys import KeySet
 from remit.ports import Signer
 
 
@@ -122,6 +123,8 @@ class Registered:
     redirect_uris: tuple[str, ...]
     vouched: str | None = None  # the host that says so; None: the configuration does
     proven: bool = False  # it has shown just now that it is that client; any other may merely call itself so
+    keyed: bool = False  # it has to show it, by a key of its own (``private_key_jwt``)
+    keys: KeySet | None = None  # those of its document; None for one of the configuration: others verify it
 
     @property
     def called(self) -> str:
@@ -145,5 +148,8 @@ class ClientRegistry(Protocol):
     def named(self, client_id: str) -> Registered | None:
         """Return a client that an operator set up; None: it is no client's id."""
 
-    async def get(self, client_id: str) -> Registered:
-        """Return a client, or raise UnauthenticatedError; LimitError when too many documents are asked for at once."""
+    async def get(self, client_id: str, *, anew: bool = False) -> Registered:
+        """Return a client, or raise UnauthenticatedError; LimitError when too many documents are asked for at once.
+
+        ``anew``: what was read of its document a while ago is not new enough.
+        """

@@ -98,6 +98,7 @@ class AuthorizationCode(msgspec.Struct, frozen=True):
     until: datetime
     audience: str | None = None
     used: int = 0
+    keyed: bool = False  # whether its client has to authenticate
 
 
 class Poll(msgspec.Struct, frozen=True):
