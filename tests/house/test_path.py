@@ -41,7 +41,7 @@ BUDGET = {
     "kinds": 3_115,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,
-    "config": 2_290,
+    "config": 2_310,
     "compose": 3_660,
     "cli": 3_650,
     "sdk": 2_155,
