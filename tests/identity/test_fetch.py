@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from contextlib import suppress
 
+import httpx
 import pytest
 
 from remit.errors import UnavailableError
+from remit.identity import fetch
 from remit.identity.fetch import MAX_DOCUMENT, HttpFetch
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -80,3 +83,24 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert fetched(GOOD)[0] == b"{}"
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_a_transport_serves_the_library_that_authlib_has_found(library: str) -> None:
+    async def main() -> None:
+        found, asked = importlib.import_module(library), list[httpx.Request]()
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            asked.append(request)
+            return httpx.Response(200 if request.url.path == "/token" else 503, json={"a": 1})
+
+        made = fetch.forked(httpx.MockTransport(handler), found.Request)
+        async with found.AsyncClient(transport=made) as client:
+            answer = await client.post("https://login.test/token?b=c", data={"code": "x"}, headers={"accept": "y"})
+            assert (answer.status_code, answer.json()) == (200, {"a": 1})
+            with pytest.raises(httpx.HTTPError if library == "httpx2" else AssertionError):
+                assert (await client.get("https://login.test/other")).status_code == 200
+        assert (asked[0].method, asked[0].url.query, asked[0].content) == ("POST", b"b=c", b"code=x")
+        assert asked[0].headers["accept"] == "y"
+
+    asyncio.run(main())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -109,6 +110,31 @@ async def get(
     if answer.status_code != httpx.codes.OK:
         raise UnavailableError(f"{what} answered {answer.status_code}")
     return answer.content
+
+
+def forked(transport: httpx.AsyncBaseTransport, request: type) -> Any:
+    """Return a transport as one of the library that ``request`` is of: authlib takes a fork of httpx where it finds it.
+
+    Its errors stay those of httpx.
+    """
+    library: Any = sys.modules[request.__module__.partition(".")[0]]
+    if library is httpx:
+        return transport
+
+    class Forked(library.AsyncBaseTransport):  # type: ignore[misc]  # which may not be installed
+        async def handle_async_request(self, given: Any) -> Any:
+            url, headers, content = str(given.url), given.headers.raw, await given.aread()
+            asked = httpx.Request(given.method, url, headers=headers, content=content, extensions=given.extensions)
+            answer = await transport.handle_async_request(asked)
+            answer.request = asked
+            if answer.is_server_error:  # which authlib raises, too, as an error of the library
+                answer.raise_for_status()
+            return library.Response(answer.status_code, headers=answer.headers.raw, content=await answer.aread())
+
+        async def aclose(self) -> None:
+            await transport.aclose()
+
+    return Forked()
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:

@@ -25,7 +25,7 @@ from remit.core.grant import OWN_ACR, UNSAID, Subject
 from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError, StepUpError, UnavailableError
-from remit.identity.fetch import PATIENCE, Transport
+from remit.identity.fetch import PATIENCE, Transport, forked
 from remit.identity.issuers import Issuer, Metadata
 from remit.jose import jwt
 from remit.jose.jwt import SKEW, Jwt, JwtProfile, find_claim
@@ -255,6 +255,7 @@ class IssuerLogins:
 
                 warnings.simplefilter("ignore")
                 from authlib.integrations.httpx_client import AsyncOAuth2Client
+                from authlib.integrations.httpx_client.oauth2_client import Request
         except ImportError as error:
             raise UnavailableError("logins need authlib", help="in a clone of remit: pip install '.[oidc]'") from error
         secret = registration.secret and registration.secret.reveal()
@@ -266,7 +267,7 @@ class IssuerLogins:
             scope=" ".join(registration.scopes),
             redirect_uri=redirect_uri or None,
             code_challenge_method="S256",
-            transport=self._transport(),
+            transport=forked(self._transport(), Request),
             trust_env=False,
             timeout=PATIENCE,
         )
