@@ -35,7 +35,6 @@ def serve() -> None:
         from remit.integrations import mcp_server
     except ModuleNotFoundError as error:
         raise UnavailableError("the MCP server is not installed", help="pip install 'remit[mcp]'") from error
-    options.kinds()  # whose details the grant has
     asyncio.run(mcp_server.serve(_judged))
 
 
@@ -43,6 +42,7 @@ def _judged(task: Mapping[str, Any], grant: str, would: Mapping[str, Any]) -> di
     """Judge a request that an agent thinks of, as the gateway would; nothing is made."""
     from remit.compose.explain import Request, explained
 
+    options.kinds()  # whose details the grant has
     try:
         found = explained(task, grant, Request(would["method"], would["target"], would.get("body")), datetime.now(UTC))
     except ValueError as error:

@@ -108,19 +108,22 @@ def _add_json(file: ClientFile, text: str) -> str:
     members = document.value if isinstance(document.value, dict) else {}
     there = members.get(file.servers)
     if there is None:
-        return edited(text, [_member(document, file.servers, {NAME: entry(file)}, unit, 0)])
-    return edited(text, [_member(there, NAME, entry(file), unit, 1)])
+        return edited(text, _member(text, document, file.servers, {NAME: entry(file)}, unit, 0))
+    return edited(text, _member(text, there, NAME, entry(file), unit, 1))
 
 
-def _member(into: Placed, name: str, value: object, unit: str, depth: int) -> Edit:
-    """Return what adds a member to an object, after those that it has."""
+def _member(text: str, into: Placed, name: str, value: object, unit: str, depth: int) -> Iterator[Edit]:
+    """Yield what adds a member to an object, after those that it has."""
     within = f"\n{unit * (depth + 1)}"
     body = json.dumps(value, indent=unit, ensure_ascii=False).replace("\n", within)
-    text, members = f"{within}{json.dumps(name)}: {body}", into.value if isinstance(into.value, dict) else {}
+    new, members = f"{within}{json.dumps(name)}: {body}", into.value if isinstance(into.value, dict) else {}
     if not members:
-        return Edit(into.start + 1, into.start + 1, f"{text}\n{unit * depth}")
+        yield Edit(into.start + 1, into.start + 1, f"{new}\n{unit * depth}")
+        return
     last = next(reversed(members.values()))
-    return Edit(last.end, last.end, f",{text}") if last.comma < 0 else Edit(last.comma + 1, last.comma + 1, text)
+    at = last.end if last.comma < 0 else last.comma + 1
+    close = "" if "\n" in text[at : into.end] else f"\n{unit * depth}"  # else the brace stands after ours
+    yield Edit(at, at, f"{',' if last.comma < 0 else ''}{new}{close}")
 
 
 def _add_toml(file: ClientFile, text: str) -> str:
