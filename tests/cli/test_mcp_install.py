@@ -89,11 +89,26 @@ def test_what_one_client_was_given_is_taken_back_alone(home: Path, capsys: pytes
     assert "remit" in json.loads((home / ".claude.json").read_text())["mcpServers"]
 
 
-def test_a_file_that_has_changed_since_is_not_put_back(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_file_that_its_client_has_written_since_the_change_alone_is_taken_back(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = home / ".claude.json"
     told(capsys, "claude-code", "--yes")
-    with (home / ".claude.json").open("a") as file:
-        file.write("\n")
+    told(capsys, "claude-code", "-s", "github", "-r", "search", "--yes")
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({"new": True, **document, "numStartups": 8}))
+    told(capsys, "claude-code", "--undo")
+    expected = {**json.loads(CLAUDE), "new": True, "numStartups": 8}
+    assert json.loads(file.read_text()) == expected
+    assert told(capsys, "claude-code", "--undo")["files"] == []
+
+
+@pytest.mark.parametrize("text", ['{"mcpServers": {"remit": {"command": "remit", "args": ["other"]}}}', "{", "{}"])
+def test_what_is_not_as_it_was_made_is_left(home: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    told(capsys, "claude-code", "--yes")
+    (home / ".claude.json").write_text(text)
     assert "has changed since" in refused(capsys, "claude-code", "--undo")
+    assert (home / ".claude.json").read_text() == text
 
 
 @pytest.mark.parametrize("words", [["--dry-run"], []])
@@ -154,3 +169,34 @@ def test_backups_are_sealed_and_our_own(plane: Served, capsys: pytest.CaptureFix
     assert b"numStartups" not in kept.read_bytes()
     assert not (plane.directory / "state" / "init").exists()
     assert os.environ["HOME"]
+
+
+REMOTE = '{"mcpServers": {"forge": {"url": "https://forge.example/mcp", "headers": {"Authorization": "Bearer old"}}}}'
+ADD = ["resource", "add", "forge", "mcp+https://forge.example/mcp"]
+
+
+def test_a_server_at_a_url_is_reached_through_the_gateway_once_it_has_the_key(
+    home: Path, plane: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home / ".claude.json"
+    file.write_text(REMOTE)
+    assert "remit resource add forge mcp+https://forge.example/mcp" in refused(
+        capsys, "claude-code", "-s", "forge", "--yes"
+    )
+    assert run(ADD) == 0
+    assert "remit secret set forge" in refused(capsys, "claude-code", "-s", "forge", "--yes")
+    assert file.read_text() == REMOTE
+    monkeypatch.setattr("sys.stdin", io.StringIO("new-key-0123456789"))
+    assert run(["secret", "set", "forge"]) == 0
+    assert told(capsys, "claude-code", "-s", "forge", "--yes")["changed"]
+    assert json.loads(file.read_text()) == {"mcpServers": {"forge": {"url": f"{plane.base}/forge"}}}
+    told(capsys, "claude-code", "--undo")
+    assert file.read_text() == REMOTE
+
+
+def test_what_a_server_reaches_is_said_for_one_that_is_started_alone(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--resource" in refused(capsys, "claude-code", "-s", "github", "--yes")
+    assert "--resource" in refused(capsys, "claude-code", "-r", "search", "--yes")
+    assert (home / ".claude.json").read_text() == CLAUDE

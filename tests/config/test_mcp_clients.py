@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remit.config.clients import ClientFile
-from remit.config.mcp_clients import added, entry, file_of, files, rewrapped
+from remit.config.mcp_clients import added, entry, file_of, files, redirected, remote, rewrapped
 from remit.config.placed import read_json
 from remit.errors import InvalidRequestError, NotFoundError
 
@@ -174,3 +174,40 @@ def test_a_client_that_is_not_known_or_is_elsewhere_is_said() -> None:
     assert "cursor" in str(wrong.value.help)
     with pytest.raises(NotFoundError, match="--project"):
         file_of("librechat", home=True)
+
+
+REMOTE = """\
+{
+  "mcpServers": {
+    "forge": {
+      "type": "http", // theirs
+      "url": "https://forge.example/mcp",
+      "headers": {"Authorization": "Bearer x"}
+    },
+    "other": {"url": "https://forge.example/mcp", "headers": {"A": "b"}}
+  }
+}
+"""
+REMOTE_TOML = '[mcp_servers.forge]\nurl = "https://forge.example/mcp" # theirs\n'
+
+
+@pytest.mark.parametrize(("file", "text"), [(CODE, REMOTE), (CODEX, REMOTE_TOML)], ids=["json", "toml"])
+def test_a_server_at_a_url_is_reached_through_the_gateway(file: ClientFile, text: str) -> None:
+    assert remote(file, text, "forge") == "https://forge.example/mcp"
+    new = redirected(file, text, "forge", "http://127.0.0.1:8471/forge")
+    before, after = read(file, text)[file.servers], read(file, new)[file.servers]
+    assert after["forge"]["url"] == "http://127.0.0.1:8471/forge"
+    assert "headers" not in after["forge"]
+    assert after.get("other") == before.get("other")
+    assert "theirs" in new
+
+
+def test_in_toml_a_server_with_headers_of_its_own_is_left() -> None:
+    text = f'{REMOTE_TOML}http_headers = {{ Authorization = "Bearer x" }}\n'
+    with pytest.raises(InvalidRequestError, match="cannot change"):
+        redirected(CODEX, text, "forge", "http://127.0.0.1:8471/forge")
+
+
+def test_a_server_that_is_started_is_at_no_url() -> None:
+    assert remote(CODE, COMMENTED, "github") is None
+    assert remote(CODE, COMMENTED, "nothing") is None

@@ -41,9 +41,9 @@ BUDGET = {
     "kinds": 3_115,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,
-    "config": 2_310,
+    "config": 2_350,
     "compose": 3_660,
-    "cli": 3_650,
+    "cli": 3_680,
     "sdk": 2_155,
     "integrations": 1_060,
     "testing": 1_000,

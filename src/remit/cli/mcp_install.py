@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from remit.config.clients import ClientFile
     from remit.config.folder import Folder
 
+PREFIX = "mcp+"  # of the destination of a resource that is such a server
+
 
 def install(
     client: Annotated[str | None, argument("[CLIENT]", "Whose configuration: claude-code, codex, cursor, …")] = None,
     server: Annotated[
-        list[str] | None, option("--server -s NAME", "A server that it has: have remit start it, and add none.")
+        list[str] | None,
+        option("--server -s NAME", "A server that it has: have remit start it, or the gateway reach it; add none."),
     ] = None,
     resource: Annotated[
-        list[str] | None, option("--resource -r NAME[:FIELD=VALUE,…]", "What that server reaches, as in `remit run`.")
+        list[str] | None,
+        option("--resource -r NAME[:FIELD=VALUE,…]", "What a server that remit starts reaches, as in `remit run`."),
     ] = None,
     project: Annotated[bool, option("--project", "In the working directory; else in your home.")] = False,
     listed: Annotated[bool, option("--list", "List the clients, and which of them are found.")] = False,
@@ -39,7 +43,8 @@ def install(
     """Add remit's MCP server to a client's configuration, or have a server that it has be started by remit.
 
     What changes is shown first, and kept, sealed, in the state. Comments and all else in the file stay. The server
-    that is added serves a client in a run (`remit mcp serve`); a server that remit starts is in a run of its own.
+    that is added serves a client in a run (`remit mcp serve`); a server that remit starts is in a run of its own, and
+    one at a URL is reached through the gateway where a resource stands for it.
 
     \b
     Examples:
@@ -60,6 +65,8 @@ def install(
     if client is None:
         raise typer.BadParameter("say which client, or --list")
     file = file_of(client, home=not project)
+    if resource and not server:
+        raise typer.BadParameter("`--resource` is what a `--server` reaches")
     if undo:
         _undone(folder, file, home=not project, json=json)
         return
@@ -126,19 +133,12 @@ def _changed(
     """Return a client's file as it is and as it will be; None where it is as wanted already."""
     from remit.config import mcp_clients
     from remit.config.backups import KeptFile
-    from remit.config.clients import TTL
 
-    if bool(servers) != bool(resources):
-        raise InvalidRequestError("`--server` and `--resource` go together: what the server that remit starts reaches")
     place, shown = _path(file), _shown(file, home=home)
     try:
         state = folder.read(place)
         text = state.text if state is not None else ""
-        if servers:
-            words = ["run", "--ttl", TTL, *(word for each in resources for word in ("-r", each))]
-            new = mcp_clients.rewrapped(file, text, servers, dict.fromkeys(servers, words))
-        else:
-            new = mcp_clients.added(file, text)
+        new = _rewritten(file, text, servers, resources) if servers else mcp_clients.added(file, text)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"`{shown}` was left: {error.detail}", help=error.help) from None
     if new == text:
@@ -146,6 +146,34 @@ def _changed(
     if state is None and home and not _is_found(folder.path, place, home=True):
         raise InvalidRequestError(f"{file.client} is not found: there is no `{shown}`", help="start it once, first")
     return KeptFile(home, place, None if state is None else text, new, 0o600 if state is None else state.mode)
+
+
+def _rewritten(file: ClientFile, text: str, servers: Sequence[str], resources: Sequence[str]) -> str:
+    """Return a file's text in which servers are started by remit, or spoken to through its gateway."""
+    from remit.config import mcp_clients
+    from remit.config.clients import TTL
+
+    urls = {name: url for name in servers if (url := mcp_clients.remote(file, text, name)) is not None}
+    for name, url in urls.items():
+        text = mcp_clients.redirected(file, text, name, _through(name, url))
+    started = [name for name in servers if name not in urls]
+    if bool(started) != bool(resources):
+        raise InvalidRequestError("`--resource` says what a server that remit starts reaches, and goes with one")
+    words = ["run", "--ttl", TTL, *(word for each in resources for word in ("-r", each))]
+    return mcp_clients.rewrapped(file, text, started, dict.fromkeys(started, words)) if started else text
+
+
+def _through(name: str, url: str) -> str:
+    """Return the gateway's URL of the resource that stands for a server."""
+    found = [each for each in sdk.ask(sdk.verbs.resources()) if each["destination"] == f"{PREFIX}{url.rstrip('/')}"]
+    if not found:
+        add = f"`remit resource add {name} {PREFIX}{url.rstrip('/')} --secret`, then again"
+        raise InvalidRequestError(f"no resource stands for `{name}`, which is at `{url}`", help=add)
+    if not found[0]["secret"]:
+        store = f"`remit secret set {found[0]['resource']}`, then again"
+        raise InvalidRequestError(f"`{found[0]['resource']}` has no key of `{name}` yet", help=store)
+    gateway = sdk.ask(sdk.verbs.self()).get("gateway") or sdk.place.GATEWAY
+    return f"{gateway}/{found[0]['resource']}"
 
 
 def _difference(file: ClientFile, kept: KeptFile) -> Iterator[str]:
@@ -175,7 +203,15 @@ def _written(folder: Folder, kept: KeptFile) -> None:
 
 
 def _undone(folder: Folder, file: ClientFile, *, home: bool, json: bool) -> None:
-    done = list(_backups().undo(folder, folder, f"\n{_path(file)}"))
+    from remit.config.mcp_clients import taken_out
+
+    def without(kept: KeptFile, now: str) -> str | None:
+        try:
+            return taken_out(file, kept.before or "", kept.after or "", now)
+        except InvalidRequestError:  # it is no JSON any more
+            return None
+
+    done = list(_backups().undo(folder, folder, f"\n{_path(file)}", without))
     document = {"files": [{"file": name, "restored": not why, **({"why": why} if why else {})} for name, why in done]}
     lines = [f"{name}: {why or 'is as it was'}" for name, why in done]
     answer(json, document, *(lines or [f"{_shown(file, home=home)} is as it was"]))

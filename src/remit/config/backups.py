@@ -6,7 +6,7 @@ It is written before a key goes anywhere, and holds no file any more when every 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +36,9 @@ class KeptFile(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"KeptFile({self.shown})"
+
+
+TakenOut = Callable[[KeptFile, str], str | None]  # a file as it was kept, and as it is now
 
 
 class Backup(msgspec.Struct, frozen=True):
@@ -75,17 +78,20 @@ class Backups:
         kept = (self._read(path) for _, path in sorted(self._numbered("*")))
         return next((name for backup in kept for name, each in backup.keys.items() if each == mac), None)
 
-    def undo(self, project: Folder, home: Folder, of: str = "") -> Iterator[tuple[str, str]]:
+    def undo(
+        self, project: Folder, home: Folder, of: str = "", taken_out: TakenOut = lambda _file, _now: None
+    ) -> Iterator[tuple[str, str]]:
         """Put files back as they were, the newest change first; yield each with why it was not, if so.
 
-        ``of`` is what stands after the project's path in the name under which they were kept.
+        ``of`` is what stands after the project's path in the name under which they were kept; ``taken_out`` says what a
+        file that somebody else has changed since is without the change, if it can be told.
 
         A file that is not as it was left stays, and so does its backup.
         """
         for _, path in sorted(self._numbered(_digest(f"{project.path}{of}")), reverse=True):
             backup, refused = self._read(path), ""
             for file in reversed(backup.files):
-                why = _put_back(home if file.in_home else project, file)
+                why = _put_back(home if file.in_home else project, file, taken_out)
                 refused = refused or why
                 yield file.shown, why
             if backup.files and not refused:
@@ -110,11 +116,14 @@ def _digest(project: str) -> str:
     return sha256(os.fsencode(project)).hexdigest()[:32]
 
 
-def _put_back(folder: Folder, file: KeptFile) -> str:
+def _put_back(folder: Folder, file: KeptFile, taken_out: TakenOut) -> str:
     try:
         found = folder.read(file.name)
         now = None if found is None else found.text
         if now == file.before:
+            return ""
+        if now is not None and now != file.after and (without := taken_out(file, now)) is not None:
+            folder.replace(file.name, now, without, file.mode)
             return ""
         if now != file.after:
             made = "remove it yourself" if file.before is None else "bring it to what was made of it first"

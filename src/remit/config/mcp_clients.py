@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
 from remit.catalog import recognised
 from remit.config import clients
 from remit.config.clients import HOME_FILES, PROJECT_FILES, ClientFile, Form
-from remit.config.placed import Edit, Placed, edited, read_json
+from remit.config.placed import Edit, Placed, edited, read_json, without_members
 from remit.errors import InvalidRequestError, NotFoundError, UnavailableError
 from remit.sdk.detail import meant
 
@@ -23,6 +23,8 @@ NAME = "remit"
 SERVE = ("mcp", "serve")
 TAKEN = f"it has another server `{NAME}`"
 ODD = "it is written in a way that remit cannot change"
+PLACES = ("url", "httpUrl", "serverUrl")  # of a server that a client speaks to itself
+_HEADERS = ("headers", "http_headers")
 _INDENT = re.compile(r"\n([ \t]+)\S")
 
 
@@ -178,6 +180,62 @@ def rewrapped(file: ClientFile, text: str, names: Sequence[str], words: Mapping[
     return _checked(file, edited(text, edits), wanted)
 
 
+def taken_out(file: ClientFile, before: str, after: str, now: str) -> str | None:
+    """Return a file of JSON that was changed since without what was made of its servers; None where it cannot be told.
+
+    A server that is as it was made becomes what it was before, or goes.
+    """
+    if file.form != "json":
+        return None
+    there = [_own_servers(file, text) for text in (before or "{}", after, now)]
+    was, made, found = ({name: each.plain() for name, each in one.items()} for one in there)
+    changed = [name for name in made if was.get(name) != made[name]]
+    if any(found.get(name) != made[name] for name in changed):
+        return None
+    edits = list(without_members(there[2], [name for name in changed if name not in was]))
+    for name in changed:
+        if name in was:
+            place, old = there[2][name], there[0][name]
+            edits.append(Edit(place.start, place.end, before[old.start : old.end]))
+    return edited(now, edits)
+
+
+def _own_servers(file: ClientFile, text: str) -> dict[str, Placed]:
+    document = read_json(text)
+    servers = document.value.get(file.servers) if isinstance(document.value, dict) else None
+    return servers.value if servers is not None and isinstance(servers.value, dict) else {}
+
+
+def remote(file: ClientFile, text: str, name: str) -> str | None:
+    """Return the URL of a server that a client speaks to itself; None of one that it starts, or that is not there."""
+    server = dict(clients.servers_of(_document(file, text))).get(name, {})
+    return next((server[each] for each in PLACES if isinstance(server.get(each), str)), None)
+
+
+def redirected(file: ClientFile, text: str, name: str, url: str) -> str:
+    """Return a file's text in which a client speaks to a server at this URL, and sends it no header of its own."""
+    document = _document(file, text)
+    wanted, old = deepcopy(document), remote(file, text, name)
+    for label, server in clients.servers_of(wanted):
+        if label == name:
+            server.update({each: url for each in PLACES if each in server})
+            for each in _HEADERS:
+                server.pop(each, None)
+    edits = _redirects(read_json(text), name, url) if file.form == "json" else _toml_redirect(text, old or "", url)
+    return _checked(file, edited(text, edits), wanted)
+
+
+def _redirects(value: Placed, name: str, url: str) -> Iterator[Edit]:
+    for server in _placed(value, {name}).values():
+        yield from (Edit(server[each].start, server[each].end, json.dumps(url)) for each in PLACES if each in server)
+        yield from without_members(dict(server), [each for each in _HEADERS if each in server])
+
+
+def _toml_redirect(text: str, old: str, url: str) -> Iterator[Edit]:
+    for found in re.finditer(rf"""^[ \t]*url[ \t]*=[ \t]*(["']{re.escape(old)}["'])""", text, re.MULTILINE):
+        yield Edit(*found.span(1), json.dumps(url))
+
+
 def _check_server(form: Form, text: str, name: str, server: Mapping[str, Any] | None) -> None:
     if server is None:
         raise NotFoundError(f"there is no server `{name}` in it")
@@ -190,19 +248,21 @@ def _check_server(form: Form, text: str, name: str, server: Mapping[str, Any] | 
 
 
 def _in_json(value: Placed, whole: Mapping[str, Sequence[str]]) -> Iterator[Edit]:
+    for (label, _), server in _placed(value, whole).items():
+        if clients.launchable({name: each.plain() for name, each in server.items()}):
+            yield from clients.launched(server, whole[label])
+
+
+def _placed(value: Placed, names: Container[str]) -> dict[tuple[str, int], Mapping[str, Placed]]:
+    """Return the servers of these names, with where each stands, wherever a document lists some."""
+    found: dict[tuple[str, int], Mapping[str, Placed]] = {}
     for name, each in value.value.items() if isinstance(value.value, dict) else ():
         if name not in clients.SERVERS or not isinstance(each.value, dict):
-            yield from _in_json(each, whole)
+            found |= _placed(each, names)
             continue
-        for label, server in each.value.items():
-            plain = server.plain()
-            if (
-                label in whole
-                and isinstance(plain, dict)
-                and isinstance(server.value, dict)
-                and clients.launchable(plain)
-            ):
-                yield from clients.launched(server.value, whole[label])
+        here = {label: server for label, server in each.value.items() if label in names}
+        found |= {(label, one.start): one.value for label, one in here.items() if isinstance(one.value, dict)}
+    return found
 
 
 def _in_toml(text: str, whole: Mapping[str, Sequence[str]]) -> Iterator[Edit]:
