@@ -41,7 +41,7 @@ BUDGET = {
     "kinds": 3_115,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,
-    "config": 2_350,
+    "config": 2_380,
     "compose": 3_660,
     "cli": 3_680,
     "sdk": 2_155,
