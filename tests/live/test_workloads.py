@@ -374,6 +374,23 @@ def test_a_broker_that_starts_without_a_bundle_lets_nobody_in_until_there_is_one
 # -- Workload API -----------------------------------------------------------------------------------------------------
 
 
+def test_a_jwt_svid_without_a_jti_opens_one_task_alone_where_its_trust_domain_makes_each_anew(tmp_path: Path) -> None:
+    domain = fresh()
+    bundle = tmp_path / "one.json"
+    bundle.write_bytes(domain.bundle())
+    row = {"name": domain.name, "allow": [domain.id("/**")], "bundle_file": str(bundle)}
+
+    async def scene(*, once: bool) -> list[int]:
+        folder = tmp_path / f"once-{once}"
+        folder.mkdir()
+        async with running(folder, domain, trust_domains=[{**row, "jwt_svids_once": once}]) as fleet:
+            form, client = opening(grant_type="client_credentials", **fleet.assertion()), await fleet.plain()
+            return [(await fleet.ask(client, Key(), **form)).status_code for _ in range(2)]
+
+    assert asyncio.run(scene(once=False)) == [200, 200]
+    assert asyncio.run(scene(once=True)) == [200, 401]
+
+
 def test_an_agent_on_both_sides_is_all_the_trust_there_is(tmp_path: Path) -> None:
     """The broker takes its bundle from a SPIFFE agent; the workload takes both its SVIDs from it; nothing is shared."""
     domain = fresh()

@@ -230,7 +230,8 @@ def attested(
     if held is None and not platforms:
         return None
     allow = tuple(pattern for one in settings.trust_domains for pattern in one.allow)
-    return AttestedWorkloads(platforms, settings.issuer, clock, held, allow)
+    once = frozenset(str(one.name) for one in settings.trust_domains if one.jwt_svids_once)
+    return AttestedWorkloads(platforms, settings.issuer, clock, held, allow, once)
 
 
 def methods(settings: Settings) -> tuple[str, ...]:

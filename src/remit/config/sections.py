@@ -197,6 +197,7 @@ class TrustDomainTable(Section, frozen=True):
     endpoint_id: str | None = None
     bootstrap_file: Path | None = None
     allow: tuple[str, ...] = ()
+    jwt_svids_once: bool = False
 
     def _check(self) -> None:
         self._check_endpoint()

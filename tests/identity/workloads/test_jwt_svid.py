@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from remit.errors import AudienceError, RemitError, UnauthenticatedError, Unavai
 from remit.identity.workloads.attested import MAX_JWT_LIFE, AttestedWorkloads
 from remit.identity.workloads.bundles import RETRY, TrustBundles
 from remit.jose.jwt import SKEW
-from tests.identity.spire import NOW, Domain, Held, Times, jwk_of, key, signed
+from tests.identity.spire import NOW, Domain, Held, Times, b64, jwk_of, key, signed
 
 ISSUER = "https://remit.example"
 MINE = key()
@@ -23,11 +24,11 @@ OTHER = Domain("other.example")
 ALLOW = ("spiffe://prod.example/ns/agents/*", "spiffe://other.example/**")
 
 
-def svids(clock: Times | None = None, **sources: Held) -> AttestedWorkloads:
+def svids(clock: Times | None = None, once: tuple[str, ...] = (), **sources: Held) -> AttestedWorkloads:
     held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
     named = {name.replace("_", "."): source for name, source in sources.items()}
     times = clock or Times()
-    return AttestedWorkloads({}, ISSUER, times, TrustBundles({**held, **named}, times), ALLOW)
+    return AttestedWorkloads({}, ISSUER, times, TrustBundles({**held, **named}, times), ALLOW, once)
 
 
 def verified(text: str, by: AttestedWorkloads | None = None) -> Workload:
@@ -264,6 +265,22 @@ def test_one_that_says_it_is_unique_counts_once_and_one_that_does_not_may_be_sen
     assert first is not None
     assert first == verified(text).digest
     assert first != verified(DOMAIN.jwt(ISSUER, jti="two")).digest
+
+
+def test_those_of_a_trust_domain_that_is_said_to_make_each_anew_count_once_whatever_they_say() -> None:
+    once = svids(once=(DOMAIN.name,))
+    text = DOMAIN.jwt(ISSUER)
+    assert verified(text, once).digest == verified(text, once).digest is not None
+    assert verified(OTHER.jwt(ISSUER), once).digest is None
+
+
+def test_one_that_was_used_is_known_again_with_another_signature_of_the_same() -> None:
+    """Whoever sees an ECDSA signature (r, s) can make (r, n - s) of it, which verifies as well."""
+    text, order = DOMAIN.jwt(ISSUER, jti="one"), 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    signed, _, signature = text.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    other = raw[:32] + (order - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
+    assert verified(f"{signed}.{b64(other)}").digest == verified(text).digest
 
 
 def test_claims_that_are_unknown_are_passed_over() -> None:

@@ -63,7 +63,7 @@ def wits(clock: Times | None = None, most: int = 100, **sources: Held) -> Attest
     held = {one.name: Held(one.bundle()) for one in (DOMAIN, OTHER)}
     named = {name.replace("_", "."): source for name, source in sources.items()}
     times = clock or Times()
-    return AttestedWorkloads({}, "", times, TrustBundles({**held, **named}, times), ALLOW, most)
+    return AttestedWorkloads({}, "", times, TrustBundles({**held, **named}, times), ALLOW, most=most)
 
 
 def proven(token: str, by: str | None = None, at: AttestedWorkloads | None = None) -> Workload:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -57,6 +57,7 @@ class AttestedWorkloads:
     clock: Clock
     bundles: TrustBundles | None = None
     allow: Sequence[str] = ()
+    once: Collection[str] = ()  # trust domains whose JWT-SVIDs count once, whatever they say of themselves
     most: int = MAX_SEEN
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # key, jti -> when the proof cannot pass any more
 
@@ -70,7 +71,8 @@ class AttestedWorkloads:
     async def _jwt_svid(self, text: str, bundles: TrustBundles) -> Workload:
         """Return the workload of a JWT-SVID. One with a ``jti`` says that it is unique, so it counts once (``digest``).
 
-        One without may be sent again while it lives: agents of SPIRE hand the same out for minutes (JWT-SVID §7.1).
+        One without may be sent again while it lives, as agents of SPIRE hand the same out for minutes (JWT-SVID §7.1),
+        unless its trust domain is one of ``once``.
         """
         token = jwt.read(text, _JWT_SVID)
         if token.compact.header.get("typ") not in _JWT_SVID_TYPES:
@@ -81,7 +83,8 @@ class AttestedWorkloads:
         if token.claims.get("aud") not in (self.issuer, [self.issuer]):
             raise AudienceError("the JWT-SVID must be for this server alone", help=f"its `aud` must be {self.issuer}")
         self._check_allowed(str(identity))
-        return Workload(str(identity), "jwt-svid", expires, digest=token.digest if "jti" in token.claims else None)
+        once = "jti" in token.claims or identity.domain in self.once
+        return Workload(str(identity), "jwt-svid", expires, digest=token.digest if once else None)
 
     async def proven(self, wit: str, wpt: str, target: str, token: str | None) -> Workload:
         jwk, name, expires = await self._wit(wit)
