@@ -4,20 +4,24 @@ import asyncio
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from remit.core.principal import Workload
 from remit.errors import UnauthenticatedError, UnavailableError
+from remit.identity.workloads import certificates as module
 from remit.identity.workloads.attested import AttestedWorkloads
 from remit.identity.workloads.bundles import TrustBundles
 from remit.identity.workloads.certificates import MAX_CHAIN
-from tests.identity.spire import BOTH, NOW, Authority, Domain, Held, Times, usage
+from tests.identity.spire import BOTH, NOW, Authority, Domain, Held, Svid, Times, key, usage
 
 DOMAIN = Domain("prod.example")
 OTHER = Domain("other.example")
@@ -227,13 +231,94 @@ def test_an_intermediate_that_has_ended_signs_nothing_any_more() -> None:
         certified(svid.ders, certificates(Times(NOW + timedelta(minutes=31))))
 
 
-@pytest.mark.parametrize("names", ["prod.example", ".example", "other.example"])
-def test_an_authority_with_constraints_on_uris_signs_nothing_here(names: str) -> None:
-    """They would have to be honoured (RFC 5280 §4.2.1.10), and are not understood."""
-    constraints = x509.NameConstraints([x509.UniformResourceIdentifier(names)], None)
-    parts = (x509.BasicConstraints(ca=True, path_length=0), usage("key_cert_sign"), constraints)
-    with pytest.raises(UnauthenticatedError):
-        certified(DOMAIN.authority.below("node", *parts).svid(ME).ders)
+# -- name constraints on URIs (RFC 5280 §4.2.1.10): the host of a SPIFFE ID is its trust domain ------------------------
+
+
+def limited(*hosts: str, forbidden: bool = False, of: Authority | None = None) -> Authority:
+    """Return an authority below one, by default of the trust domain, that may name these hosts alone, or all others."""
+    trees = [x509.UniformResourceIdentifier(host) for host in hosts]
+    constraints = x509.NameConstraints(None, trees) if forbidden else x509.NameConstraints(trees, None)
+    parts = (x509.BasicConstraints(ca=True, path_length=1), usage("key_cert_sign"), constraints)
+    return (of or DOMAIN.authority).below("limited", *parts)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "forbidden", "counts"),
+    [
+        (("prod.example",), False, True),
+        (("other.example", "prod.example"), False, True),
+        ((".example",), False, True),
+        (("other.example",), False, False),
+        ((".prod.example",), False, False),  # what is below it, and not itself
+        (("prod.example",), True, False),
+        ((".example",), True, False),
+        (("other.example",), True, True),
+    ],
+)
+def test_an_authority_names_what_it_may_name_and_nothing_else(
+    hosts: tuple[str, ...],
+    forbidden: bool,  # noqa: FBT001 - a case
+    counts: bool,  # noqa: FBT001 - a case
+) -> None:
+    for below in (limited(*hosts, forbidden=forbidden), limited(*hosts, forbidden=forbidden).below("node")):
+        with nullcontext() if counts else pytest.raises(UnauthenticatedError):
+            assert certified(below.svid(ME).ders).id == ME
+
+
+def test_a_limit_counts_for_an_authority_of_the_bundle_as_well() -> None:
+    for hosts, counts in ((("prod.example",), True), (("other.example",), False)):
+        alone = replace(limited(*hosts), above=())
+        x5c = base64.b64encode(alone.certificate.public_bytes(Encoding.DER)).decode()
+        raw = json.dumps({"keys": [{"use": "x509-svid", "kty": "EC", "x5c": [x5c]}]}).encode()
+        with nullcontext() if counts else pytest.raises(UnauthenticatedError):
+            assert certified(alone.svid(ME).ders, certificates(prod_example=Held(raw))).id == ME
+
+
+def test_what_is_asked_of_other_chains_is_asked_of_limited_ones() -> None:
+    parts = x509.BasicConstraints(ca=True, path_length=0), usage("key_cert_sign")
+    good = limited("prod.example")
+    wrong = [
+        good.svid(ME, now=NOW - timedelta(hours=2)),  # it has ended
+        good.below("node", *parts).below("too far").svid(ME),
+        good.below("node", parts[0]).svid(ME),
+        good.below("node", parts[0], usage("digital_signature")).svid(ME),
+        good.below("node", parts[1]).svid(ME),
+        good.below("node", *parts, days=-1 / 2_880).svid(ME),
+        limited("prod.example", of=Authority.root("prod.example")).svid(ME),  # of nobody that is known
+        replace(good, key=key()).svid(ME),  # of a key that is not its own
+        Svid(good.svid(ME).key, good.svid(ME).chain[:1]),  # a chain that leads nowhere
+    ]
+    for svid in wrong:
+        with pytest.raises(UnauthenticatedError):
+            certified(svid.ders)
+
+
+def test_an_authority_with_a_weak_key_is_none_under_a_limit() -> None:
+    trees = x509.NameConstraints([x509.UniformResourceIdentifier("prod.example")], None)
+    weak = replace(limited("prod.example"), key=rsa.generate_private_key(65_537, 1_024))  # noqa: S505 - that is the case
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(weak.certificate.subject)
+        .issuer_name(DOMAIN.authority.certificate.subject)
+    )
+    made = made.public_key(weak.key.public_key()).serial_number(7)
+    made = made.not_valid_before(NOW - timedelta(minutes=1)).not_valid_after(NOW + timedelta(hours=1))
+    for part in (x509.BasicConstraints(ca=True, path_length=0), usage("key_cert_sign"), trees):
+        made = made.add_extension(part, critical=True)
+    certificate = made.sign(DOMAIN.authority.key, hashes.SHA256())
+    with pytest.raises(UnauthenticatedError, match="too weak"):
+        certified(Authority(weak.key, certificate, (certificate,)).svid(ME).ders)
+
+
+def test_without_the_library_that_understands_them_an_authority_with_limits_signs_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "crypto", None)
+    with pytest.raises(UnauthenticatedError, match="pyOpenSSL"):
+        certified(limited("prod.example").svid(ME).ders)
+
+
+# -- bundles with what nobody understands -----------------------------------------------------------------------------
 
 
 def test_an_authority_that_is_not_understood_does_not_discredit_the_others() -> None:
