@@ -31,7 +31,7 @@ BUDGET = {
     "process": 1_750,
     "stores": 1_300,
     "keys": 800,
-    "identity": 1_490,
+    "identity": 1_520,
     "policies": 900,
     "gateway": 7_010,
     "run": 3_570,
