@@ -40,8 +40,9 @@ class RemitError(Exception):
         offending: Sequence[Mapping[str, object]] = (),
         enough: Mapping[str, object] | None = None,
         retry_after: int | None = None,
+        url: str | None = None,
     ) -> None:
-        """Build an error; ``retry_after`` is in seconds.
+        """Build an error; ``retry_after`` is in seconds, ``url`` a page on which a human can do what is needed.
 
         ``offending`` are the details that are too wide, ``enough`` the one that a human can be asked for instead.
         """
@@ -50,6 +51,7 @@ class RemitError(Exception):
         self.offending = tuple(offending)
         self.enough = enough
         self.retry_after = retry_after
+        self.url = url
         super().__init__(self.detail)
 
 
@@ -195,6 +197,10 @@ class SlowDownError(ApprovalError, code="slow-down", oauth="slow_down"):
 
 class LapsedError(ApprovalError, code="lapsed", oauth="expired_token"):
     """nobody decided in time"""
+
+
+class ConnectError(DeniedError, code="connect"):
+    """a human has to connect the resource to their account at its provider first"""
 
 
 class GrantEndedError(DeniedError, code="grant-ended", oauth="invalid_grant"):

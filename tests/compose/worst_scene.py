@@ -155,7 +155,14 @@ class Scene:
         streams = Transmitter(remote, here.verifier.issuer, RECEIVERS).routes()
         self.verifier = verifier
         known = AppDeps(
-            remote, here.broker.kinds, verifier, identity, here.deps.trust, streams=streams, begin_run=begin
+            remote,
+            here.broker.kinds,
+            verifier,
+            identity,
+            here.deps.trust,
+            connections=remote,
+            streams=streams,
+            begin_run=begin,
         )
         self.apps[who] = build(known)
         if role is worker_roles.WEB:

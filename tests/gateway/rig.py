@@ -18,6 +18,7 @@ from functools import cache
 import uvloop
 
 from remit.broker import Broker
+from remit.broker.connections import Providers
 from remit.core import audit, scope
 from remit.core.audit import Event
 from remit.core.principal import Holder
@@ -237,6 +238,7 @@ async def rig(
     make: Make | None = None,
     plan: Planner | None = None,
     lookup: Lookup = look_up,
+    providers: Providers | None = None,
 ) -> AsyncIterator[Rig]:
     """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel.
 
@@ -256,6 +258,7 @@ async def rig(
         sealer=ClearSealer(),
         clock=lambda: now[0],
         new_id=new_id,
+        providers=providers,
     )
     await broker.start()
     async with upstream or Upstream() as up:

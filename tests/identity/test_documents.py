@@ -9,11 +9,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
 from remit.errors import InvalidRequestError, LimitError, UnavailableError
 from remit.identity import fetch
-from remit.identity.fetch import MAX_CLIENT_DOCUMENT, MAX_FETCHES, BoundedTransport, ClientDocuments
+from remit.identity.fetch import MAX_CLIENT_DOCUMENT, MAX_FETCHES, BoundedTransport, ClientDocuments, pinned
 from tests.attacks.certificates import authority
 
 
@@ -91,8 +92,8 @@ def test_no_address_of_a_private_network_is_connected_to(addresses: tuple[str, .
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "2001:4860:4860::8888"])
 def test_an_address_of_the_internet_is_taken(address: str) -> None:
-    made = ClientDocuments(frozenset({"*"}), lookup=resolving(address))
-    assert asyncio.run(made._address("app.test", 443)) == address
+    url, headers, _ = asyncio.run(pinned(httpx.URL("https://app.test/c"), resolving(address), private=False))
+    assert (url.host, headers["host"]) == (address, "app.test")
 
 
 @pytest.mark.parametrize("url", ["http://app.test/c", "http://127.0.0.1/c", "ftp://app.test/c"])

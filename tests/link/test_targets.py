@@ -16,6 +16,7 @@ from remit.core.secret import Secret
 from remit.core.task import Plan
 from remit.errors import EngineError, EngineRefusedError, RemitError, UnavailableError
 from remit.identity.documents import PublishedDocuments
+from remit.identity.providers import ReachedProviders
 from remit.identity.workloads.bundles import DocumentSource
 from remit.kinds.engines import HeldEngines
 from remit.link import targets as links
@@ -64,7 +65,7 @@ async def page(url: str) -> bytes:
     return url.encode().ljust(1 << 18)
 
 
-class Everything(HeldEngines, PublishedDocuments, TargetsPort):
+class Everything(HeldEngines, PublishedDocuments, ReachedProviders, TargetsPort):
     """All that a worker has, on targets in memory."""
 
     def __init__(self, kind: type[PlainEngine], target: Target) -> None:

@@ -134,9 +134,15 @@ class Browser:
 class Provider:
     """A running issuer."""
 
-    def __init__(self, registered: Sequence[Mapping[str, object]], groups: Mapping[str, Sequence[str]]) -> None:
-        """Start nothing yet."""
-        self._registered, self._groups = registered, groups
+    def __init__(
+        self,
+        registered: Sequence[Mapping[str, object]],
+        groups: Mapping[str, Sequence[str]],
+        resources: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start nothing yet. It is the authorization server of ``resources``: URL -> scopes."""
+        self._registered, self._groups, self._resources = registered, groups, resources
+        self.lifetime = 600  # seconds, of their access tokens
         self._process: subprocess.Popen[str] | None = None
         self.issuer = ""
 
@@ -153,6 +159,8 @@ class Provider:
             "port": urlsplit(self.issuer).port or 0,
             "clients": self._registered,
             "accounts": {login: {"groups": groups} for login, groups in self._groups.items()},
+            "resources": self._resources,
+            "lifetime": self.lifetime,
         }
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError
@@ -181,6 +189,10 @@ class Provider:
     def rotate(self) -> None:
         """Sign with new keys; the old ones stay published until `retire`."""
         self._hook("rotate")
+
+    def token_info(self, token: str) -> dict[str, Any]:
+        """Return what an access token for one of the resources is good for."""
+        return self._hook("token", token=token)
 
     def retire(self) -> None:
         """Publish the newest keys alone."""

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from remit.core.secret import Secret
 from remit.identity.documents import PublishedDocuments
+from remit.identity.providers import ReachedProviders
 from remit.kinds.engines import HeldEngines
 from remit.kinds.postgres.plan import plan
 from remit.link.frames import LinkSockets
@@ -27,7 +28,7 @@ from tests.live.crash_driver import DyingEngine
 from tests.support.kinds import NOTHING_LENT, register, simulated
 
 
-class Mortal(HeldEngines, PublishedDocuments, TargetsPort):
+class Mortal(HeldEngines, PublishedDocuments, ReachedProviders, TargetsPort):
     """All that a worker has, with an engine that dies."""
 
     def __init__(self, die_at: int) -> None:

@@ -272,7 +272,7 @@ async def plane(
     )
     if known.workloads is not None:
         known = replace(known, workloads=edge_of(known.workloads))
-    deps = AppDeps(there, broker.kinds, verifier, known)
+    deps = AppDeps(there, broker.kinds, verifier, known, connections=there)
     app = build(deps)
     ours = lambda _, uid: uid == os.geteuid()  # noqa: E731 - used here alone
     listeners = [

@@ -1,6 +1,7 @@
 // An OpenID provider for the tests: oidc-provider with accounts made up on the spot, and hooks under /test.
 //
-// stdin: one line of JSON {port, clients, accounts}; then it is kept open, and its end ends this process.
+// stdin: one line of JSON {port, clients, accounts, resources}; with resources (URL -> scopes) it is the authorization
+// server of these, and takes registrations, for tokens that live as long as `lifetime` says. Then it is kept open, and its end ends this process.
 // stdout: one line of JSON {issuer} as soon as it serves.
 
 import { generateKeyPair, randomUUID } from 'node:crypto';
@@ -9,7 +10,7 @@ import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 
 import { CompactSign, importJWK } from 'jose';
-import Provider from 'oidc-provider';
+import Provider, { errors } from 'oidc-provider';
 
 const generated = promisify(generateKeyPair);
 
@@ -42,7 +43,15 @@ function configuration(started, keys) {
       deviceFlow: { enabled: true },
       revocation: { enabled: true },
       introspection: { enabled: true },
-      resourceIndicators: { enabled: false },
+      registration: { enabled: Boolean(started.resources) },
+      resourceIndicators: started.resources ? {
+        enabled: true,
+        getResourceServerInfo: (_, resource) => {
+          if (!started.resources[resource]) throw new errors.InvalidTarget();
+          return { scope: started.resources[resource], audience: resource };
+        },
+        useGrantedResource: () => true,
+      } : { enabled: false },
       rpInitiatedLogout: { enabled: true },
     },
     findAccount: (_, id) => ({
@@ -55,12 +64,12 @@ function configuration(started, keys) {
       }),
     }),
     issueRefreshToken: (_, client, source) => client.grantTypeAllowed('refresh_token')
-      && source.scopes.has('openid'),
+      && (Boolean(started.resources) || source.scopes.has('openid')),
     interactions: { url: (_, interaction) => `/interaction/${interaction.uid}` },
     pkce: { required: () => true },
     // The provider's own guard refuses loopback addresses, where tests have everything.
     fetch: (url, { dispatcher, ...options }) => fetch(url, options),
-    ttl: { IdToken: 600, AccessToken: 600, Session: 3600, Interaction: 600, Grant: 3600, DeviceCode: 600 },
+    ttl: { IdToken: 600, AccessToken: started.lifetime ?? 600, Session: 3600, Interaction: 600, Grant: 3600, DeviceCode: 600 },
   };
 }
 
@@ -107,6 +116,9 @@ class Issuer {
     const known = grantId && await Grant.find(grantId);
     const grant = known || new Grant({ accountId: session.accountId, clientId: params.client_id });
     grant.addOIDCScope((prompt.details.missingOIDCScope ?? []).join(' '));
+    for (const [resource, scopes] of Object.entries(prompt.details.missingResourceScopes ?? {})) {
+      grant.addResourceScope(resource, scopes.join(' '));
+    }
     grant.addOIDCClaims(prompt.details.missingOIDCClaims ?? []);
     return { consent: { grantId: await grant.save() } };
   }
@@ -130,6 +142,12 @@ class Issuer {
         const client = await this.provider.Client.find(told.client_id);
         return client.backchannelLogout(told.sub, told.sid);
       }
+      case 'token': { // what an access token is good for, if it is
+        const token = await this.provider.AccessToken.find(told.token);
+        return { active: Boolean(token), login: token?.accountId, aud: token?.aud, scope: token?.scope };
+      }
+      case 'forget': // a human has withdrawn at the issuer what they had agreed to
+        return this.provider.RefreshToken.adapter.revokeByGrantId(told.grant);
       default:
         throw new Error(`no hook ${name}`);
     }

@@ -20,6 +20,8 @@ from remit.broker.begun import InTime, Unwaited, in_time, unwaited
 from remit.broker.checkpoints import Checkpoints, Sign, unsigned
 from remit.broker.clock import Elapsed
 from remit.broker.clock_acceptance import ClockAcceptance
+from remit.broker.connecting import Connecting, ConnectionVerbs
+from remit.broker.connections import Providers
 from remit.broker.ends import recently_ended
 from remit.broker.engines import Bounded
 from remit.broker.grants import GrantVerbs
@@ -62,7 +64,7 @@ Found = port.Use | RemitError
 PAGE_SIZE, GRANT = 131_072, 512  # characters of the grants in one answer; what each counts for beside its details
 
 
-class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
+class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, port.BrokerPort):
     """The six verbs, and what workers ask besides: what each method does stands in ``ports/broker.py``."""
 
     def __init__(
@@ -86,6 +88,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         in_time: InTime = in_time,
         unwaited: Unwaited = unwaited,
         revocations: Callable[[SessionAccess], LoginRevocations] = lambda _access: LoginRevocations(),
+        providers: Providers | None = None,
     ) -> None:
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
@@ -100,6 +103,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         self.wall = ClockAcceptance(tasks, self._approvals, self._revocations)
         self.feeds, self.runs = tasks.notices, RunRecords(tasks, sealer)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
+        self.connecting = Connecting(tasks, self._registry, sealer, new_id, providers, unwaited)
 
     async def start(self) -> None:
         await self.load()
@@ -116,6 +120,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         await self._approvals.load()
         await self._revocations.load()
         await self._load_families()
+        await self.connecting.kept.load()
         recent = {*await self._store.tasks(RECENT), *await recently_ended(self._store, self._tasks.now())}
         for task_id in {*await self._store.unsettled(), *recent}:
             await self._tasks.load(task_id)
@@ -138,6 +143,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         await self.policy.sweep()
         await self._revocations.sweep()
         await self._tasks.notes.keep()
+        self.connecting.kept.sweep()
         await self._tasks.notices.acted_on()
 
     async def stop(self) -> None:
@@ -268,11 +274,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, port.BrokerPort):
         return port.Target(self._registry.resource(name), self._registry.version(name))
 
     async def credential(self, name: str, version: int) -> Secret | None:
-        """ConflictError for another version: a secret must not go where another is meant to."""
-        secret = await self._registry.secret(name) if self._registry.resource(name).secret is not None else None
-        if self._registry.version(name) != version:
-            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        return secret
+        return await self._registry.handed(name, version)
 
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> port.Use:
         (found,) = await self.uses([port.UseRequest(grant_id, access.resource, access.action, request, index)])

@@ -15,7 +15,7 @@ from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.principal import Principal
 from remit.core.secret import WHOLE, Secret
-from remit.errors import ConflictError, InvalidRequestError, NotFoundError
+from remit.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
 from remit.ports import DeleteResource, Finding, PutResource, PutSecret, Resource, SealedSecret, Sealer, Write
 from remit.ports.kind import EngineContext, Kind
 from remit.ports.targets import EngineKey, EnginePort
@@ -84,6 +84,19 @@ class ResourceRegistry:
             self._opened.setdefault(name, opened)  # uses that wait for it together get the same
         return self._opened[name]
 
+    async def handed(self, name: str, version: int) -> Secret | None:
+        """Return the secret that goes into requests, if there is one.
+
+        ConflictError for another version: a secret must not go where another is meant to.
+        """
+        resource = self.resource(name)
+        if "oauth" in resource.settings:  # its secret is that of a client, for the provider alone
+            raise DeniedError(f"`{name}` is used by connections of humans")
+        secret = await self.secret(name) if resource.secret is not None else None
+        if self.version(name) != version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        return secret
+
     async def engine(self, name: str, kind: str) -> ResourceEngine:
         """Return the engine of a resource whose kind issues leases, configured."""
         resource = self.resource(name)
@@ -110,7 +123,7 @@ class ResourceRegistry:
         """Add or replace a resource, checked at the target first; with its secret, if one is given."""
         self._tasks.serving()
         name, old = resource.name, self._resources.get(resource.name)
-        moved = old is not None and old.destination != resource.destination
+        moved = old is not None and _sent_to(old) != _sent_to(resource)
         if moved:
             self._check_unleased(name)
         self._check(resource, value)
@@ -200,6 +213,13 @@ class ResourceRegistry:
     async def close(self) -> None:
         for name in tuple(self._engines):
             await self._drop(name)
+
+
+def _sent_to(resource: Resource) -> tuple[str, dict[str, object]]:
+    """Return what says where the secret of a resource goes: of one that humans connect, its client's, to an issuer."""
+    oauth = resource.settings.get("oauth")
+    given = oauth if isinstance(oauth, Mapping) else {}
+    return resource.destination, {name: given[name] for name in given.keys() - {"scopes", "revoke_with_task"}}
 
 
 def associated(secret: SealedSecret) -> bytes:

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal
 
-import msgspec
-
+from remit.broker import sealed_records
 from remit.broker.tasks import TaskCache
 from remit.core.principal import Holder
-from remit.core.secret import Secret
-from remit.errors import IntegrityError
-from remit.ports import PutRecord, Record, Sealer
+from remit.ports import Sealer
 from remit.ports.runs import KeptRun
 
 KIND = "run"
@@ -27,24 +24,15 @@ class RunRecords:
     async def load(self) -> Sequence[KeptRun]:
         """Return the runs whose grants are live."""
         now, records = self._tasks.now(), await self._tasks.store.records(KIND)
-        found = [self._opened(record) for record in records if record.until > now]
+        kept = [record for record in records if record.until > now]
+        found = [sealed_records.opened(self._sealer, record, KeptRun, "a run") for record in kept]
         return [run for run in found if (live := self._tasks.line(run.grant)) is not None and not live.ended]
-
-    def _opened(self, record: Record) -> KeptRun:
-        try:
-            sealed = msgspec.json.decode(record.body, type=bytes)
-            opened = self._sealer.open(sealed, _bound(record))
-            return msgspec.json.decode(opened, type=KeptRun, dec_hook=lambda _, text: Secret(text))
-        except msgspec.MsgspecError as error:
-            raise IntegrityError("a run that was kept cannot be read") from error
 
     async def keep(self, run: KeptRun, until: datetime, event: str = "run.serve") -> None:
         """Record that a run is handed over, that it goes on longer, or that it has ended (``until`` is now)."""
-        record = Record(KIND, run.id, run.rev, b"", until)
-        sealed = self._sealer.seal(msgspec.json.encode(run, enc_hook=Secret.reveal), _bound(record))
-        body = msgspec.json.encode(sealed)
+        write = sealed_records.sealed(self._sealer, KIND, (run.id, run.rev), run, until)
         done = self._tasks.event(event, "done", run.grant, request=run.id)
-        await self._tasks.store.commit((PutRecord(Record(KIND, run.id, run.rev, body, until)),), (done,))
+        await self._tasks.store.commit((write,), (done,))
 
     def held(self) -> Iterator[tuple[Holder, Literal["task", "grant"]]]:
         """Yield who holds a live grant by a channel, and whether the task is the channel's as well."""
@@ -62,7 +50,3 @@ class RunRecords:
 
     def served(self, grant_id: str) -> None:
         self._tasks.unserved.waiting.discard(grant_id)
-
-
-def _bound(record: Record) -> bytes:
-    return f"{KIND} {record.id} {record.rev}".encode()

@@ -6,7 +6,8 @@ from starlette import routing
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
-from remit.control import administration
+from remit.console import connect
+from remit.control import administration, connections
 from remit.control.approvals import ApprovalRoutes
 from remit.control.runs import RunRoutes
 from remit.control.v1 import V1
@@ -51,6 +52,8 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         *V1(deps).routes(),
         *ApprovalRoutes(deps).routes(),
         *administration.routes(deps),
+        *connections.routes(deps),
+        *connect.routes(deps),
         *(() if deps.begin_run is None else RunRoutes(deps.begin_run, deps.end_runs).routes()),
     )
 

@@ -28,6 +28,7 @@ from remit.config.settings import Settings
 from remit.core.principal import IdToken, Operator
 from remit.errors import RemitError
 from remit.jose.proof import Nonces
+from remit.ports.connections import BegunConnection
 from remit.ports.targets import TargetsPort
 from remit.process.descent import descends
 from remit.process.orders import ProcessesState
@@ -60,8 +61,7 @@ class AuthorityRole:
         self._operators: Listener  # on the control socket
         self._visited = False  # since somebody last asked whether we are busy
         gateway, humans = settings.gateway.url if settings.gateway else None, app.identity.humans
-        issuer, key = settings.issuer, secrets.token_bytes(32)
-        self.pending = PendingMemory(app.clock)
+        self.pending, issuer, key = PendingMemory(app.clock), settings.issuer, secrets.token_bytes(32)
         self.tokens = BoundGrants(
             app.broker, app.tokens, self.pending, issuer, app.clock, wiring.new_id, key, gateway=gateway, humans=humans
         )
@@ -78,6 +78,7 @@ class AuthorityRole:
             self.verifier,
             app.identity,
             self.published.trust,
+            connections=app.broker,
             policies=app.policies,
             rings=self.rings,
             streams=() if self.events is None else Transmitter(self.events, issuer, told).routes(),
@@ -124,6 +125,7 @@ class AuthorityRole:
         told = partial(self.status, tcp=tcp)
         runs = self.runs
         deps = replace(self.deps, begin_run=runs.begin_run, end_runs=runs.end_all, renew_task=self.renew, status=told)
+        deps = replace(deps, begin_connection=self.connect if tcp else None)
         app = control.build(deps)
         owner = SocketAuth(self.application.operator, gateway=self.verifier.gateway if tcp else None)
         self._operators = await listen.serve(app, sock, owner, admits=self._admits)
@@ -135,6 +137,11 @@ class AuthorityRole:
         root = await self.application.broker.renew_task(by, task_id, ttl)
         await self.runs.renewed(root)
         return root.grant.expires_at
+
+    async def connect(self, operator: Operator, name: str, token: IdToken | None) -> BegunConnection:
+        """Begin to connect the owner, or the human of a token that they brought here, to the provider of a resource."""
+        by = operator if token is None else await self.tokens.human(token.text)
+        return await self.application.broker.connecting.begin(by, name, brought=True)
 
     async def status(self, *, tcp: bool) -> Mapping[str, object]:
         """Describe the broker for its operator; UnavailableError while its supervisor does not answer."""

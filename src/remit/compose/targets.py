@@ -9,6 +9,7 @@ from contextlib import closing
 from remit.compose import identities, kinds, logs
 from remit.config.settings import Settings
 from remit.identity.documents import PublishedDocuments
+from remit.identity.providers import ReachedProviders
 from remit.kinds.engines import HeldEngines
 from remit.link.frames import LinkSockets
 from remit.link.targets import answer
@@ -17,12 +18,13 @@ from remit.ports.kind import EngineContext, Kind
 from remit.ports.targets import TargetsPort
 
 
-class ReachedTargets(HeldEngines, PublishedDocuments, TargetsPort):
+class ReachedTargets(HeldEngines, PublishedDocuments, ReachedProviders, TargetsPort):
     """All of ``ports.targets`` in this process."""
 
     def __init__(self, settings: Settings, served: Mapping[str, Kind], clock: Clock) -> None:
         HeldEngines.__init__(self, served, EngineContext(clock, secrets.token_bytes, settings.issuer, None))
         PublishedDocuments.__init__(self, identities.published(settings))
+        ReachedProviders.__init__(self)
 
 
 async def serve_targets(settings: Settings, clock: Clock, sockets: LinkSockets) -> None:

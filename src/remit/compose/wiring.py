@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from remit.broker import Broker
+from remit.broker.connections import Providers
 from remit.compose import identities, key_rings, kinds, signals
 from remit.compose.identities import TrustedIssuers
 from remit.compose.policy import LastGoodPolicies, PolicyDirectory
@@ -111,6 +112,7 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
         trust_domain=settings.identity.trust_domain,
         at_rest="kek-file",
         revocations=SessionRevocations,
+        providers=Providers(there, settings.issuer, lambda: secrets.token_urlsafe(32)),
     )
     policies.broker = broker
     told = signals.read(settings, known.sources, clock, there.fetch)
@@ -118,9 +120,8 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     platforms = identities.assertions(settings, known, clock, there.fetch)
     who = identity(settings, known, told, clock, identities.attested(settings, bundles, clock, platforms))
     events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if told.receivers else None
-    owner, ends = Operator(local_subject()), EventStream(broker.sessions)
-    first = settings, broker, tokens, notes, witness, owner, clock, spiffe, log
-    return Application(*first, ends, who, bundles, policies, told, events, there)
+    first = settings, broker, tokens, notes, witness, Operator(local_subject()), clock, spiffe, log
+    return Application(*first, EventStream(broker.sessions), who, bundles, policies, told, events, there)
 
 
 def _signed(log: str, notes: FileKeyring, size: int, root: bytes, epoch: int = 0) -> Checkpoint:

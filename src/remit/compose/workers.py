@@ -27,6 +27,7 @@ from remit.link.frames import LinkSockets
 from remit.link.worker import connect
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort, Notice
+from remit.ports.connections import ConnectionPort
 from remit.ports.events import EventPort
 from remit.ports.identity import Workloads
 from remit.ports.pending import Pending
@@ -72,7 +73,17 @@ class _Hears:
 
 
 class Remote(
-    BrokerPort, Pending, TokenPort, TrustPort, CertificatePort, EventPort, RunPort, ReportPort, Workloads, Protocol
+    BrokerPort,
+    ConnectionPort,
+    Pending,
+    TokenPort,
+    TrustPort,
+    CertificatePort,
+    EventPort,
+    RunPort,
+    ReportPort,
+    Workloads,
+    Protocol,
 ):
     """The authority, as a worker knows it."""
 
@@ -93,7 +104,7 @@ class _Joined:
         keys, nonces = Keys(await remote.token_keys()), await remote.nonces()
         verifier = Verifier(remote, remote, keys, settings.issuer, self.clock, nonces, remote, gateway)
         trust = Trust(await remote.published_trust())
-        return AppDeps(remote, kinds.known(settings), verifier, identity, trust, streams=streams)
+        return AppDeps(remote, kinds.known(settings), verifier, identity, trust, connections=remote, streams=streams)
 
     def workloads(self, settings: Settings) -> Workloads | None:
         """Return what verifies workloads: the authority does, as far as anybody is let in."""

@@ -257,7 +257,7 @@ def document(error: RemitError, request: str, base: str) -> dict[str, object]:
     """
     kind = f"{base}{error.code}"
     told = error.detail if not error.help else f"{error.detail} ({error.help})"
-    more = {"help": error.help, "enough": error.enough, "offending": list(error.offending)}
+    more = {"help": error.help, "enough": error.enough, "offending": list(error.offending), "url": error.url}
     return {
         "type": kind,
         "title": HTTPStatus(error.status).phrase,

@@ -231,7 +231,7 @@ class HttpExchange:
             body, _ = await self.upload.collected(pool.credential.target, self._use.task)
             permit = replace(permit, body=body)
         lines = await pool.credential.signed(signer, permit.start, permit.lines, permit.body or b"")
-        self._plane.pools.check_current(pool)
+        self._plane.pools.check_current(pool, self._use.task)
         return replace(permit, lines=permit.lines + lines)
 
     def _begin(self, up: UpstreamConnection, permit: Permit) -> None:
@@ -240,7 +240,7 @@ class HttpExchange:
             self.check_ended()
             self._plane.check_live(self._use.grant)
             if up.fresh:  # connecting took time; an idle one was taken in the same turn as its pool
-                self._plane.pools.check_current(up.pool)
+                self._plane.pools.check_current(up.pool, self._use.task)
         except RemitError:
             self.up = None
             up.abort()

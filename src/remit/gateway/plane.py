@@ -144,9 +144,10 @@ class Routes:
 
 @dataclass(eq=False, repr=False)
 class Pools:
-    """One pool for each task and resource, as long as it has connections; one credential for each resource.
+    """One pool for each task and resource, as long as it has connections.
 
-    What one request left behind on a connection, an unread body or a late answer, can so reach its own task alone.
+    There is one credential for each resource, or one for each task where it is a human's connection. What one request
+    left behind on a connection, an unread body or a late answer, can so reach its own task alone.
     """
 
     _broker: BrokerPort
@@ -156,20 +157,21 @@ class Pools:
     turns: TaskTurns
     lookup: Lookup = look_up
     _now: float = 0.0  # of the last sweep, in seconds by a clock that never goes back
-    _credentials: dict[str, BoundCredential] = field(default_factory=dict)  # by resource
-    _fetching: dict[str, asyncio.Lock] = field(default_factory=dict)  # by resource
+    # by task, empty for all, and resource
+    _credentials: dict[str, dict[str, BoundCredential]] = field(default_factory=dict)
+    _fetching: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _tasks: dict[str, dict[str, Pool]] = field(default_factory=dict)  # by task, by resource
     _roots: dict[str, str] = field(default_factory=dict)  # root grants of tasks that have had pools
 
     async def of(self, use: Use, target: HttpTarget) -> Pool:
         """Return the pool of a use's task with the credential of now; ConflictError if the resource was changed."""
-        return self.ready(use, target) or self._of(use, target, await self._fetched(target))
+        return self.ready(use, target) or self._of(use, target, await self._fetched(use, target))
 
     def ready(self, use: Use, target: HttpTarget) -> Pool | None:
         """Return what ``of`` does, or None when the credential is to be asked for."""
         if use.version != target.version:  # its secret may be sealed for another destination now
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        credential = self._current(target)
+        credential = self._current(target, use.task)
         return None if credential is None else self._of(use, target, credential)
 
     def _of(self, use: Use, target: HttpTarget, credential: BoundCredential) -> Pool:
@@ -188,36 +190,48 @@ class Pools:
         )
         return pool
 
-    def _current(self, target: HttpTarget) -> BoundCredential | None:
+    def _current(self, target: HttpTarget, task: str) -> BoundCredential | None:
         """Return the credential that is good now, or None when it is to be asked for."""
-        found = self._credentials.get(target.resource.name)
+        found = self._credentials.get(task if target.connected else "", {}).get(target.resource.name)
         if found is None or found.target is not target:
             return None
         return found if found.until is None or self._clock() < found.until else None
 
-    async def _fetched(self, target: HttpTarget) -> BoundCredential:
-        name, source = target.resource.name, target.source
-        async with self._fetching.setdefault(name, asyncio.Lock()):
-            found = self._current(target)  # another request has asked meanwhile
+    async def _fetched(self, use: Use, target: HttpTarget) -> BoundCredential:
+        name, task = target.resource.name, use.task if target.connected else ""
+        async with self._fetching.setdefault((task, name), asyncio.Lock()):
+            found = self._current(target, task)  # another request has asked meanwhile
             if found is None:
-                found = None if source is None else await fetched(target, source, self._clock)
-                secret = await self._broker.credential(name, target.version)  # as long as the resource is the same
-                self._credentials[name] = found = found or static(target, secret)
+                found = await self._asked(use, target)
+                self._credentials.setdefault(task, {})[name] = found
             return found
 
-    def forget(self, resources: frozenset[str]) -> None:
-        for name in resources & self._credentials.keys():
-            del self._credentials[name]
+    async def _asked(self, use: Use, target: HttpTarget) -> BoundCredential:
+        """Ask for a credential, which is there as long as the resource is the same."""
+        name, source = target.resource.name, target.source
+        if target.connected:
+            token = await self._broker.access_token(use.grant, name, target.version)
+            return static(target, token.value, token.until)
+        found = None if source is None else await fetched(target, source, self._clock)
+        secret = await self._broker.credential(name, target.version)
+        return found or static(target, secret)
 
-    def check_current(self, pool: Pool) -> None:
+    def forget(self, resources: frozenset[str]) -> None:
+        for credentials in self._credentials.values():
+            for name in resources & credentials.keys():
+                del credentials[name]
+
+    def check_current(self, pool: Pool, task: str) -> None:
         """Raise ConflictError if the resource or its credential was changed since the pool was taken."""
-        if self._current(pool.credential.target) is not pool.credential:
+        if self._current(pool.credential.target, task) is not pool.credential:
             raise ConflictError("the credential was changed meanwhile, so the request was not sent", help="try again")
 
     def end(self, grants: frozenset[str]) -> None:
         """Close the pools of tasks whose root grant has ended."""
         for root in grants & self._roots.keys():
-            for pool in self._tasks.pop(self._roots.pop(root), {}).values():
+            task = self._roots.pop(root)
+            self._credentials.pop(task, None)
+            for pool in self._tasks.pop(task, {}).values():
                 pool.close()
 
     def sweep(self, now: float) -> None:

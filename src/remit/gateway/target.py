@@ -21,6 +21,7 @@ from remit.catalog import Provider, positions, provider_of
 from remit.catalog.positions import Position
 from remit.core import fields
 from remit.core.addresses import is_address
+from remit.core.connection import setting
 from remit.core.fields import is_loopback
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, UpstreamError
@@ -30,7 +31,10 @@ from remit.ports import Resource
 from remit.ports.credential import CredentialSource, Injection, RequestSigner, UnsignedRequest
 
 SETTINGS = frozenset(
-    {"arguments", "bearer", "body_on", "headers", "inject", "max_body", "private", "provider", "reads_bodies", "user"}
+    {
+        *("arguments", "bearer", "body_on", "headers", "inject", "max_body"),
+        *("oauth", "private", "provider", "reads_bodies", "user"),
+    }
 )
 UNKNOWN = Provider(
     name="", title="", key=Position("header", "Authorization", "Bearer {}"), shape=()
@@ -93,11 +97,14 @@ class HttpTarget:
         settings, known = resource.settings, provider or UNKNOWN
         user = settings.get("user")
         fields.flag("bearer", settings.get("bearer", False))  # the broker goes by it, where tokens are made and shown
-        injection = _injection(settings.get("inject"), known.key).of_user(user)
+        self.connected = setting(settings) is not None  # by its human, so that there is a token for each task
+        usual = UNKNOWN.key if self.connected else known.key  # RFC 6750 §2.1
+        injection = _injection(settings.get("inject"), usual).of_user(user)
         self.resource, self.version = resource, version
         self.source = source
         self.provider = provider
-        self.positions = (injection, *(place.of_user(user) for place in known.accepts))
+        accepts = (known.key, *known.accepts) if self.connected else known.accepts
+        self.positions = (injection, *(place.of_user(user) for place in accepts))
         self.destination = read_destination(resource.destination)
         written = self.destination.host  # who writes an address means it
         self.private = fields.flag("private", settings.get("private", written == "localhost" or is_address(written)))
@@ -142,6 +149,11 @@ class HttpTarget:
 def check(resource: Resource, value: Secret | None) -> None:
     """Raise InvalidRequestError for an http resource, or a new secret of it, that could never be used."""
     text = "" if value is None else value.reveal()
+    oauth = setting(resource.settings)
+    if value is not None and oauth is not None and oauth.client_id is None:
+        raise InvalidRequestError(
+            "the secret of a resource with `oauth` is that of its client, and there is no `client_id` in it"
+        )
     if not text.isascii() or not text.isprintable():
         raise InvalidRequestError("a secret that goes into a header is printable ASCII characters")
     if text and weak(text.encode()):
@@ -294,8 +306,8 @@ class BoundCredential:
             return _lines(await signer.sign(request), self._names)
 
 
-def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
-    """Return the credential that is a resource's static secret, where its settings or its provider say."""
+def static(target: HttpTarget, secret: Secret | None, until: datetime | None = None) -> BoundCredential:
+    """Return the credential that is a resource's static secret, or an access token, where its settings say."""
     text, place = secret.reveal() if secret is not None else "", target.injection
     name, names = place.name, frozenset({place.name.lower()} if place.in_header else ())
     if not text:
@@ -308,10 +320,10 @@ def static(target: HttpTarget, secret: Secret | None) -> BoundCredential:
         else (text.encode(), value.removeprefix("Basic ").encode())
     )
     if place.in_header:
-        return BoundCredential(target, Injection(((name, value),), patterns), names)
+        return BoundCredential(target, Injection(((name, value),), patterns, until), names)
     if place.place == "body":
-        return BoundCredential(target, Injection((), patterns), names, field=value)
-    return BoundCredential(target, Injection((), patterns), names, query=f"{name}={value}".encode())
+        return BoundCredential(target, Injection((), patterns, until), names, field=value)
+    return BoundCredential(target, Injection((), patterns, until), names, query=f"{name}={value}".encode())
 
 
 async def fetched(target: HttpTarget, source: CredentialSource, now: Callable[[], datetime]) -> BoundCredential:

@@ -145,6 +145,21 @@ async def look_up(host: str, port: int) -> Sequence[str]:
     return [str(address[4][0]) for address in found]
 
 
+async def pinned(
+    url: httpx.URL, lookup: Lookup, *, private: bool
+) -> tuple[httpx.URL, dict[str, str], dict[str, object]]:
+    """Return how to ask a host whom others have named: at an address that was looked at, by the name that it has.
+
+    All its addresses must be public, unless it may be ``private``, so that none is reached by asking again. The name in
+    the certificate is still checked.
+    """
+    found = await lookup(url.host, url.port or (443 if url.scheme == "https" else 80))
+    if not found or not (private or all(map(is_public, found))):
+        raise InvalidRequestError("its host is not on the public Internet")
+    at = url.copy_with(host=found[0])
+    return at, {"host": url.netloc.decode("ascii")}, {"sni_hostname": url.host}
+
+
 @dataclass
 class ClientDocuments:
     """Fetches the documents of clients from ``hosts``: names, ``*.`` with all names below one, or ``*`` for any."""
@@ -160,7 +175,7 @@ class ClientDocuments:
     async def __call__(self, url: str) -> bytes:
         """Return a document, or raise InvalidRequestError, LimitError or UnavailableError."""
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 443
+        host = parts.hostname or ""
         above = {"*." + host.split(".", count)[-1] for count in range(1, host.count(".") + 1)}
         if not self.hosts & ({host, "*"} | above):
             raise InvalidRequestError("its host is not one whose documents are read here")
@@ -175,10 +190,7 @@ class ClientDocuments:
         try:
             async with patience:
                 self._running[patience] = host
-                named = httpx.URL(url)
-                address = named.copy_with(host=await self._address(host, port))
-                # from this address, as `host`: the name in the certificate is still checked
-                headers, extensions = {"host": named.netloc.decode("ascii")}, {"sni_hostname": host}
+                address, headers, extensions = await pinned(httpx.URL(url), self.lookup, private=self.private)
                 return await get(self.transport(), address, "its URL", headers=headers, extensions=extensions)
         except (UnavailableError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError) as error:
             now = self.now()
@@ -200,10 +212,3 @@ class ClientDocuments:
             del self._running[patience]
             if not patience.expired():
                 patience.reschedule(0.0)
-
-    async def _address(self, host: str, port: int) -> str:
-        """Return the address to connect to. All must be public, so that none is reached by asking again."""
-        found = await self.lookup(host, port)
-        if not found or not (self.private or all(map(is_public, found))):
-            raise InvalidRequestError("its host is not on the public Internet")
-        return found[0]

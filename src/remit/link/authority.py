@@ -186,7 +186,10 @@ class AuthorityEnd:
             roles.check_method(self.role, call.method)
             arguments = asked.arguments(call.arguments)
             roles.check(self.role, arguments, self._may_name)
-            if call.method == "credential":  # one that was put since, for the next use that is permitted
+            if call.method in {
+                "access_token",
+                "credential",
+            }:  # one that was put since, for the next use that is permitted
                 version = arguments["version"]
                 if not isinstance(version, int) or version > self._resources.get(arguments["name"], -1):
                     raise NotFoundError

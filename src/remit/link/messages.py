@@ -18,6 +18,7 @@ import msgspec
 from remit.errors import IntegrityError, InvalidRequestError
 from remit.link.values import Failure, codec, encode, read
 from remit.ports.broker import BrokerPort, Notice, UseRequest
+from remit.ports.connections import ConnectionPort, ProviderPort
 from remit.ports.events import EventPort
 from remit.ports.identity import Workloads
 from remit.ports.pending import Pending
@@ -30,7 +31,7 @@ from remit.ports.trust import CertificatePort, TrustPort
 # whose methods can be called over a link; a method's name stands in one of them
 PROTOCOLS: tuple[type, ...] = (
     *(BrokerPort, Pending, TokenPort, TrustPort, EventPort, Workloads, RunPort, ReportPort),
-    *(CertificatePort, EnginePort, DocumentPort),
+    *(CertificatePort, EnginePort, DocumentPort, ConnectionPort, ProviderPort),
 )
 MAX_CALL = 9 << 14  # bytes of a message from a worker: two requests of 64 KiB, and what belongs to them
 MAX_ITEMS = 2_560  # of a call, whatever they are: a request for a grant has no more, and they are read in 4 ms

@@ -60,7 +60,7 @@ EDGE = WorkerRole(
     "edge",
     _EVERY
     | {
-        *("admit", "credential", "resource", "target"),
+        *("access_token", "admit", "credential", "resource", "target"),
         *("take_runs", "begin_run", "redeem_run", "run_ready", "end_run"),
     },
     (Holder, Workload),
@@ -75,6 +75,7 @@ WEB = WorkerRole(
         *("certified", "proven", "server_certificate", "pending_events", "acknowledge_events", "event_keys"),
         *("mint", "open_with_token", "delegate_with_token", "refresh_token"),
         *("issue_refresh_token", "rotate_refresh_token"),
+        *("begin_connection", "finish_connection"),
     },
     (Holder, Human, Workload),
     uses=False,

@@ -40,6 +40,7 @@ from remit.link.messages import (
     method,
 )
 from remit.link.values import encode, failure, raised, read
+from remit.ports.connections import ProviderPort
 from remit.ports.reports import ReportPort
 from remit.ports.targets import DocumentPort, EnginePort, TargetsPort
 
@@ -207,7 +208,7 @@ class TargetsWorker:
 async def answer(sockets: LinkSockets, targets: TargetsPort) -> TargetsWorker:
     """Answer the authority from now on."""
     over = asyncio.Event()
-    answering = _AnsweringEnd(targets, (EnginePort, DocumentPort), over.set, believed=True)
+    answering = _AnsweringEnd(targets, (EnginePort, DocumentPort, ProviderPort), over.set, believed=True)
     asking = _AskingEnd(over.set, believed=False)
     await answering.socket.open(sockets.calls)
     await asking.socket.open(sockets.ends)

@@ -51,6 +51,7 @@ class Failure(msgspec.Struct, frozen=True, tag=0, array_like=True):
     retry_after: int | None
     version: str | None = None
     inside: Failure | None = None
+    url: str | None = None
 
 
 def failure(error: RemitError) -> Failure:
@@ -66,6 +67,7 @@ def failure(error: RemitError) -> Failure:
         error.retry_after,
         version,
         None if inside is None else failure(inside),
+        error.url,
     )
 
 
@@ -74,7 +76,7 @@ def raised(message: Failure) -> RemitError:
     found = _ERRORS.get(message.kind, RemitError)(
         message.detail, offending=message.offending, enough=message.enough, retry_after=message.retry_after
     )
-    found.help = message.help
+    found.help, found.url = message.help, message.url
     if isinstance(found, PolicyError):
         inside = None if message.inside is None else raised(message.inside)
         found.version, found.inside = message.version, inside if isinstance(inside, PolicyError) else None

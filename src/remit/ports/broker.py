@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Protocol
 
 from msgspec import Meta, Struct
@@ -96,6 +96,13 @@ class Target(Struct, frozen=True):
 
     resource: Resource
     version: int
+
+
+class AccessToken(Struct, frozen=True):
+    """What is put into requests under one task; from ``until`` on another is to be asked for."""
+
+    value: Secret
+    until: datetime | None
 
 
 class UseRequest(Struct, frozen=True, gc=False, array_like=True):
@@ -292,6 +299,12 @@ class BrokerPort(Protocol):
 
     async def credential(self, name: str, version: int) -> Secret | None:
         """Return the static secret of a resource for which a use of this version was permitted; None: it has none."""
+
+    async def access_token(self, grant_id: str, name: str, version: int) -> AccessToken:
+        """Return the access token of a task's human for a resource, for which a use of this version was permitted.
+
+        ConnectError where they have to connect first, with the page to do so as ``url``.
+        """
 
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> Use:
         """Permit one use by detail ``index``; its audit entry is durable and the grant live when this returns."""

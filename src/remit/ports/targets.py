@@ -15,6 +15,7 @@ from msgspec import Struct
 from remit.core.secret import Secret
 from remit.core.task import Plan, Revocation
 from remit.ports import Finding, Issued, Resource
+from remit.ports.connections import ProviderPort
 
 
 class EngineKey(Struct, frozen=True):
@@ -71,5 +72,5 @@ class DocumentPort(Protocol):
         """Return the bundle of a trust domain that is configured, as a JWK Set of 1 MiB at most."""
 
 
-class TargetsPort(EnginePort, DocumentPort, Protocol):
+class TargetsPort(EnginePort, DocumentPort, ProviderPort, Protocol):
     """All that the process does which reaches targets."""

@@ -295,6 +295,21 @@ def put_secret(name: str, resource_name: str, value: str) -> Flow[Json]:
     return ask(ApiCall("PUT", f"/v1/secrets/{quoted(name)}", body={"resource": resource_name, "value": value}))
 
 
+def connections() -> Flow[list[Json]]:
+    return ask_list(ApiCall("GET", "/v1/connections"), "connections")
+
+
+def connect(resource_name: str, id_token: str | None = None) -> Flow[Json]:
+    """Begin to connect the owner, or the human of an ID token, to the provider of a resource."""
+    told = {"resource": resource_name, **({"id_token": id_token} if id_token else {})}
+    return ask(ApiCall("POST", "/v1/connections", body=told))
+
+
+def disconnect(resource_name: str, human: str | None = None) -> Flow[Json]:
+    body = {"human": human} if human else {}
+    return ask(ApiCall("POST", f"/v1/connections/{quoted(resource_name)}/end", body=body))
+
+
 def entries(start: int, limit: int = PAGE) -> Flow[list[Json]]:
     return ask_list(ApiCall("GET", "/v1/audit", query={"start": start, "limit": limit}), "entries")
 

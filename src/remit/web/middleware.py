@@ -139,7 +139,7 @@ def error_classes() -> dict[str, type[RemitError]]:
 def _members(error: RemitError) -> dict[str, object]:
     """Return what both forms say beyond their own vocabulary; absent members have nothing to say."""
     offending = [dict(detail) for detail in error.offending] or None
-    more: dict[str, object] = {"help": error.help, "offending": offending, "enough": error.enough}
+    more: dict[str, object] = {"help": error.help, "offending": offending, "enough": error.enough, "url": error.url}
     return {name: value for name, value in more.items() if value is not None}
 
 

@@ -15,6 +15,7 @@ from remit.core.principal import Holder, IdToken, Operator, Principal, Right
 from remit.core.scope import Scope
 from remit.jose.keys import PublishedKey
 from remit.ports.broker import BrokerPort
+from remit.ports.connections import BegunConnection, ConnectionPort
 from remit.ports.identity import ClientRegistry, Humans, Logins, Signals, Workloads
 from remit.ports.kind import Kind
 from remit.ports.runs import LaunchRequest, RunOffer
@@ -22,6 +23,7 @@ from remit.ports.trust import Trust
 from remit.web.verifier import Verifier
 
 BeginRun = Callable[[Operator | Holder, LaunchRequest, str | None], Awaitable[RunOffer]]  # ``ports.runs.RunPort``
+BeginConnection = Callable[[Operator, str, IdToken | None], Awaitable[BegunConnection]]  # the resource, and for whom
 RenewTask = Callable[[Operator, str, timedelta, IdToken | None], Awaitable[datetime]]  # by whom, the task, its time
 Handler = Callable[..., Awaitable[Response]]  # takes the request, and whom it is from where the route asks for that
 
@@ -114,8 +116,10 @@ class AppDeps:
     trust: Trust | None = None  # what is published of trust domains, where the broker has one of its own
     policies: Policies | None = None
     rings: Rings | None = None
+    connections: ConnectionPort | None = None
     streams: Sequence[Route] = ()  # routes for receivers of our events, where some are configured
     begin_run: BeginRun | None = None  # on unix sockets
     end_runs: Callable[[], Awaitable[int]] | None = None  # at the control socket; returns how many there were
+    begin_connection: BeginConnection | None = None  # at the control socket
     renew_task: RenewTask | None = None  # at the control socket, as above; returns when the task ends
     status: Callable[[], Awaitable[Mapping[str, object]]] | None = None  # how the broker is; at the control socket

@@ -1,0 +1,262 @@
+"""How a connection comes to be: a human's browser goes to the provider with a question, and comes back with a code.
+
+What is waited for is in memory: whoever was away when the broker ended begins anew. The state is 256 random bits, and
+who ends it shows what they began it with where a page began it; each resource has a place of its own for answers, so
+that what one provider says is never taken for another's (RFC 9700 §4.4).
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlencode, urlsplit
+
+from remit.broker.begun import Unwaited
+from remit.broker.connections import HeldConnections, Providers, setting_of
+from remit.broker.resources import ResourceRegistry
+from remit.broker.tasks import TaskCache
+from remit.core.addresses import is_address
+from remit.core.connection import AuthorizationServer, OAuthSetting, ProviderClient, ProviderConnection, nonce
+from remit.core.orders import digest
+from remit.core.principal import Human, Operator
+from remit.core.secret import Secret
+from remit.errors import (
+    ConflictError,
+    DeniedError,
+    InvalidRequestError,
+    LimitError,
+    NotFoundError,
+    RemitError,
+    ScopeError,
+    StepUpError,
+)
+from remit.ports import NewId, Resource, Sealer, UsedToken
+from remit.ports.broker import AccessToken
+from remit.ports.connections import BegunConnection, ConnectionView
+
+LIFE = timedelta(minutes=10)  # that a browser may be away
+MOST = 1_000  # that are away at once
+MOST_OF_ONE = 16  # of one human
+DOCUMENT = "/oauth/client"  # what remit publishes about itself as a client
+
+
+@dataclass(frozen=True, slots=True)
+class _Away:
+    """A browser that is away."""
+
+    human: str
+    resource: Resource
+    provider: AuthorizationServer
+    client: ProviderClient
+    audience: str
+    scopes: tuple[str, ...]
+    verifier: str
+    browser: str
+    until: datetime
+
+
+class Connecting:
+    """Sends browsers to providers, and takes them back."""
+
+    def __init__(
+        self,
+        tasks: TaskCache,
+        registry: ResourceRegistry,
+        sealer: Sealer,
+        new_id: NewId,
+        providers: Providers | None,
+        unwaited: Unwaited,
+    ) -> None:
+        """Without ``providers`` nobody can connect."""
+        self._tasks, self._registry, self._new_id = tasks, registry, new_id
+        self.kept = HeldConnections(tasks, registry, sealer, providers, unwaited)
+        self._away: dict[str, _Away] = {}  # by the digests of their states, the oldest first
+
+    async def begin(
+        self, by: Operator | Human, name: str, browser: str = "", *, brought: bool = False
+    ) -> BegunConnection:
+        """``brought``: the owner of the state has brought the human's token to the control socket."""
+        now, resource = self._tasks.serving(), self._registry.resource(name)
+        asked = setting_of(resource)
+        if isinstance(by, Human):
+            await self._log_in(by, name, now, brought=brought)
+        provider = await self._provider(resource, asked)
+        client = await self._client(resource, asked, provider)
+        audience = asked.resource if asked.resource is not None else provider.audience or resource.destination
+        scopes = asked.scopes if asked.scopes is not None else provider.scopes
+        self._make_room(by.name, now)
+        state, verifier = self.kept.providers.draw(), self.kept.providers.draw()
+        self._away[digest(state)] = _Away(
+            by.name, resource, provider, client, audience, scopes, verifier, browser, now + LIFE
+        )
+        query = {
+            "response_type": "code",
+            "client_id": client.id,
+            "redirect_uri": self.redirect_uri(name),
+            "state": state,
+            "code_challenge": digest(verifier),
+            "code_challenge_method": "S256",
+            **({"scope": " ".join(scopes)} if scopes else {}),
+            **({"resource": audience} if audience else {}),
+            **({"prompt": "consent"} if "offline_access" in scopes else {}),  # OpenID Connect Core §11
+        }
+        at = provider.authorization_endpoint
+        return BegunConnection(f"{at}{'&' if '?' in at else '?'}{urlencode(query)}", state)
+
+    async def _log_in(self, by: Human, name: str, now: datetime, *, brought: bool) -> None:
+        """Use up a login that was made for this; StepUpError for one made for something else."""
+        meant = by.state is not None and by.nonce == nonce(name, by.state) and by.confidential
+        if not (meant or brought):
+            raise StepUpError("this login was not made to connect this resource")
+        told = self._tasks.event("connection.ask", "allow", None, subject=by.name, resource=name)
+        await self._tasks.store.commit((UsedToken(by.digest, max(by.until, now)),), (told,))
+
+    async def _provider(self, resource: Resource, asked: OAuthSetting) -> AuthorizationServer:
+        if asked.endpoints:
+            at = asked.endpoints
+            to = at["authorization_endpoint"], at["token_endpoint"]
+            more = at.get("revocation_endpoint"), at.get("registration_endpoint")
+            return AuthorizationServer(str(asked.issuer), *to, *more, private=True)
+        private = asked.issuer is not None or is_private(resource)
+        return await self.kept.providers.port.discover_provider(resource.destination, asked.issuer, private=private)
+
+    async def _client(self, resource: Resource, asked: OAuthSetting, provider: AuthorizationServer) -> ProviderClient:
+        """Return what the provider knows us as: by the configuration, by our own document, or by registering."""
+        if asked.client_id is not None:
+            method = "none" if resource.secret is None else _method(provider)
+            return ProviderClient(asked.client_id, method)
+        issuer = self.kept.providers.issuer
+        if provider.documents and issuer.startswith("https:"):
+            return ProviderClient(f"{issuer}{DOCUMENT}")
+        for other in self.kept.all():  # whoever connected before has registered us
+            if other.resource == resource.name and other.provider.issuer == provider.issuer and not other.over:
+                return other.client
+        if provider.registration_endpoint is None:
+            raise InvalidRequestError(
+                f"the provider of `{resource.name}` takes only clients that are registered there",
+                help=f"register one with the redirect URI {self.redirect_uri(resource.name)}, and put its id into "
+                "`client_id` of the setting `oauth`",
+            )
+        return await self.kept.providers.port.register_client(provider, "remit", self.redirect_uri(resource.name))
+
+    def redirect_uri(self, name: str) -> str:
+        """Return where a provider sends browsers back to: a place for each resource."""
+        return f"{self.kept.providers.issuer}/oauth/connected/{name}"
+
+    def _make_room(self, human: str, now: datetime) -> None:
+        self._away = {state: one for state, one in self._away.items() if now < one.until}
+        own = [state for state, one in self._away.items() if one.human == human]
+        for state in own[: 1 - MOST_OF_ONE] if len(own) >= MOST_OF_ONE else ():
+            del self._away[state]
+        if len(self._away) >= MOST:
+            raise LimitError("too many connect at once", retry_after=60)
+
+    async def finish(self, name: str, answer: Mapping[str, str], browser: str = "") -> ProviderConnection:
+        away = self._away.pop(digest(answer.get("state", "")), None)
+        if away is None or self._tasks.serving() >= away.until or away.resource.name != name:
+            raise InvalidRequestError("this was not begun here, was used before, or took too long", help="begin anew")
+        try:
+            self._check(away, answer, browser)
+            made = await self._redeemed(away, answer["code"])
+            await self.kept.made(made, away.human)
+        except RemitError as error:
+            await self._tasks.denied("connection.make", None, error, subject=away.human, resource=name)
+            raise
+        return made
+
+    def _check(self, away: _Away, answer: Mapping[str, str], browser: str) -> None:
+        """Raise unless an answer is the one that is waited for, and says yes."""
+        if not hmac.compare_digest(away.browser, browser):
+            raise InvalidRequestError("this was begun in another browser", help="begin anew in this one")
+        named = answer.get("iss")
+        if named != away.provider.issuer and (named is not None or away.provider.names_itself):  # RFC 9207 §2.4
+            raise DeniedError("the answer is not from the provider that was asked")
+        if "code" not in answer:
+            raise DeniedError("the provider did not connect you", help="begin anew, and agree to what it shows")
+
+    async def _redeemed(self, away: _Away, code: str) -> ProviderConnection:
+        name, now = away.resource.name, self._tasks.now()
+        form = {"grant_type": "authorization_code", "code": code, "code_verifier": away.verifier}
+        form |= {"redirect_uri": self.redirect_uri(name)}
+        form |= {"resource": away.audience} if away.audience else {}
+        fresh = ProviderConnection(
+            self._new_id("con"),
+            away.human,
+            name,
+            away.resource.destination,
+            away.provider,
+            away.client,
+            away.audience,
+            None,
+            None,
+            now,
+            scope=" ".join(away.scopes),
+            rev=0,
+        )
+        self._check_same(away)
+        client = await self.kept.client(fresh)
+        tokens = await self.kept.providers.port.obtain_tokens(away.provider, client, Secret(form))
+        self._check_same(away)
+        return fresh.given(tokens, self._tasks.now())
+
+    def _check_same(self, away: _Away) -> None:
+        if self._registry.resource(away.resource.name) is not away.resource:
+            raise ConflictError(f"`{away.resource.name}` was changed meanwhile", help="begin anew")
+
+
+def is_private(resource: Resource) -> bool:
+    """Whether a resource may be in a network of one's own, and so its provider: who writes an address means it."""
+    host = urlsplit(resource.destination).hostname or ""
+    return resource.settings.get("private", host == "localhost" or is_address(host)) is True
+
+
+def _method(provider: AuthorizationServer) -> str:
+    """Return how a client with a secret authenticates: as RFC 8414 has it where nothing is said."""
+    known = provider.methods or ("client_secret_basic",)
+    for method in ("client_secret_basic", "client_secret_post"):
+        if method in known:
+            return method
+    raise InvalidRequestError("the provider takes no client secret")
+
+
+class ConnectionVerbs:
+    """The part of the broker that answers ``ports.connections.ConnectionPort``."""
+
+    _tasks: TaskCache
+    _registry: ResourceRegistry
+    connecting: Connecting
+
+    async def access_token(self, grant_id: str, name: str, version: int) -> AccessToken:
+        """ConflictError for another version, ScopeError where the grant does not have the resource."""
+        live, resource = self._tasks.check(grant_id), self._registry.resource(name)
+        if all(detail.resource != name for detail in live.grant.scope):
+            raise ScopeError
+        subject = self._tasks.view(grant_id).subject
+        token = await self.connecting.kept.lend(subject, resource)
+        self._tasks.check(grant_id)  # it may have ended meanwhile
+        if self._registry.version(name) != version:
+            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
+        return token
+
+    async def begin_connection(self, by: Operator | Human, name: str, browser: str = "") -> BegunConnection:
+        return await self.connecting.begin(by, name, browser)
+
+    async def finish_connection(self, name: str, answer: Mapping[str, str], browser: str = "") -> ConnectionView:
+        return _view(await self.connecting.finish(name, answer, browser))
+
+    async def connections(self, by: Operator | Human) -> list[ConnectionView]:
+        mine = [each for each in self.connecting.kept.all() if isinstance(by, Operator) or each.human == by.name]
+        return [_view(each) for each in sorted(mine, key=lambda one: (one.resource, one.human))]
+
+    async def end_connection(self, by: Operator | Human, name: str, human: str | None = None) -> ConnectionView:
+        whose = by.name if human is None else human
+        if whose != by.name and not isinstance(by, Operator):
+            raise NotFoundError
+        return _view(await self.connecting.kept.end((whose, name), "was ended here", by.name))
+
+
+def _view(found: ProviderConnection) -> ConnectionView:
+    issuer, unsure = found.provider.issuer, found.refreshing
+    return ConnectionView(found.human, found.resource, issuer, found.scope, found.made_at, unsure, found.over)

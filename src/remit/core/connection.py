@@ -1,0 +1,171 @@
+"""What a human lets remit have at a provider for one resource (an OAuth connection), and each step that it goes. Pure.
+
+``oauth`` among a resource's settings says who the provider is. A connection is one human's, for one resource, and its
+access token goes to the destination that it was made for and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from remit.core import fields
+from remit.core.orders import digest
+from remit.core.secret import Secret
+from remit.errors import InvalidRequestError
+
+AHEAD = timedelta(minutes=1)  # before its end an access token is renewed, or earlier where it lives shortly
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749 §3.3
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "revocation_endpoint", "registration_endpoint")
+_KNOWN = frozenset({"client_id", "issuer", "resource", "revoke_with_task", "scopes", *_ENDPOINTS})
+
+Url = Annotated[str, Meta(max_length=fields.MAX_URL)]
+
+
+class AuthorizationServer(Struct, frozen=True):
+    """An authorization server: as it describes itself, or as an operator does."""
+
+    issuer: Url
+    authorization_endpoint: Url
+    token_endpoint: Url
+    revocation_endpoint: Url | None = None
+    registration_endpoint: Url | None = None
+    methods: tuple[Annotated[str, Meta(max_length=100)], ...] = ()  # by which clients authenticate; none: not said
+    names_itself: bool = False  # in each authorization response (RFC 9207)
+    documents: bool = False  # it reads what clients publish about themselves
+    audience: Url | None = None  # what the resource calls itself (RFC 9728)
+    scopes: tuple[Annotated[str, Meta(max_length=200)], ...] = ()  # that it says it needs
+    private: bool = False  # it may be in a network of one's own
+
+
+class ProviderClient(Struct, frozen=True):
+    """What a provider knows remit as: ``method`` is how it authenticates there (RFC 7591 §2)."""
+
+    id: Annotated[str, Meta(max_length=fields.MAX_URL)]
+    method: Annotated[str, Meta(max_length=100)] = "none"
+    secret: Secret | None = None
+
+
+class ProviderTokens(Struct, frozen=True):
+    """What a token endpoint gave."""
+
+    access_token: Secret
+    refresh_token: Secret | None = None
+    lifetime: int | None = None  # seconds; None: it does not say
+    scope: Annotated[str, Meta(max_length=4_096)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthSetting:
+    """The setting ``oauth`` of a resource."""
+
+    issuer: str | None = None  # None: the resource says who it is (RFC 9728)
+    client_id: str | None = None  # None: it is agreed on with the provider
+    scopes: tuple[str, ...] | None = None  # None: what the resource says it needs
+    resource: str | None = None  # what the token is asked for (RFC 8707); empty: it is not said
+    revoke_with_task: bool = False
+    endpoints: Mapping[str, str] = field(default_factory=dict)  # of an issuer that publishes none
+
+
+def setting(settings: Mapping[str, object]) -> OAuthSetting | None:
+    """Return the setting ``oauth``, or raise InvalidRequestError; None: the resource has none."""
+    raw = settings.get("oauth")
+    if raw is None:
+        return None
+    if not isinstance(raw, Mapping) or not raw.keys() <= _KNOWN:
+        raise InvalidRequestError(f"`oauth` is a table of {', '.join(sorted(_KNOWN))}")
+    given = {name: fields.check_url(raw[name], f"`oauth.{name}`") for name in _ENDPOINTS if name in raw}
+    if given and not ({"issuer", "client_id"} <= raw.keys() and {*_ENDPOINTS[:2]} <= given.keys()):
+        raise InvalidRequestError(
+            "endpoints in `oauth` are those of an issuer that publishes none",
+            help=f"with them `issuer`, `client_id`, `{_ENDPOINTS[0]}` and `{_ENDPOINTS[1]}` are needed",
+        )
+    if "client_id" in raw and "issuer" not in raw:  # what a resource names may be anybody: a client is one issuer's
+        raise InvalidRequestError("`oauth.client_id` is known to one issuer, so `oauth.issuer` is needed with it")
+    audience = raw.get("resource")
+    return OAuthSetting(
+        fields.check_issuer(raw["issuer"], "`oauth.issuer`") if "issuer" in raw else None,
+        fields.text("oauth.client_id", raw["client_id"]) if "client_id" in raw else None,
+        fields.texts("oauth.scopes", raw["scopes"], _SCOPE) if "scopes" in raw else None,
+        audience if audience == "" or audience is None else fields.check_url(audience, "`oauth.resource`"),
+        fields.flag("oauth.revoke_with_task", raw.get("revoke_with_task", False)),
+        given,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConnection:
+    """One human's tokens of one provider for one resource, as they are kept, sealed. ``rev`` grows with every step.
+
+    ``refreshing``: a refresh went out, and what came of it is not on record: the refresh token may be used up. ``over``
+    says why a connection is over; what it still holds then is yet to be revoked at the provider.
+    """
+
+    id: str
+    human: str  # the subject of their tasks
+    resource: str
+    destination: str
+    provider: AuthorizationServer
+    client: ProviderClient
+    audience: str  # as ``OAuthSetting.resource``
+    access_token: Secret | None
+    refresh_token: Secret | None
+    made_at: datetime
+    renew_at: datetime | None = None  # None: it does not end by itself
+    expires_at: datetime | None = None
+    scope: str = ""
+    rev: int = 1
+    used: bool = False  # by a task
+    refreshing: bool = False
+    over: str = ""
+    over_at: datetime | None = None
+
+    def lent(self, now: datetime) -> tuple[Secret, datetime | None] | None:
+        """Return an access token, and when it is to be asked for anew; None where that is now."""
+        if self.over or self.access_token is None or (self.renew_at is not None and now >= self.renew_at):
+            return None
+        return self.access_token, self.renew_at
+
+    def begun(self) -> ProviderConnection:
+        """Return it with a refresh about to go out."""
+        return replace(self, refreshing=True, rev=self.rev + 1)
+
+    def given(self, tokens: ProviderTokens, now: datetime) -> ProviderConnection:
+        """Return it with what the provider gave; a refresh token that it did not replace stays (RFC 6749 §6)."""
+        ends, ahead = None, AHEAD
+        if tokens.lifetime is not None:
+            lifetime = timedelta(seconds=tokens.lifetime)
+            ends, ahead = now + lifetime, min(AHEAD, lifetime / 4)
+        return replace(
+            self,
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token or self.refresh_token,
+            scope=self.scope if tokens.scope is None else tokens.scope,
+            expires_at=ends,
+            renew_at=None if ends is None else ends - ahead,
+            refreshing=False,
+            rev=self.rev + 1,
+        )
+
+    def marked(self) -> ProviderConnection:
+        """Return it with its first use by a task on record."""
+        return replace(self, used=True, rev=self.rev + 1)
+
+    def ended(self, why: str, now: datetime, *, keep: bool) -> ProviderConnection:
+        """Return it over; ``keep``: its tokens are yet to be revoked at the provider."""
+        ended = replace(self, over=why, over_at=now, refreshing=False, rev=self.rev + 1)
+        return ended if keep else replace(ended, access_token=None, refresh_token=None)
+
+    def wiped(self) -> ProviderConnection:
+        """Return it without its tokens, which are of no use any more."""
+        return replace(self, access_token=None, refresh_token=None, rev=self.rev + 1)
+
+
+def nonce(resource: str, state: str) -> str:
+    """Return the nonce of the login with this ``state`` that is for connecting to a resource, and for nothing else."""
+    return digest(f"connect\n{resource}\n{state}")

@@ -1,0 +1,72 @@
+"""Connections of humans to the providers of upstreams: what is lent of them, and how they are made and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from remit.core.connection import AuthorizationServer, ProviderClient, ProviderTokens
+from remit.core.principal import Human, Operator
+from remit.core.secret import Secret
+
+
+class BegunConnection(Struct, frozen=True):
+    """Where to send a human's browser, and by which ``state`` the answer is known."""
+
+    url: str
+    state: str
+
+
+class ConnectionView(Struct, frozen=True):
+    """A connection as its human and the operator may see it; ``over`` says why it is over, if it is."""
+
+    human: str
+    resource: str
+    issuer: str
+    scope: str
+    made_at: datetime
+    unsure: bool  # a refresh was cut off; whether its token still counts is seen when it is next needed
+    over: str
+
+
+class ConnectionPort(Protocol):
+    """Who may connect is who a task was opened for: a human by their own login, or the operator."""
+
+    async def begin_connection(self, by: Operator | Human, name: str, browser: str = "") -> BegunConnection:
+        """Begin to connect somebody to the provider of a resource; ``browser``: what the one that ends it has to show.
+
+        A human has to have logged in for this alone: their token's nonce says so (``core.connection.nonce``).
+        """
+
+    async def finish_connection(self, name: str, answer: Mapping[str, str], browser: str = "") -> ConnectionView:
+        """Redeem what a browser came back with from a provider (RFC 6749 §4.1.2, RFC 9207)."""
+
+    async def connections(self, by: Operator | Human) -> Sequence[ConnectionView]:
+        """Return the connections that somebody may see: the operator everybody's."""
+
+    async def end_connection(self, by: Operator | Human, name: str, human: str | None = None) -> ConnectionView:
+        """End one's own connection, or as the operator another's; the provider is told, if it takes that."""
+
+
+class ProviderPort(Protocol):
+    """Authorization servers of upstreams, asked in the process that reaches targets. Nothing is tried again.
+
+    UnavailableError: there was no answer, and nobody knows what came of it. EngineRefusedError: the provider said no.
+    """
+
+    async def discover_provider(self, destination: str, issuer: str | None, *, private: bool) -> AuthorizationServer:
+        """Return what an issuer, or that of a resource (RFC 9728), publishes about itself (RFC 8414)."""
+
+    async def obtain_tokens(
+        self, provider: AuthorizationServer, client: ProviderClient, form: Secret
+    ) -> ProviderTokens:
+        """Redeem a code or a refresh token; GrantTokenError where the provider does not take it (``invalid_grant``)."""
+
+    async def revoke_token(self, provider: AuthorizationServer, client: ProviderClient, token: Secret) -> None:
+        """Have a token and its grant revoked (RFC 7009); success for one that is not known any more."""
+
+    async def register_client(self, provider: AuthorizationServer, name: str, redirect_uri: str) -> ProviderClient:
+        """Register (RFC 7591)."""

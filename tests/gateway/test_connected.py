@@ -1,0 +1,122 @@
+"""Resources that humans connect, through the real gateway: whose token goes out, until when, what nobody is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from remit.core import scope
+from remit.core.principal import Operator
+from remit.core.request import Bounds, GrantRequest
+from remit.core.task import Subject
+from remit.gateway.server import Channel
+from tests.broker.providers import OAUTH, Issuing, connect, reached
+from tests.broker.world import OPERATOR
+from tests.gateway.rig import ALL, PLACEHOLDER, Rig, play, rig
+
+OTHER = Operator(Subject("unix://host#1001", "local-uid"))
+
+
+@asynccontextmanager
+async def connected(issuing: Issuing, **settings: object) -> AsyncIterator[Rig]:
+    given = {"oauth": OAUTH, **settings}
+    async with rig(ALL, secret=None, settings=given, providers=reached(issuing)) as r:
+        yield r
+
+
+def test_a_request_goes_out_with_the_token_of_its_tasks_human_renewed_ahead_of_its_end() -> None:
+    async def scene() -> None:
+        issuing = Issuing()
+        async with connected(issuing) as r:
+            await connect(r.broker, "api")
+            for seconds in (0, 100, 450, 0):
+                r.now[0] += timedelta(seconds=seconds)
+                reply = await r.get("/api/x", f"Authorization: Bearer {PLACEHOLDER}")
+                assert reply.status == 200
+            shown = [seen.headers["authorization"] for seen in r.upstream.seen]
+            assert shown == [f"Bearer access-token-number-{number}" for number in (0, 0, 1, 1)]
+            assert len(issuing.asked) == 2
+
+    play(scene)
+
+
+def test_who_has_not_connected_is_told_so_and_nothing_goes_out() -> None:
+    async def scene() -> None:
+        async with connected(Issuing()) as r:
+            reply = await r.get("/api/x")
+            assert reply.status == 403
+            assert reply.json()["code"] == "connect"
+            assert reply.json()["help"] == "on the broker's host: `remit connect api`"
+            assert not r.upstream.seen
+            outcome = (await r.outcomes(1))[0]
+            assert (outcome.decision, outcome.code) == ("failed", "connect")
+            await connect(r.broker, "api")
+            assert (await r.get("/api/x")).status == 200
+
+    play(scene)
+
+
+def test_each_task_is_served_with_its_own_humans_token() -> None:
+    async def scene() -> None:
+        async with connected(Issuing()) as r:
+            await connect(r.broker, "api")
+            wanted = GrantRequest(scope.parse([ALL]), Bounds(timedelta(minutes=15)), purpose="of somebody else")
+            other = (await r.broker.open(OTHER, wanted)).grant
+            port = await r.listen(Channel(other.id, {"api": PLACEHOLDER}))
+            assert (await r.get("/api/x")).status == 200
+            assert (await r.get("/api/x", port=port)).status == 403
+            begun = await r.broker.begin_connection(OTHER, "api")
+            await r.broker.finish_connection("api", {"state": begun.state, "code": "c"})
+            assert (await r.get("/api/x", port=port)).status == 200
+            assert (await r.get("/api/x")).status == 200
+            shown = [seen.headers["authorization"][-1] for seen in r.upstream.seen]
+            assert shown == ["0", "1", "0"]
+
+    play(scene)
+
+
+def test_an_answer_that_repeats_the_token_is_withheld() -> None:
+    async def scene() -> None:
+        async with connected(Issuing()) as r:
+            await connect(r.broker, "api")
+            reply = await r.get("/api/echo/plain")
+            assert reply.status == 502
+            assert b"access-token-number" not in reply.raw
+
+    play(scene)
+
+
+def test_after_a_disconnect_nothing_more_goes_out() -> None:
+    async def scene() -> None:
+        async with connected(Issuing()) as r:
+            await connect(r.broker, "api")
+            assert (await r.get("/api/x")).status == 200
+            await r.broker.end_connection(OPERATOR, "api")
+            reply = await r.get("/api/x")
+            assert (reply.status, reply.json()["code"]) == (403, "connect")
+            assert len(r.upstream.seen) == 1
+
+    play(scene)
+
+
+def test_what_was_lent_is_forgotten_with_its_task() -> None:
+    async def scene() -> None:
+        async with connected(Issuing()) as r:
+            await connect(r.broker, "api")
+            await r.get("/api/x")
+            assert len(r.gateway.plane.pools._credentials) == 1
+            await r.broker.close(OPERATOR, r.broker._tasks.task_of(r.grant.id).id)
+            await r.settled(lambda: not r.gateway.plane.pools._credentials)
+
+    play(scene)
+
+
+def test_the_token_goes_where_the_resource_says_instead_of_as_a_bearers() -> None:
+    async def scene() -> None:
+        async with connected(Issuing(), inject={"header": "X-Api-Key"}) as r:
+            await connect(r.broker, "api")
+            await r.get("/api/x")
+            assert r.upstream.seen[0].headers["x-api-key"] == "Bearer access-token-number-0"
+
+    play(scene)
