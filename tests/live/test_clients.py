@@ -271,7 +271,7 @@ def test_what_a_human_refuses_the_library_is_told(tmp_path: Path, provider: Prov
     play(tmp_path, provider, scene)
 
 
-def test_a_refresh_token_used_twice_ends_the_task(tmp_path: Path, provider: Provider) -> None:
+def test_a_refresh_token_that_is_used_after_its_answer_was_ends_the_task(tmp_path: Path, provider: Provider) -> None:
     async def scene(found: Stage) -> None:
         said = await found.flow("oauth4webapi", "stolen")
         assert said == {"done": {"refused": "invalid_grant", "after": 401}}

@@ -66,7 +66,7 @@ def test_a_spent_one_ends_the_grant_and_the_tokens_of_both(tmp_path: Path) -> No
     async def scene(plane: Plane) -> None:
         agent = Agent()
         first = await begun(plane, agent)
-        told = await turned(plane, agent, first)
+        told = await turned(plane, agent, (await turned(plane, agent, first))["refresh_token"])
         assert refused(await plane.exchange(agent, refreshing(first))) == (400, "invalid_grant", "used")
         agent.token = told["access_token"]
         assert (await plane.call(agent, "GET", "/v1/self")).json()["code"] == "revoked"
@@ -77,6 +77,20 @@ def test_a_spent_one_ends_the_grant_and_the_tokens_of_both(tmp_path: Path) -> No
         assert [e.cause for e in await plane.world.events() if e.event == "grant.revoke"] == [
             "a refresh token was used twice"
         ]
+
+    staged(tmp_path, scene)
+
+
+def test_a_client_that_did_not_get_the_answer_asks_again(tmp_path: Path) -> None:
+    async def scene(plane: Plane) -> None:
+        agent, thief = Agent(), Agent()
+        first = await begun(plane, agent)
+        await turned(plane, agent, first)
+        assert refused(await plane.exchange(thief, refreshing(first)))[2] == "wrong-key"
+        told = await turned(plane, agent, first)
+        agent.token = told["access_token"]
+        assert (await plane.call(agent, "GET", "/v1/self")).status_code == 200
+        await turned(plane, agent, told["refresh_token"])
 
     staged(tmp_path, scene)
 

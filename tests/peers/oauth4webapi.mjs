@@ -103,12 +103,14 @@ async function code(told) {
   return { tokens, again, active, before, after };
 }
 
-// A code is used twice, as by whoever intercepted it.
+// A refresh token is used after its answer was, as by a thief.
 async function stolen(told) {
   const found = await codeFlow(told);
   let refused;
   try {
     await refreshed(found, found.tokens.refresh_token);
+    const next = await refreshed(found, found.tokens.refresh_token); // as one whose answer was lost
+    await refreshed(found, next.refresh_token);
     await refreshed(found, found.tokens.refresh_token);
   } catch (error) {
     refused = error.error;

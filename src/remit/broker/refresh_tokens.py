@@ -1,12 +1,14 @@
-"""Refresh tokens: each works once, by the key its grant is bound to.
+"""Refresh tokens: each works once, by the key its grant is bound to, and once more by it if the answer was lost.
 
-A second use by the same client with that key ends the grant and all below it, as one of the two is a thief's; a copy
+Any later use by the same client with that key ends the grant and all below it, as one of the two is a thief's; a copy
 shown without the key is refused and changes nothing (RFC 9700 §4.14.2).
 """
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -36,8 +38,10 @@ class RefreshTokenVerbs:
     _revoker: LeaseRevoker
     _new_id: NewId
     _families: dict[str, tuple[RefreshFamily, datetime]]  # by the digest of every token that is known; kept until when
+    _turning: WeakValueDictionary[str, asyncio.Lock]  # by the family that is being turned
 
     async def _load_families(self) -> None:
+        self._turning = WeakValueDictionary()
         for record in await self._tasks.store.records(KIND):
             try:
                 family = msgspec.json.decode(record.body, type=RefreshFamily)
@@ -64,18 +68,26 @@ class RefreshTokenVerbs:
         """
         if presented.digest not in self._families:
             raise GrantTokenError("the refresh token is not known, or was forgotten")
+        name = self._families[presented.digest][0].id
+        async with self._turning.setdefault(name, asyncio.Lock()):  # what is answered next is durable
+            return await self._rotated(presented, fresh)
+
+    async def _rotated(self, presented: Presented, fresh: str) -> Rotated:
+        if presented.digest not in self._families:  # forgotten meanwhile
+            raise GrantTokenError("the refresh token is not known, or was forgotten")
         family, _ = self._families[presented.digest]
+        bound, now = presented.jkt is not None or presented.x5t is not None, self._tasks.now().timestamp()
         try:
             self._tasks.serving()
             self._check_presented(family, presented)
-            if presented.digest != family.current:
+            rotated = family.turn(presented.digest, fresh, now, bound=bound)
+            if rotated is None:
                 task = self._tasks.task_of(family.grant)
                 await self._revoker.end(task, family.grant, "grant.revoke", cause="a refresh token was used twice")
                 raise UsedError("the refresh token was used before, so its grant has ended")
         except RemitError as error:
             await self._tasks.denied("token.refresh", family.grant, error, key=presented.jkt or presented.x5t)
             raise
-        rotated = family.rotate(fresh)
         until = self._tasks.live(family.grant).expires_at + KEPT  # later than before, if its task was renewed
         await self._put_family(rotated, until, family)
         self._tasks.check(family.grant)  # it may have ended while this was committed
