@@ -87,6 +87,16 @@ def test_no_answer_is_a_secret_or_worth_anything_elsewhere(told: dict[str, Any])
     assert "eyJ" not in said
 
 
+def test_a_server_that_a_client_starts_with_few_variables_runs_below_the_clients_run(deployment: Deployment) -> None:
+    inner = f"{REMIT} run -q -r search:paths=/v1/search -- printenv REMIT_GRANT"
+    few = ["sh", "-c", f'echo "$REMIT_GRANT"; env -i HOME="$HOME" PATH="$PATH" {inner}']
+    done = deployment.remit("run", "-q", "-r", "search", "--depth", "1", "--fan-out", "1", "--", *few)
+    assert done.returncode == 0, done.stderr
+    above, below = done.stdout.split()
+    task = json.loads(deployment.remit("show", below, "--json").stdout)
+    assert task["parent"] == above
+
+
 @pytest.mark.skipif(not (PEERS / "node_modules" / "@modelcontextprotocol").exists(), reason="say `make test`")
 def test_the_client_of_typescript_lists_and_calls_the_same(deployment: Deployment) -> None:
     told = deployment.agent(str(NODE), str(PEERS / "mcp.mjs"), str(REMIT))

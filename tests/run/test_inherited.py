@@ -32,6 +32,14 @@ def test_what_names_a_grant_is_left_as_it_is(tmp_path: Path) -> None:
     assert completed({"REMIT_GRANT": "grt_child"}, tmp_path) == {}
 
 
+def test_what_names_a_socket_or_a_state_that_is_there_means_these(tmp_path: Path) -> None:
+    process(tmp_path, "2", 0, RUN)
+    process(tmp_path, "9", 2, {}, own="self")
+    assert completed({"REMIT_SOCKET": "/run/other.sock"}, tmp_path) == {}
+    assert completed({"REMIT_STATE_DIR": str(tmp_path)}, tmp_path) == {}
+    assert completed({"REMIT_STATE_DIR": str(tmp_path / "hidden")}, tmp_path)["REMIT_GRANT"] == "grt_1"
+
+
 def test_the_nearest_above_counts(tmp_path: Path) -> None:
     process(tmp_path, "2", 0, RUN)
     process(tmp_path, "7", 2, {**RUN, "REMIT_GRANT": "grt_child"})

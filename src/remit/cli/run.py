@@ -101,9 +101,11 @@ def run(
         raise typer.BadParameter("`--net` can only be `host`")
     from remit.compose.embedded import ensure, found, reached
     from remit.run import launcher
+    from remit.run.inherited import completed
     from remit.run.sandbox import ROOM
     from remit.run.spec import PROCESSES, LaunchSpec
 
+    os.environ.update(completed(os.environ))
     own = os.environ.get("REMIT_GRANT")
     around = project.Surroundings(_binds(bind or ()), env or ())
     request, purpose, around = project.completed(context, grant or own, request, purpose, around)

@@ -15,8 +15,12 @@ _PARENT = re.compile(rb"^PPid:\s*(\d+)$", re.MULTILINE)
 
 
 def completed(environ: Mapping[str, str], proc: Path = Path("/proc")) -> dict[str, str]:
-    """Return the variables that an environment lacks and the nearest ancestor with a run's has; none outside a run."""
-    if environ.get("REMIT_GRANT"):
+    """Return the variables that an environment lacks and the nearest ancestor with a run's has; none outside a run.
+
+    None, too, where the environment names a grant, a socket, or a state that is there: it means these.
+    """
+    state = environ.get("REMIT_STATE_DIR")
+    if environ.get("REMIT_GRANT") or environ.get("REMIT_SOCKET") or (state and Path(state).is_dir()):
         return {}
     pid = "self"
     for _ in range(MOST):
