@@ -120,6 +120,7 @@ def test_what_is_not_configured_is_not_named(tmp_path: Path) -> None:
         assert "authorization_grant_profiles_supported" not in document
         assert document["token_endpoint_auth_methods_supported"] == ["none"]
         assert document["tls_client_certificate_bound_access_tokens"] is False
+        assert "mtls_endpoint_aliases" not in document
         assert not any(name.startswith(("code_", "authorization_response", "client_id_metadata")) for name in document)
 
     bare(tmp_path, scene)
@@ -140,6 +141,9 @@ def test_a_way_to_authenticate_that_is_named_works(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         methods = (await told(plane))["token_endpoint_auth_methods_supported"]
         assert methods == ["none", "spiffe_jwt", "spiffe_x509"]
+        aliases = (await told(plane))["mtls_endpoint_aliases"]  # RFC 8705 §5: the listener is the same
+        assert aliases["token_endpoint"] == plane.endpoint
+        assert "authorization_endpoint" not in aliases
         agent = Agent()
         form = {
             "grant_type": "client_credentials",

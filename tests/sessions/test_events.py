@@ -128,6 +128,8 @@ def test_several_events_of_one_token_are_several_signals() -> None:
         ({"format": "aliases", "identifiers": ["x", {"format": "uri", "iss": URL}, ALICE]}, f"{URL}#alice", None),
         ({"format": "complex", "user": ALICE}, f"{URL}#alice", None),
         ({"format": "complex", "session": {"format": "opaque", "id": "s-1"}}, None, f"{URL}#s-1"),
+        ({"format": "opaque", "id": "s-1"}, None, f"{URL}#s-1"),
+        ({**ALICE, "iss": f"{URL}/"}, f"{URL}#alice", None),
         (
             {"format": "complex", "user": ALICE, "session": {"format": "opaque", "id": "s-1"}},
             f"{URL}#alice",
@@ -140,6 +142,17 @@ def test_several_events_of_one_token_are_several_signals() -> None:
 def test_an_event_is_about_a_human_or_one_session(subject: dict[str, Any], sub: str | None, sid: str | None) -> None:
     (signal,) = event(sub_id=subject)
     assert (signal.sub, signal.sid) == (sub, sid)
+
+
+def test_risc_as_google_sends_it_is_about_its_human() -> None:
+    subject = {"subject_type": "iss-sub", "iss": f"{URL}/", "sub": "alice"}
+    (signal,) = event(sub_id=..., events={f"{RISC}sessions-revoked": {"subject": subject}})
+    assert (signal.sub, signal.sid, signal.cause) == (f"{URL}#alice", None, "sessions-revoked")
+
+
+def test_an_opaque_name_is_a_session_only_where_a_session_was_revoked() -> None:
+    with pytest.raises(InvalidRequestError):
+        event(sub_id={"format": "opaque", "id": "s-1"}, events={f"{CAEP}credential-change": {}})
 
 
 def test_an_older_transmitter_puts_the_subject_into_the_event() -> None:
@@ -156,6 +169,9 @@ def test_an_older_transmitter_puts_the_subject_into_the_event() -> None:
         {"format": "email", "email": "alice@example.test"},
         {"format": "iss_sub", "iss": "https://other.test", "sub": "alice"},
         {"format": "iss_sub", "iss": URL},
+        {"format": "iss_sub", "iss": [URL], "sub": "alice"},
+        {"subject_type": "iss-sub", "iss": "https://other.test", "sub": "alice"},
+        {"format": "opaque"},
         {"format": "iss_sub", "iss": URL, "sub": ""},
         {"format": "aliases", "identifiers": []},
         {"format": "complex"},

@@ -21,6 +21,8 @@ from remit.web.routes import AppDeps
 ALGORITHMS = jose.CHALLENGE.split()
 ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
 
+_NO_CLIENT = frozenset({"authorization_endpoint", "status_list_aggregation_endpoint"})  # where none authenticates
+
 AGGREGATION = "/oauth/status"  # the list of status lists
 MEDIA = "application/statuslist+jwt"
 
@@ -39,27 +41,36 @@ class WellKnown:
         issuer, methods = self._verifier.issuer, ["none", *self._identity.methods]
         signed = sorted(client_assertion.ALGORITHMS) if KEYED in methods else []
         return wire.answer(
-            {
-                "issuer": issuer,
-                "token_endpoint": f"{issuer}/oauth/token",
-                "token_endpoint_auth_methods_supported": methods,
-                **({"token_endpoint_auth_signing_alg_values_supported": signed} if signed else {}),
-                "revocation_endpoint": f"{issuer}/oauth/revoke",
-                "revocation_endpoint_auth_methods_supported": methods,
-                **({"revocation_endpoint_auth_signing_alg_values_supported": signed} if signed else {}),
-                "introspection_endpoint": f"{issuer}/oauth/introspect",
-                "introspection_endpoint_auth_methods_supported": ["DPoP", *(["Bearer"] if self._certified else [])],
-                "jwks_uri": f"{issuer}/oauth/jwks",
-                "status_list_aggregation_endpoint": issuer + AGGREGATION,
-                "grant_types_supported": list(self._grant_types),
-                **({"authorization_grant_profiles_supported": [ID_JAG]} if JWT_BEARER in self._grant_types else {}),
-                "dpop_signing_alg_values_supported": ALGORITHMS,
-                "tls_client_certificate_bound_access_tokens": self._certified,
-                "authorization_details_types_supported": self._types,
-                **self._scopes,
-                **self._more,
-            }
+            self._aliased(
+                {
+                    "issuer": issuer,
+                    "token_endpoint": f"{issuer}/oauth/token",
+                    "token_endpoint_auth_methods_supported": methods,
+                    **({"token_endpoint_auth_signing_alg_values_supported": signed} if signed else {}),
+                    "revocation_endpoint": f"{issuer}/oauth/revoke",
+                    "revocation_endpoint_auth_methods_supported": methods,
+                    **({"revocation_endpoint_auth_signing_alg_values_supported": signed} if signed else {}),
+                    "introspection_endpoint": f"{issuer}/oauth/introspect",
+                    "introspection_endpoint_auth_methods_supported": ["DPoP", *(["Bearer"] if self._certified else [])],
+                    "jwks_uri": f"{issuer}/oauth/jwks",
+                    "status_list_aggregation_endpoint": issuer + AGGREGATION,
+                    "grant_types_supported": list(self._grant_types),
+                    **({"authorization_grant_profiles_supported": [ID_JAG]} if JWT_BEARER in self._grant_types else {}),
+                    "dpop_signing_alg_values_supported": ALGORITHMS,
+                    "tls_client_certificate_bound_access_tokens": self._certified,
+                    "authorization_details_types_supported": self._types,
+                    **self._scopes,
+                    **self._more,
+                }
+            )
         )
+
+    def _aliased(self, document: Mapping[str, object]) -> Mapping[str, object]:
+        """Return metadata with the endpoints that see a client's certificate (RFC 8705 §5): those that there are."""
+        if not self._certified:
+            return document
+        seen = {name: url for name, url in document.items() if name.endswith("_endpoint") and name not in _NO_CLIENT}
+        return {**document, "mtls_endpoint_aliases": seen}
 
     async def resource(self, _request: Request) -> Response:
         issuer = self._verifier.issuer

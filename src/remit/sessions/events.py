@@ -101,7 +101,7 @@ class IssuedSignals:
             only = _ENDING.get(kind)
             if kind not in _ENDING or (only is not None and event.get(only[0]) != only[1]):
                 continue
-            sub, sid = _subject(claims.get("sub_id", event.get("subject")), source.about)
+            sub, sid = _subject(claims.get("sub_id", event.get("subject")), source.about, kind)
             when = min(jwt.moment(event, "event_timestamp"), at + SKEW) if "event_timestamp" in event else at
             signals.append(
                 Signal(when, kind.rpartition("/")[2], jose.digest(f"{read.digest}#{len(signals)}"), sub, sid)
@@ -216,17 +216,18 @@ def _events(claims: Mapping[str, object]) -> Mapping[str, Mapping[str, object]]:
     return events
 
 
-def _subject(subject: object, about: str) -> tuple[str | None, str | None]:
+def _subject(subject: object, about: str, kind: str) -> tuple[str | None, str | None]:
     """Return the human and the session that a subject identifier names (RFC 9493, SSF §3), issuer-qualified.
 
-    A member that cannot be mapped leaves the event about more than it said, never about less.
+    A member that cannot be mapped leaves the event about more than it said, never about less. An opaque name alone is
+    that of a session where one was revoked (CAEP §3.1), and of nobody who is known elsewhere.
     """
     if not isinstance(subject, Mapping):
         raise InvalidRequestError("the event has no subject")
     whole = subject.get("format") != "complex"
     user = _human(subject if whole else subject.get("user"), about)
-    session = None
-    match None if whole else subject.get("session"):
+    session, alone = None, subject if kind == f"{CAEP}session-revoked" else None
+    match alone if whole else subject.get("session"):
         case {"format": "opaque", "id": name}:
             session = f"{about}#{jwt.text({'id': name}, 'id', InvalidRequestError)}"
     if user is None and session is None:
@@ -238,8 +239,9 @@ def _subject(subject: object, about: str) -> tuple[str | None, str | None]:
 
 def _human(subject: object, about: str) -> str | None:
     match subject:
-        case {"format": "iss_sub", "iss": iss, "sub": sub}:
-            if iss != about:
+        # RISC as Google sends it has another name for the format, and a slash at the end of the issuer
+        case {"format": "iss_sub", "iss": iss, "sub": sub} | {"subject_type": "iss-sub", "iss": iss, "sub": sub}:
+            if not isinstance(iss, str) or iss.removesuffix("/") != about.removesuffix("/"):
                 raise InvalidRequestError("the event is about a human of another issuer")
             return f"{about}#{jwt.text({'sub': sub}, 'sub', InvalidRequestError)}"
         case {"format": "aliases", "identifiers": [*listed]}:
