@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from msgspec import structs
@@ -95,6 +96,9 @@ class Connected(World):
 
     issuing: Issuing = field(default_factory=Issuing)
 
+    def broker(self, **more: Any) -> Broker:
+        return super().broker(**{"providers": reached(self.issuing), **more})
+
     async def connected(self, **oauth: object) -> Broker:
         """Return a broker with a resource that humans connect, and the operator's connection to it."""
         broker = await self.served()
@@ -104,7 +108,7 @@ class Connected(World):
 
     async def served(self) -> Broker:
         """Return a broker on what is stored."""
-        broker = self.broker(providers=reached(self.issuing))
+        broker = self.broker()
         await broker.start()
         return broker
 

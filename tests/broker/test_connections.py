@@ -11,7 +11,7 @@ from msgspec import structs
 from remit.broker import Broker
 from remit.core.audit import Event
 from remit.core.secret import Secret
-from remit.core.task import Grant
+from remit.core.task import Grant, Subject
 from remit.errors import (
     ConflictError,
     ConnectError,
@@ -476,5 +476,31 @@ def test_we_register_once_for_a_resource_where_the_provider_wants_it(world: Conn
             await connect(broker)
         assert world.issuing.registered == ["https://remit.test/oauth/connected/search"]
         assert world.issuing.clients[-1].id == "registered-1"
+
+    run(body())
+
+
+def test_a_human_is_told_on_which_page_to_connect_and_a_workload_that_it_cannot(world: Connected) -> None:
+    async def body() -> None:
+        broker = await world.served()
+        await broker.put_resource(OPERATOR, search())
+        kept, resource = broker.connecting.kept, search()
+        with pytest.raises(ConnectError) as caught:
+            await kept.lend(Subject("https://idp.test#alice", "urn:mfa"), resource)
+        assert caught.value.url == "https://remit.test/connections/search"
+        with pytest.raises(DeniedError) as refused:
+            await kept.lend(Subject("spiffe://prod.test/job", "workload"), resource)
+        assert not isinstance(refused.value, ConnectError)
+
+    run(body())
+
+
+def test_a_provider_that_reads_documents_is_given_ours_where_it_can_read_it(world: Connected) -> None:
+    async def body() -> None:
+        world.issuing.provider = structs.replace(world.issuing.provider, documents=True)
+        broker = await world.served()
+        await broker.put_resource(OPERATOR, search({"issuer": ISSUER}))
+        begun = await broker.begin_connection(OPERATOR, "search")
+        assert query(begun.url)["client_id"] == "https://remit.test/oauth/client/search"
 
     run(body())

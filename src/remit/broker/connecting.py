@@ -129,7 +129,7 @@ class Connecting:
             return ProviderClient(asked.client_id, method)
         issuer = self.kept.providers.issuer
         if provider.documents and issuer.startswith("https:"):
-            return ProviderClient(f"{issuer}{DOCUMENT}")
+            return ProviderClient(f"{issuer}{DOCUMENT}/{resource.name}")
         for other in self.kept.all():  # whoever connected before has registered us
             if other.resource == resource.name and other.provider.issuer == provider.issuer and not other.over:
                 return other.client

@@ -1,34 +1,31 @@
-"""Where providers of upstreams send browsers back to, and what remit says of itself to them as a client."""
+"""What remit says of itself to providers that read what their clients publish (Client ID Metadata Documents)."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from remit.console import pages
-from remit.ports.connections import ConnectionPort
+from remit.core.scope import check_name
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
 
-_ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})  # and whatever providers add
-
-
-class ConnectPage:
-    """Takes humans back from providers."""
-
-    def __init__(self, connections: ConnectionPort) -> None:
-        self._connections = connections
-
-    async def connected(self, request: Request) -> Response:
-        """Redeem what a browser came back with."""
-        answer = wire.some(request.scope["query_string"].decode("ascii"), _ANSWER)
-        view = await self._connections.finish_connection(request.path_params["resource"], answer)
-        text = f"{view.resource} is connected to your account at {view.issuer}. You can close this page."
-        return pages.document("message.html", "Connected", text=text)
-
 
 def routes(deps: AppDeps) -> tuple[Route, ...]:
-    if deps.connections is None:
-        return ()
-    made = ConnectPage(deps.connections)
-    return (Route("GET", "/oauth/connected/{resource}", pages.shown(made.connected), query=None),)
+    return (Route("GET", "/oauth/client/{resource}", partial(document, deps.verifier.issuer)),)
+
+
+async def document(issuer: str, request: Request) -> Response:
+    """Describe the client that connects one resource: the same for each name, whether there is such a resource."""
+    name = check_name(request.path_params["resource"])
+    known = {
+        "client_id": f"{issuer}/oauth/client/{name}",
+        "client_name": "remit",
+        "client_uri": issuer,
+        "redirect_uris": [f"{issuer}/oauth/connected/{name}"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+    }
+    return wire.answer(known)

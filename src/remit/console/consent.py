@@ -29,9 +29,11 @@ from remit import jose
 from remit.console import pages
 from remit.console.pages import ClientDisplay, DecisionForm, RequestView, request_view
 from remit.core import approval as approvals
+from remit.core import connection
 from remit.core.approval import Approval, Verdict
 from remit.core.policy import LOCAL
 from remit.core.principal import Human
+from remit.core.scope import check_name
 from remit.errors import (
     GrantTokenError,
     InvalidRequestError,
@@ -42,6 +44,7 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.ports.broker import ApprovalView
+from remit.ports.connections import ConnectionPort
 from remit.ports.identity import Login, Logins
 from remit.ports.pending import CODE_LIFE, REMEMBERED, AuthorizationCode, PendingKind, PendingStore
 from remit.web import wire
@@ -111,6 +114,7 @@ class ConsentSession:
     until: datetime = _NEVER
     approves: bool = True  # or came to refuse: then the login need not be strong, and approves of nothing
     issuer: str = ""  # where to log in
+    connect: str = ""  # a resource that is to be connected: then nothing is asked, and nothing decided
     human: Human | None = None  # who came back from there; nobody decides before
 
 
@@ -155,7 +159,7 @@ class ConsentPage:
     """Shows requests to browsers and takes decisions."""
 
     def __init__(self, deps: AppDeps) -> None:
-        self._broker, self._verifier = deps.broker, deps.verifier
+        self._broker, self._verifier, self._connections = deps.broker, deps.verifier, deps.connections
         self._callback = f"{deps.verifier.issuer}/oauth/callback"
         self._secure = self._callback.startswith("https:")
         self._now: Callable[[], datetime] = deps.verifier.clock
@@ -166,13 +170,17 @@ class ConsentPage:
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes; where nobody can log in, only that of a page to read."""
-        page = Route("GET", "/approvals/{approval}", pages.shown(self.approval))
+        found = [Route("GET", "/approvals/{approval}", pages.shown(self.approval))]
+        if self._connections is not None:
+            connected = pages.shown(partial(self.connected, self._connections))
+            found.append(Route("GET", "/oauth/connected/{resource}", connected, query=None))
         logins = self._identity.logins
         if logins is None:
-            return (page,)
+            return tuple(found)
         callback = pages.shown(partial(self.callback, logins))
         return (
-            page,
+            *found,
+            Route("GET", "/connections/{resource}", pages.shown(self.connecting)),
             Route("POST", "/oauth/consent", pages.shown(partial(self.consent, logins))),
             Route("GET", "/oauth/callback", callback, query=None),
             Route("GET", "/oauth/callback/{number}", callback, query=None),
@@ -199,6 +207,14 @@ class ConsentPage:
             return pages.consent(asked, None, note=_MUTE)
         again = "/oauth/device" if item.approver is None else f"/approvals/{item.id}"
         return self._show(asked, ConsentSession(item.id, about, again=again), self._choice(item.approver))
+
+    async def connecting(self, request: Request) -> Response:
+        """Offer to connect a resource: its human logs in, and goes on to its provider."""
+        name = check_name(request.path_params["resource"])
+        asked = ConsentSession("", ClientDisplay(), again=f"/connections/{name}", connect=name)
+        session, cookie, csrf = self._bound(asked)
+        form = DecisionForm(self._seal.close("form", session), csrf, self._choice(None), approve="Log in to connect")
+        return pages.connecting(name, form, "", self._cookie(session.id, cookie))
 
     def draft(self, asked: PushedRequest) -> Response:
         """Show what a client wants to ask. Nobody has been asked before the human goes on."""
@@ -245,6 +261,8 @@ class ConsentPage:
     async def _send(self, logins: Logins, session: ConsentSession, issuer: str | None) -> Response:
         """Send a browser to its login, and put on record what its client asks; who refuses goes back to it at once."""
         back = session.back
+        if session.connect and not session.approves:
+            return pages.document("message.html", "Not connected", text="Nothing was connected.")
         if not session.approves and back is not None:
             await self._take_pushed(session)
             return self._refused(session, back, "access_denied", "the human refused")
@@ -261,7 +279,8 @@ class ConsentPage:
             except RemitError as error:
                 return self._undecided(session, error)
             session = replace(session, approval=asked.id, draft="", pushed="")
-        item, state, now = await self._approval(session), secrets.token_urlsafe(32), self._now()
+        item = None if session.connect else await self._approval(session)
+        state, now = secrets.token_urlsafe(32), self._now()
         url = check_login_page(await logins.begin(await self._login_of(session, item, state, now)))
         digest = jose.digest(state)
         login = replace(session, id=digest[:16], cookie=digest, csrf="", until=now + LIFE)
@@ -277,11 +296,14 @@ class ConsentPage:
         issuers = self._identity.issuers
         return issuers if approver is None and len(issuers) > 1 else {}
 
-    async def _login_of(self, session: ConsentSession, item: Approval, state: str, at: datetime) -> Login:
+    async def _login_of(self, session: ConsentSession, item: Approval | None, state: str, at: datetime) -> Login:
         """Return the login that a session takes: anew for a task that there is, and as strong as approving takes."""
-        acr = (await self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
-        anew = session.approves and (item.approver is not None or (session.back is not None and session.back.anew))
-        nonce = approvals.login_nonce(item, state)
+        if item is None:
+            acr, anew, nonce = tuple[str, ...](), False, connection.nonce(session.connect, state)
+        else:
+            acr = (await self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
+            anew = session.approves and (item.approver is not None or (session.back is not None and session.back.anew))
+            nonce = approvals.login_nonce(item, state)
         # Each of several issuers sends browsers back to a place of its own (RFC 9700 §4.4.2.2), so that an answer that
         # comes at another's is to no login, also by an issuer that does not say who it is (RFC 9207).
         number = {url: number for number, url in enumerate(self._identity.issuers, 1)}.get(session.issuer, 1)
@@ -297,16 +319,19 @@ class ConsentPage:
         if came is None or not hmac.compare_digest(jose.digest(state), came.cookie):
             raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
-            view = await self._broker.look(came.approval)
-            login = await self._login_of(came, view.approval, state, came.until - LIFE)
+            view = None if came.connect else await self._broker.look(came.approval)
+            login = await self._login_of(came, None if view is None else view.approval, state, came.until - LIFE)
             place = f"{self._verifier.issuer}{request.scope['path']}"
             human = await self._verifier.authenticate(logins.finish(query, place, login))
         except RemitError as error:
             return self._undecided(came, error)
         session, cookie, csrf = self._bound(replace(came, human=replace(human, state=state)))
         await self._sessions.keep(session, LIFE, session.id, room=human.subject.sub, most=MAX_LAST)
-        buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
+        if view is None:
+            form = DecisionForm(session.id, csrf, approve="Connect")
+            return pages.connecting(came.connect, form, note, self._cookie(session.id, cookie))
+        buttons = DecisionForm(session.id, csrf, approve="Approve" if session.approves else "")
         asked = replace(request_view(view, session.about), digest=view.approval.digest)
         return pages.consent(asked, buttons, note, [self._cookie(came.id, ""), self._cookie(session.id, cookie)])
 
@@ -315,6 +340,8 @@ class ConsentPage:
             raise InvalidRequestError(_OLD, help="start again")
         decide = self._broker.approve if session.approves else self._broker.refuse
         try:
+            if session.connect:
+                return await self._to_provider(session, human)
             item = await self._approval(session)
             await decide(item.id, item.digest, human, page=True)
         except RemitError as error:
@@ -329,6 +356,24 @@ class ConsentPage:
         meant = (item.id, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
         code = await self._codes.keep(AuthorizationCode(*meant, keyed=back.keyed), REMEMBERED)
         return pages.leaving(said, back.url(code=code), _GO_BACK, gone)
+
+    async def _to_provider(self, session: ConsentSession, human: Human) -> Response:
+        """Send a browser to the provider of a resource; what it shows on its way back is known to it alone."""
+        gone, shown = self._cookie(session.id, ""), secrets.token_urlsafe(32)
+        if not session.approves or self._connections is None:
+            return pages.document("message.html", "Not connected", cookies=[gone], text="Nothing was connected.")
+        begun = await self._connections.begin_connection(human, session.connect, jose.digest(shown))
+        back = self._cookie(jose.digest(begun.state)[:16], shown)
+        return pages.leaving("On to the provider", begun.url, "Go on", [gone, back])
+
+    async def connected(self, connections: ConnectionPort, request: Request) -> Response:
+        """Redeem what a browser came back with from a provider."""
+        answer = wire.some(request.scope["query_string"].decode("ascii"), _ANSWER)
+        name = self._name(jose.digest(answer.get("state", ""))[:16])
+        shown, at = request.cookies.get(name), request.path_params["resource"]
+        view = await connections.finish_connection(at, answer, jose.digest(shown) if shown else "")
+        text = f"{view.resource} is connected to your account at {view.issuer}. You can close this page."
+        return pages.document("message.html", "Connected", text=text)
 
     def _undecided(self, session: ConsentSession, error: RemitError) -> Response:
         """Say why a login did not count; where a stronger one would, how to go on."""

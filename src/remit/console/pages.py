@@ -184,6 +184,15 @@ def consent(view: RequestView, form: DecisionForm | None, note: str = "", cookie
     )
 
 
+def connecting(name: str, form: DecisionForm, note: str, cookie: str) -> Response:
+    """Offer to connect a resource to an account at its provider."""
+    text = (
+        f"If you go on, the provider of {name} asks you to let remit in. Remit then keeps the tokens, and uses them in "
+        "tasks that were opened for you, within what these may do. No agent sees them."
+    )
+    return document("connect.html", f"Connect {name}", cookies=[cookie], text=text, form=form, note=note)
+
+
 def code_form(code: str, wrong: str = "", status: int = 200) -> Response:
     """Ask for the code that another device shows (RFC 8628 §3.3)."""
     return document("code.html", "Enter the code", status, code=code, wrong=wrong)

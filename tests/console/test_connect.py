@@ -1,0 +1,108 @@
+"""The page on which a human connects a resource to their account at its provider."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from remit.core.policy import in_bounds
+from remit.core.principal import Human
+from remit.errors import StepUpError
+from tests.broker.providers import Connected, query, search
+from tests.broker.world import OPERATOR
+from tests.oauth.consent_driver import ALICE, App, Scene, browser, followed, press, scene
+
+BACK = "/oauth/connected/search"
+
+
+def connecting(tmp_path: Path, played: Scene) -> None:
+    async def whole(app: App) -> None:
+        await app.made.broker.delete_resource(OPERATOR, "search")  # which has a key
+        await app.made.broker.put_resource(OPERATOR, search())
+        await played(app)
+
+    scene(tmp_path, whole, world=Connected(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds))
+
+
+async def logged_in(app: App, visitor: httpx.AsyncClient) -> httpx.Response:
+    """Come to the page, log in, and see the last one."""
+    first = await visitor.get("/connections/search")
+    assert "Connect search" in first.text
+    return await visitor.get(app.issuer.back(await press(visitor, first)))
+
+
+async def away(app: App, visitor: httpx.AsyncClient) -> dict[str, str]:
+    """Go on to the provider; return what it is asked."""
+    url = followed(await press(visitor, await logged_in(app, visitor)))
+    assert url.startswith("https://auth.search.test/authorize?")
+    return query(url)
+
+
+def test_a_human_logs_in_goes_on_and_is_connected(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        last = await logged_in(app, visitor)
+        assert f"You are logged in as {ALICE}." in last.text
+        assert await app.made.broker.connections(OPERATOR) == []
+        asked = query(followed(await press(visitor, last)))
+        assert asked["redirect_uri"] == f"https://remit.test{BACK}"
+        done = await visitor.get(BACK, params={"code": "c", "state": asked["state"]})
+        assert (done.status_code, "Connected" in done.text) == (200, True)
+        (view,) = await app.made.broker.connections(OPERATOR)
+        assert (view.human, view.resource) == (ALICE, "search")
+        assert "token-number" not in done.text
+        again = await visitor.get(BACK, params={"code": "c", "state": asked["state"]})
+        assert again.status_code == 400
+
+    connecting(tmp_path, played)
+
+
+def test_the_browser_that_comes_back_is_the_one_that_left(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        asked = await away(app, browser(app.made))
+        other = await browser(app.made).get(BACK, params={"code": "c", "state": asked["state"]})
+        assert (other.status_code, "another browser" in other.text) == (400, True)
+        assert await app.made.broker.connections(OPERATOR) == []
+
+    connecting(tmp_path, played)
+
+
+def test_who_does_not_go_on_is_sent_nowhere(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        refused = await press(visitor, await logged_in(app, visitor), "deny")
+        assert "Nothing was connected." in refused.text
+        early = await press(visitor, await visitor.get("/connections/search"), "deny")
+        assert "Nothing was connected." in early.text
+        assert await app.made.broker.connections(OPERATOR) == []
+
+    connecting(tmp_path, played)
+
+
+def test_a_login_for_something_else_connects_nothing_and_one_counts_once(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        broker = app.made.broker
+        for nonce in ("of something else", None):
+            human: Human = app.issuer.human(nonce)
+            with pytest.raises(StepUpError):
+                await broker.begin_connection(human, "search")
+        visitor = browser(app.made)
+        last = await logged_in(app, visitor)
+        followed(await press(visitor, last))
+        assert (await press(visitor, last)).status_code == 400
+
+    connecting(tmp_path, played)
+
+
+def test_what_we_say_of_us_to_a_provider_has_one_redirect_uri_for_each_resource(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        issuer = app.made.verifier.issuer
+        told = (await app.made.web.get("/oauth/client/search")).json()
+        assert told["client_id"] == f"{issuer}/oauth/client/search"
+        assert told["redirect_uris"] == [f"{issuer}/oauth/connected/search"]
+        assert (await app.made.web.get("/oauth/client/no%2Fname")).status_code in {400, 404}
+
+    connecting(tmp_path, played)
