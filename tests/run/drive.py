@@ -9,7 +9,7 @@ import sys
 from pathlib import Path, PurePosixPath
 
 from remit.errors import RemitError
-from remit.run import launcher, named
+from remit.run import launcher, named, stdio
 from remit.run.renewal import Lasting
 from remit.run.sandbox import ROOM, Bind
 from remit.run.spec import PROCESSES, LaunchSpec
@@ -18,6 +18,7 @@ from remit.run.spec import PROCESSES, LaunchSpec
 def main() -> int:
     """Return the exit code of the command, or 3 with the error's code and words on stderr."""
     told = json.loads(sys.argv[1])
+    stdio.GRACE = told.get("grace", stdio.GRACE)
     spec = LaunchSpec(
         command=tuple(told["command"]),
         socket=Path(told["socket"]),
@@ -36,6 +37,7 @@ def main() -> int:
         room=told.get("room", ROOM),
         processes=told.get("processes", PROCESSES),
         memory=told.get("memory"),
+        stdio=told.get("stdio"),
         lasting=_lasting(**told["lasting"]) if "lasting" in told else None,
     )
     try:

@@ -42,6 +42,7 @@ from remit.ports.tokens import TokenPort
 from remit.process import kernel
 from remit.run.host import HandoverServer, Run
 from remit.run.registry import EdgeRuns, RunRegistry
+from remit.run.spec import STDIO
 from remit.web import listen
 from remit.web.authentication import SocketAuth
 from remit.web.listen import Listener
@@ -49,6 +50,7 @@ from remit.web.middleware import Middleware
 from remit.web.routes import AppDeps, BeginRun
 from remit.web.verifier import Keys, Verifier
 from tests.broker.world import OPERATOR, World, details, search, warehouse
+from tests.run.relay import Relay
 from tests.support.kinds import simulated
 from tests.support.link import edge_of
 
@@ -68,6 +70,7 @@ class EchoServices:
     def __init__(self, app: ASGIApp) -> None:
         self.open: list[tuple[str, str]] = []
         self.runs: list[Run] = []
+        self.relays: list[Relay] = []  # of sessions of commands
         self.listens = False  # to whoever connects, until it leaves
         self.quota = DescriptorBudget(DESCRIPTORS)
         self.app = app
@@ -87,9 +90,15 @@ class EchoServices:
 
         server: Closing
         if listener.kind == "channel":
-            ports = {name.partition(":")[2]: int(port) for name, port in run.places.items() if ":" in name}
+            places = run.places.items()
+            ports = {name.partition(":")[2]: port for name, port in places if ":" in name and isinstance(port, int)}
             who = SocketAuth(holder, ports=ports, run=run.redeemed.run)
             server = await listen.serve(self.app, sock, who, start=start, share=self.quota.of(holder.task))
+        elif listener.kind == STDIO:
+            self.relays.append(Relay())
+            accepted = self.relays[-1].accepted
+            unix = asyncio.get_running_loop().create_unix_server
+            server = await (start(accepted, sock) if start else unix(accepted, sock=sock))
         elif start is not None:
             server = await start(_streams(answer), sock)
         elif listener.path is None:
@@ -102,6 +111,8 @@ class EchoServices:
 
         def close() -> None:
             server.close()
+            for relay in self.relays if listener.kind == STDIO else ():
+                relay.close()
             self.open.remove(mine)
 
         return close

@@ -18,6 +18,7 @@ ANSWERS: dict[str, Json] = {  # by path, without its query
     "/api/auth.test": {"ok": True, "team": "Acme", "user": "me", "team_id": "T1", "user_id": "U1"}
     | {"url": "https://acme.slack.com/"},
     "/api/conversations.list": {"ok": True, "channels": [{"id": "C1", "name": "general", "is_channel": True}]},
+    "/api/conversations.history": {"ok": True, "messages": [], "has_more": False},
     "/api/users.list": {"ok": True, "members": [{"id": "U1", "name": "me", "profile": {}}]},
     "/res/v1/web/search": {
         "web": {"type": "search", "results": [{"title": "remit", "url": "https://example.com", "description": "d"}]}

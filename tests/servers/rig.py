@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,11 +95,31 @@ class Rig:
 
     def use(self, server: Server) -> Used:
         """Start a server in a run of its own, and call its tool as a client does; GoneError if it answers nothing."""
+        with self._started(server, "run") as (process, client):
+            assert server.tool in _tools(client)
+            return self._called(server, process, client)
+
+    @contextmanager
+    def wrapped(self, server: Server) -> Iterator[Callable[[], Used]]:
+        """Start a server of which one tool may be called, and look whether that is so; give what calls it."""
+        with self._started(server, "mcp", "wrap", "-s", self._named(server), "-t", server.tool) as (process, client):
+            assert _tools(client) == [server.tool]
+            refused = client.ask("tools/call", {"name": f"{server.tool}s", "arguments": server.arguments})
+            assert refused["result"]["isError"]
+            assert refused["result"]["_meta"]["remit/problem"]["code"] == "scope"
+            yield lambda: self._called(server, process, client)
+
+    def rotate(self, server: Server, key: str) -> None:
+        """Put another key in the place of a provider's."""
+        self._say("secret", "set", server.provider, input=key)
+
+    @contextmanager
+    def _started(self, server: Server, *words: str) -> Iterator[tuple[subprocess.Popen[str], Conversation]]:
         self._add(server)
         self.seen.clear()
         told = [f"--env={item}" for item in server.told]
         binds = [f"--bind={path}" for path in (MODULES, PYTHON) if path.exists()]
-        run = ["run", "-q", "-r", server.provider, *binds, *told, "--", *server.command]
+        run = [*words, "-q", "-r", server.provider, *binds, *told, "--", *server.command]
         with (
             (self.here.home / "server.log").open("w") as log,
             subprocess.Popen(
@@ -114,32 +135,48 @@ class Rig:
             try:
                 client = Conversation(process)
                 client.begin()
-                names = [tool["name"] for tool in client.ask("tools/list", {})["result"]["tools"]]
-                assert server.tool in names, names
-                answer = client.ask("tools/call", {"name": server.tool, "arguments": server.arguments})
-                first = psutil.Process(process.pid)
-                family = [first, *first.children(recursive=True)]
-                return Used(answer, list(self.seen), _holders(family), _found(family, server.variable))
+                yield process, client
             finally:
                 process.terminate()
                 process.communicate(timeout=PATIENCE)
+
+    def _called(self, server: Server, process: subprocess.Popen[str], client: Conversation) -> Used:
+        self.seen.clear()
+        answer = client.ask("tools/call", {"name": server.tool, "arguments": server.arguments})
+        first = psutil.Process(process.pid)
+        family = [first, *first.children(recursive=True)]
+        return Used(answer, list(self.seen), _holders(family), _found(family, server.variable))
+
+    def _named(self, server: Server) -> str:
+        """Return the resource that a server is."""
+        name = re.sub(r"[^a-z0-9]+", "-", server.package).strip("-")
+        if name not in self.added:
+            self.added.add(name)
+            self._say("resource", "add", name, f"mcp+stdio:{name}")
+        return name
 
     def _add(self, server: Server) -> None:
         if server.provider in self.added:
             return
         self.added.add(server.provider)
         words = ["resource", "add", server.provider, self.address, "--provider", server.provider, "--bound", BOUND]
-        words += ['--setting=user="me@example.com"', "--secret"]
+        self._say(*words, '--setting=user="me@example.com"', "--secret", input=KEY)
+
+    def _say(self, *words: str, input: str = "") -> None:  # noqa: A002 - as it is called in ``subprocess``
         done = subprocess.run(
             [*COMMAND, *words],
             cwd=self.here.work,
             env=self.here.environ(),
-            input=KEY,
+            input=input,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+def _tools(client: Conversation) -> list[str]:
+    return [tool["name"] for tool in client.ask("tools/list", {})["result"]["tools"]]
 
 
 def _holders(family: Sequence[psutil.Process]) -> list[str]:

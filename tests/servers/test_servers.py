@@ -15,7 +15,15 @@ from tests.servers.rig import KEY, Rig, Server, Used, rigged
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 OURS = "@modelcontextprotocol/server-"
 GITHUB, GITLAB = "GITHUB_PERSONAL_ACCESS_TOKEN", "GITLAB_PERSONAL_ACCESS_TOKEN"
-BASIC = f"Basic {b64encode(f'me@example.com:{KEY}'.encode()).decode()}"
+NEXT = "real-0c1d2e3f4a5b6c7d8e9f00112233aabb"
+
+
+def basic(key: str) -> str:
+    """Return how a key goes out that is a password."""
+    return f"Basic {b64encode(f'me@example.com:{key}'.encode()).decode()}"
+
+
+BASIC = basic(KEY)
 PRIVATE, BRAVE = f"private-token: {KEY}", f"x-subscription-token: {KEY}"
 FIND = {"query": "remit"}
 STDIO = ("--transport", "stdio")
@@ -85,6 +93,10 @@ SUPABASE = Server(
 )
 XOXB, GO = "SLACK_MCP_XOXB_TOKEN", "slack-mcp-server-linux-amd64"
 SLACK = Server(GO, f"bin/{GO}", "slack", XOXB, "channels_list", {"channel_types": "public_channel"}, words=STDIO)
+WITHOUT_DOCUMENTS, OF_A_WORKSPACE = replace(SUPABASE, words=DOCUMENTS), replace(SLACK, provider="acme-slack")
+READS_EACH_TIME = replace(  # and keeps no list
+    OF_A_WORKSPACE, tool="conversations_history", arguments={"channel_id": "C1", "limit": "1d"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +114,7 @@ def record(server: Server) -> Record:
     return found
 
 
-def check(server: Server, used: Used) -> None:
+def check(server: Server, used: Used, key: str = KEY) -> None:
     """Check that the key came to the provider in its place alone, and that nobody had it but the broker."""
     assert "error" not in used.answer, used.answer
     assert not used.answer["result"].get("isError"), used.answer
@@ -113,12 +125,12 @@ def check(server: Server, used: Used) -> None:
             assert asked.headers[name] == value
         else:
             assert server.sent[1:] in asked.target.partition("?")[2].split("&")
-        secret = KEY if KEY in server.sent else value
+        secret = key if key in server.sent else value
         assert asked.whole.count(secret) == 1
     [placeholder] = used.found
-    assert placeholder != KEY
+    assert placeholder not in {KEY, NEXT}
     assert not any(placeholder in asked.whole for asked in used.asked)
-    assert KEY not in str(used.answer)
+    assert key not in str(used.answer)
     assert used.holders == []
 
 
@@ -138,8 +150,7 @@ def test_a_server_that_reads_its_providers_documents_at_its_start_works_without_
     with pytest.raises(KeyError):  # `supabase.com` has no resource, so there is no list of tools
         rig.use(SUPABASE)
     assert rig.seen == []
-    told = replace(SUPABASE, words=DOCUMENTS)
-    check(told, rig.use(told))
+    check(WITHOUT_DOCUMENTS, rig.use(WITHOUT_DOCUMENTS))
 
 
 def test_a_server_that_goes_on_at_a_host_of_its_users_works_where_a_provider_names_that(rig: Rig) -> None:
@@ -147,5 +158,16 @@ def test_a_server_that_goes_on_at_a_host_of_its_users_works_where_a_provider_nam
     with pytest.raises(GoneError):
         rig.use(SLACK)
     assert [asked.target for asked in rig.seen] == ["/api/auth.test"] * 2
-    told = replace(SLACK, provider="acme-slack")
-    check(told, rig.use(told))
+    check(OF_A_WORKSPACE, rig.use(OF_A_WORKSPACE))
+
+
+@pytest.mark.parametrize("server", [*ALL, WITHOUT_DOCUMENTS, READS_EACH_TIME], ids=lambda server: server.package)
+def test_a_server_whose_tools_are_bounded_works_unchanged_and_with_its_next_key(rig: Rig, server: Server) -> None:
+    with rig.wrapped(server) as call:
+        check(server, call())
+        rig.rotate(server, NEXT)
+        try:
+            used = call()
+        finally:
+            rig.rotate(server, KEY)
+        check(replace(server, sent=server.sent.replace(KEY, NEXT).replace(BASIC, basic(NEXT))), used, NEXT)

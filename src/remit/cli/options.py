@@ -101,23 +101,28 @@ class GrantOptions:
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of a parameter that is a dataclass of options, each of these options."""
+    """Give a command, in place of each parameter that is a dataclass of options, all of these options."""
     signature = inspect.signature(command, eval_str=True)
-    [whole] = [one for one in signature.parameters.values() if is_dataclass(one.annotation)]
-    hints = get_type_hints(whole.annotation, include_extras=True)
-    own = [
-        whole.replace(name=item.name, default=item.default, annotation=hints[item.name])
-        for item in dataclasses.fields(whole.annotation)
-    ]
-    parameters = [one for each in signature.parameters.values() for one in (own if each is whole else [each])]
+    own = {name: _own(one) for name, one in signature.parameters.items() if is_dataclass(one.annotation)}
+    parameters = [one for name, each in signature.parameters.items() for one in own.get(name, [each])]
 
     @wraps(command)
     def called(**given: Any) -> None:
-        read = whole.annotation(**{item.name: given.pop(item.name) for item in own})
-        command(**given, **{whole.name: read})
+        for name, options in own.items():
+            read = {one.name: given.pop(one.name) for one in options}
+            given[name] = signature.parameters[name].annotation(**read)
+        command(**given)
 
     vars(called)["__signature__"] = signature.replace(parameters=parameters)  # what typer reads
     return called
+
+
+def _own(whole: inspect.Parameter) -> list[inspect.Parameter]:
+    hints = get_type_hints(whole.annotation, include_extras=True)
+    return [
+        whole.replace(name=item.name, default=item.default, annotation=hints[item.name])
+        for item in dataclasses.fields(whole.annotation)
+    ]
 
 
 def settings() -> Settings:

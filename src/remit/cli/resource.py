@@ -84,7 +84,7 @@ def add(
     with waiting("checking the target"):
         put = sdk.ask(sdk.verbs.put_resource(name, body))
     done = f"`{name}` is {'ready' if there is None else 'replaced'}"
-    complete = put.get("secret") or kind.keyless
+    complete = put.get("secret") or kind.keyless or kind.is_command(destination)
     answer(json, put, done if complete else f"`{name}` has no secret yet: remit secret set {name}")
 
 
@@ -107,10 +107,12 @@ def list_(json: options.Json = False) -> None:
       remit resource list
     """
     found = sdk.ask(sdk.verbs.resources())
-    keyless = {kind.name for kind in options.kinds().values() if kind.keyless}
+    kinds = options.kinds()
     rows = []
     for item in found:
-        secret = "yes" if item["secret"] else "-" if item["kind"] in keyless else "no"
+        kind = kinds.get(item["kind"])
+        keyless = kind is not None and (kind.keyless or kind.is_command(item["destination"]))
+        secret = "yes" if item["secret"] else "-" if keyless else "no"
         accepted = ", ".join(map(str, item["settings"].get("accept", ()))) or "-"
         rows.append((item["resource"], item["kind"], item["destination"], secret, accepted))
     answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret", "accepted"), rows))

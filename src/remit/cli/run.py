@@ -51,6 +51,31 @@ class RunOptions(options.GrantOptions):
         return options.wishes(self.resource, self.grant_detail) if named or not self.egress else []
 
 
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """The options of what a command has around it."""
+
+    env: Annotated[list[str] | None, option("--env -e NAME[=VALUE]", "A variable the command gets, too.")] = None
+    bind: Annotated[list[str] | None, option("--bind PATH[:rw]", "A path the command sees, read-only or :rw.")] = None
+    net: Annotated[str | None, option("--net host", "Share this machine's network.")] = None
+    tmpfs: Annotated[
+        str | None, option("--tmpfs SIZE", "What its home, /tmp and the like hold, each, in memory: 512M; else 2G.")
+    ] = None
+    processes: Annotated[
+        int | None, option("--processes COUNT", "How many processes and threads it may have; else 4096.", min=1)
+    ] = None
+    memory: Annotated[
+        str | None, option("--memory SIZE", "What each of its processes may have: 4G; else half of this machine's.")
+    ] = None
+    nest: Annotated[bool, option("--nest", "Let it launch runs inside, and make namespaces: implied by --depth.")] = (
+        False
+    )
+    unsandboxed: Annotated[bool, option("--unsandboxed", "No namespaces: the command runs as you.")] = False
+    quiet: Annotated[
+        bool, option("--quiet -q", "Do not say what the command is exposed to, nor when its authority ends.")
+    ] = False
+
+
 @options.expanded
 def run(
     context: typer.Context,
@@ -64,25 +89,7 @@ def run(
     *,
     request: RunOptions,
     as_owner: AsOwner = False,
-    env: Annotated[list[str] | None, option("--env -e NAME[=VALUE]", "A variable the command gets, too.")] = None,
-    bind: Annotated[list[str] | None, option("--bind PATH[:rw]", "A path the command sees, read-only or :rw.")] = None,
-    net: Annotated[str | None, option("--net host", "Share this machine's network.")] = None,
-    tmpfs: Annotated[
-        str | None, option("--tmpfs SIZE", "What its home, /tmp and the like hold, each, in memory: 512M; else 2G.")
-    ] = None,
-    processes: Annotated[
-        int | None, option("--processes COUNT", "How many processes and threads it may have; else 4096.", min=1)
-    ] = None,
-    memory: Annotated[
-        str | None, option("--memory SIZE", "What each of its processes may have: 4G; else half of this machine's.")
-    ] = None,
-    nest: Annotated[
-        bool, option("--nest", "Let it launch runs inside, and make namespaces: implied by --depth.")
-    ] = False,
-    unsandboxed: Annotated[bool, option("--unsandboxed", "No namespaces: the command runs as you.")] = False,
-    quiet: Annotated[
-        bool, option("--quiet -q", "Do not say what the command is exposed to, nor when its authority ends.")
-    ] = False,
+    sandbox: SandboxOptions,
 ) -> None:
     """Run a command in namespaces of its own, under a grant; what it opened ends with it.
 
@@ -97,7 +104,23 @@ def run(
       remit run -g grt_7VYx1bD0Qe2mNf3sK9h6Lw -- bash
       remit run -r search:paths=/v1/search -- python researcher.py      (inside a run)
     """
-    if net not in {None, "host"}:
+    raise typer.Exit(launched(context, command, grant, purpose, label, request, as_owner=as_owner, sandbox=sandbox))
+
+
+def launched(
+    context: typer.Context,
+    command: Sequence[str],
+    grant: str | None,
+    purpose: str | None,
+    label: str,
+    request: RunOptions,
+    *,
+    as_owner: bool,
+    sandbox: SandboxOptions,
+    stdio: str | None = None,
+) -> int:
+    """Run a command as it was asked for; return its exit code. ``stdio`` is the resource that it is, if it is one."""
+    if sandbox.net not in {None, "host"}:
         raise typer.BadParameter("`--net` can only be `host`")
     from remit.compose.embedded import ensure, found, reached
     from remit.run import launcher
@@ -107,7 +130,7 @@ def run(
 
     os.environ.update(completed(os.environ))
     own = os.environ.get("REMIT_GRANT")
-    around = project.Surroundings(_binds(bind or ()), env or ())
+    around = project.Surroundings(_binds(sandbox.bind or ()), sandbox.env or ())
     request, purpose, around = project.completed(context, grant or own, request, purpose, around)
     if own is None:
         ensure(os.environ)
@@ -126,16 +149,17 @@ def run(
         named=tuple(around.named),
         hidden=() if channel else (where.state, where.runtime, where.config.parent),
         apart=() if channel else _apart(where),
-        host_net=net == "host",
-        room=ROOM if tmpfs is None else _bytes(tmpfs),
-        processes=processes or PROCESSES,
-        memory=None if memory is None else _bytes(memory),
-        nest=nest,
-        unsandboxed=unsandboxed,
-        quiet=quiet,
+        host_net=sandbox.net == "host",
+        room=ROOM if sandbox.tmpfs is None else _bytes(sandbox.tmpfs),
+        processes=sandbox.processes or PROCESSES,
+        memory=None if sandbox.memory is None else _bytes(sandbox.memory),
+        nest=sandbox.nest,
+        unsandboxed=sandbox.unsandboxed,
+        quiet=sandbox.quiet,
         lasting=lasting,
+        stdio=stdio,
     )
-    raise typer.Exit(launcher.main(spec, None if channel else partial(found, os.environ)))
+    return launcher.main(spec, None if channel else partial(found, os.environ))
 
 
 def _apart(where: Places) -> tuple[Path, ...]:

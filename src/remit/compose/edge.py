@@ -21,6 +21,7 @@ from remit.ports.broker import Notice
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
 from remit.ports.runs import RunListener, RunPort
 from remit.run.host import Close, HandoverServer, Run
+from remit.run.spec import STDIO
 from remit.web import listen
 from remit.web.authentication import SocketAuth
 from remit.web.routes import AppDeps
@@ -68,12 +69,14 @@ class EdgeRole:
         if listener.kind in PROXIES and run.redeemed.reach is not None:
             by_name = listener.kind == "https"
             return (await self.gateway.proxy(sock, channel, run.redeemed.reach, start, by_name=by_name)).close
+        if listener.kind == STDIO:
+            return (await self.gateway.relay(sock, holder.grant, listener.resource, start)).close
         if listener.resource:
             return (await self.gateway.pipe(sock, holder.grant, listener.resource, start)).close
         share = self.gateway.quota.of(holder.task)
         if listener.kind in self.sockets:
             return await self.sockets[listener.kind].serve(sock, holder, start, share)
-        ports = {item.resource: int(run.places[item.name]) for item in listeners if item.resource}
+        ports = {item.resource: int(run.places[item.name]) for item in listeners if item.resource and not item.path}
         gateway = f"http://127.0.0.1:{run.places['gateway']}"
         who = SocketAuth(holder, gateway=gateway, ports=ports, run=run.redeemed.run)
         return (await listen.serve(self._app, sock, who, start=start, share=share)).close

@@ -36,9 +36,10 @@ class RunRoutes:
         listener = listener_of(request)
         if not isinstance(listener, SocketAuth):
             raise NotFoundError("there is nothing here")
-        asked = await wire.document(request, AUTHORITY | {"isolation", "folder", "lasts"})
+        asked = await wire.document(request, AUTHORITY | {"isolation", "folder", "lasts", "stdio"})
         isolation, folder = wire.text(asked, "isolation"), wire.text(asked, "folder")
-        launch = LaunchRequest(_authority(asked), isolation, folder, _lasts(asked))
+        stdio = wire.text(asked, "stdio") if "stdio" in asked else None
+        launch = LaunchRequest(_authority(asked), isolation, folder, _lasts(asked), stdio)
         offer = await self._begin_run(listener.holder, launch, listener.run)
         answer = {
             "run": offer.run,

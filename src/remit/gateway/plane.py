@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -17,6 +17,7 @@ from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, S
 from remit.gateway.authorize import Rules, compile_rules
 from remit.gateway.canon import heavy
 from remit.gateway.dialling import Lookup, Offers, look_up
+from remit.gateway.patterns import SecretPatterns
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
 from remit.gateway.response import TaskTurns
@@ -87,7 +88,7 @@ class Routes:
         """Return a grant's route to a resource if it is compiled. ``use`` looks whether the grant is live."""
         route = self._routes.get((grant_id, name))
         if route is not None and self._suspended:
-            self._check_suspended(route.view)
+            self.check_suspended(route.view)
         return route
 
     def holds(self, route: GrantRoute) -> bool:
@@ -100,7 +101,8 @@ class Routes:
         if not rules:
             raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
         found = await self._broker.target(name)
-        if not isinstance(self._kinds[found.resource.kind].access, GatewayAccess):
+        kind = self._kinds[found.resource.kind]
+        if not isinstance(kind.access, GatewayAccess) or kind.is_command(found.resource.destination):
             raise ScopeError(f"`{name}` is not reached through the gateway")
         target = self._targets.get(name)
         if target is None or target.version != found.version:
@@ -115,10 +117,11 @@ class Routes:
 
     async def live(self, grant_id: str) -> GrantView:
         view = await self._broker.grant(grant_id)
-        self._check_suspended(view)
+        self.check_suspended(view)
         return view
 
-    def _check_suspended(self, view: GrantView) -> None:
+    def check_suspended(self, view: GrantView) -> None:
+        """Raise DeniedError under a grant to which answers repeated a credential too often."""
         if self._suspended and not self._suspended.isdisjoint(step.grant for step in view.lineage):
             raise DeniedError("the grant is suspended: answers to it repeated the credential too often")
 
@@ -215,6 +218,11 @@ class Pools:
         found = None if source is None else await fetched(target, source, self._clock)
         secret = await self._broker.credential(name, target.version)
         return found or static(target, secret)
+
+    def patterns(self, task: str, resources: Collection[str]) -> Sequence[SecretPatterns]:
+        """Return what the credentials of resources are found by, as far as they were asked for here."""
+        mine = (self._credentials.get(whose, {}) for whose in ("", task))
+        return [held[name].patterns for held in mine for name in resources & held.keys()]
 
     def forget(self, resources: frozenset[str]) -> None:
         for credentials in self._credentials.values():

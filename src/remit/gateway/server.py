@@ -21,6 +21,7 @@ from remit.gateway.plane import DataPlane, Pools, Routes
 from remit.gateway.quota import DESCRIPTORS, DescriptorBudget, TaskQuota
 from remit.gateway.recorder import Ask
 from remit.gateway.response import TaskTurns
+from remit.gateway.stdio import StdioRelay
 from remit.gateway.tunnel import ProxyConnection
 from remit.ports import Clock, Closing, NewId, Start
 from remit.ports.broker import BrokerPort, Notice
@@ -132,13 +133,19 @@ class Gateway:
         quota = await self._share(grant)
         return await self._started(lambda: DatabasePipe(self.plane, grant, resource, quota).near, sock, start)
 
+    async def relay(self, sock: socket.socket, grant: str, resource: str, start: Start | None = None) -> Closing:
+        """Relay what a client and a command say that a resource is: the first two that connect to the socket."""
+        session = StdioRelay(self.plane, grant, resource, await self._share(grant))
+        return await self._started(session.accepted, sock, start)
+
     async def _share(self, grant: str | None) -> TaskQuota:
         return self.quota.of("" if grant is None else (await self.plane.broker.find(grant)).task)
 
     async def _started(
         self, factory: Callable[[], asyncio.Protocol], sock: socket.socket, start: Start | None
     ) -> Closing:
-        create = self.plane.loop.create_server
+        loop = self.plane.loop
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
         server = await (start(factory, sock) if start else create(factory, sock=sock, backlog=1_024))
         served = OpenListener(self._servers, server)
         self._servers.add(served)

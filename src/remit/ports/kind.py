@@ -61,6 +61,7 @@ class GatewayAccess:
     hosts: Callable[[Resource], Mapping[str, str]]  # by which clients know it, each with the path where it begins there
     prefix: str = ""  # of a destination, in front of the URL where requests go
     messages: bool = field(default=False, kw_only=True)  # requests are messages of MCP, each judged by what it says
+    command: str | None = field(default=None, kw_only=True)  # the scheme of what is a command that a run is
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,3 +156,8 @@ class Kind:
     inspects: bool = False  # checking a resource asks its target (``ports.Inspectable``)
     keyless: bool = False  # a resource has no secret; what credentials there are, are made beside the broker's own keys
     widest: Callable[[str], Mapping[str, object]] | None = None  # fields of a bound, where a destination says them
+
+    def is_command(self, destination: str) -> bool:
+        """Whether what is there is a command that a run is: nothing reaches it but by the run's input and output."""
+        scheme = self.access.command if isinstance(self.access, GatewayAccess) else None
+        return scheme is not None and destination.startswith(f"{scheme}:")

@@ -26,7 +26,8 @@ Places = Mapping[str, int | str]  # listener name -> port or path, as bound
 class RunListener:
     """One listener of a run: a TCP ``port`` on 127.0.0.1 (0: any free one), or a unix socket at ``path``."""
 
-    name: str  # gateway | proxy | https | channel | launch | <kind>:<resource> | the name of a kind's socket
+    # gateway | proxy | https | channel | launch | <kind>:<resource> | the name of a kind's socket | stdio:<resource>
+    name: str
     port: int | None = None
     path: str | None = None
 
@@ -36,7 +37,7 @@ class RunListener:
 
     @property
     def resource(self) -> str:
-        """The resource behind a port of its own; empty for other listeners."""
+        """The resource behind a port of its own, or that the command is; empty for other listeners."""
         return self.name.partition(":")[2]
 
     def wire(self) -> dict[str, object]:
@@ -76,6 +77,7 @@ class LaunchRequest:
     isolation: str  # one of ``core.grant.ISOLATION``
     folder: str  # as the run sees it
     lasts: timedelta | None = None  # how long its launcher goes on renewing the task that it opens; None: not at all
+    stdio: str | None = None  # the resource that the command is, spoken to at its standard input and output
 
 
 @dataclass(frozen=True, slots=True)

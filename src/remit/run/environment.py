@@ -10,10 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from remit.core.task import Grant
+from remit.errors import InvalidRequestError, ScopeError
 from remit.ports import Resource
 from remit.ports.kind import GatewayAccess, Kind, PortAccess, SocketAccess, TunnelAccess
 from remit.ports.runs import Places, ReachedHost, RunListener
 from remit.run import named
+from remit.run.spec import STDIO
 
 GATEWAY_PORT, PROXY_PORT, HTTPS_PORT = 8471, 8472, 443
 _PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -47,15 +49,16 @@ def provision(
     *,
     private: bool = True,
     sockets: Collection[str] = (),
+    stdio: str | None = None,
 ) -> RunProvisioning:
     """Return what a run under ``grant`` gets: its sockets in ``folder``, fixed ports if its network is ``private``.
 
-    ``sockets`` are those of kinds that something here serves.
+    ``sockets`` are those of kinds that something here serves; ``stdio`` is the resource that its command is.
     """
     ports, names, placeholders = {"gateway": GATEWAY_PORT}, ["channel", "launch"], dict[str, str]()
     hosts: dict[str, ReachedHost] = {}
     passed: dict[str, str] = {}
-    for resource in _held(grant, resources):
+    for resource in _held(grant, resources, kinds):
         match kinds[resource.kind].access:
             case GatewayAccess() as access:
                 placeholders[resource.name] = access.placeholder(resource, random(PLACEHOLDER_BYTES))
@@ -76,6 +79,8 @@ def provision(
         listeners.append(RunListener("proxy", port=PROXY_PORT if private else 0))
     if (hosts or passed) and private:
         listeners.append(RunListener("https", port=HTTPS_PORT))
+    if stdio is not None:
+        listeners.append(_command(stdio, grant, resources, kinds, folder))
     return RunProvisioning(tuple(listeners), placeholders, hosts, passed)
 
 
@@ -93,7 +98,7 @@ def variables(
     """
     base = f"http://127.0.0.1:{places['gateway']}"
     found = {"REMIT_GRANT": grant.id, "REMIT_SOCKET": str(places["channel"]), "REMIT_GATEWAY": base}
-    for resource in _held(grant, resources):
+    for resource in _held(grant, resources, kinds):
         label = named.label(resource.name)
         match kinds[resource.kind].access:
             case GatewayAccess() as access:
@@ -115,14 +120,27 @@ def variables(
 def shared(grant: Grant, resources: Mapping[str, Resource], kinds: Kinds) -> dict[str, tuple[str, ...]]:
     """Return the variables that several resources of a grant would have, with these resources: the first has them."""
     found: dict[str, tuple[str, ...]] = {}
-    for resource in _held(grant, resources):
+    for resource in _held(grant, resources, kinds):
         access = kinds[resource.kind].access
         names = access.variables(resource, "", "") if isinstance(access, GatewayAccess) else ()
         found |= {name: (*found.get(name, ()), resource.name) for name in names}
     return {name: of for name, of in found.items() if len(of) > 1}
 
 
-def _held(grant: Grant, resources: Mapping[str, Resource]) -> Iterator[Resource]:
-    """Yield the resources of a grant, in the order of its details."""
+def _held(grant: Grant, resources: Mapping[str, Resource], kinds: Kinds) -> Iterator[Resource]:
+    """Yield the resources of a grant that a run reaches, in the order of its details."""
     names = dict.fromkeys(detail.resource for detail in grant.scope)
-    return (resources[name] for name in names if name in resources)
+    return (resources[name] for name in names if name in resources and not _is_command(resources[name], kinds))
+
+
+def _is_command(resource: Resource, kinds: Kinds) -> bool:
+    return kinds[resource.kind].is_command(resource.destination)
+
+
+def _command(name: str, grant: Grant, resources: Mapping[str, Resource], kinds: Kinds, folder: str) -> RunListener:
+    """Return the listener of a run whose command is a resource of its grant."""
+    if not any(detail.resource == name for detail in grant.scope) or name not in resources:
+        raise ScopeError(f"the grant does not cover `{name}`")
+    if not _is_command(resources[name], kinds):
+        raise InvalidRequestError(f"`{name}` is no server that is a command", help="its destination says so")
+    return RunListener(f"{STDIO}:{name}", path=f"{folder}/stdio.sock")

@@ -29,7 +29,7 @@ from types import FrameType
 
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, RemitError, UnavailableError
-from remit.run import again, handover, leased, low_port, named, offer, sandbox
+from remit.run import again, handover, leased, low_port, named, offer, sandbox, stdio
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
 from remit.run.renewal import RunRenewal, announced, patience, why
@@ -64,8 +64,9 @@ def main(spec: LaunchSpec, find: Callable[[], Path] | None = None) -> int:
     again.connect(spec.socket, socket.SOCK_STREAM).close()  # nothing is started for no broker
     with started(spec) as inner, _folder(spec) as folder:
         with _asking(spec.socket, find) as asking:
-            lasts = {} if spec.lasting is None else {"lasts": spec.lasting.seconds}
-            given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder, **lasts})
+            more: dict[str, object] = {} if spec.lasting is None else {"lasts": spec.lasting.seconds}
+            more |= {} if spec.stdio is None else {"stdio": spec.stdio}
+            given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder, **more})
         place, broker = again.begin(Path(str(given["handover"])), str(given["ticket"]))
         with broker:
             return _Run(spec, broker, inner).follow({**given, "handover": str(place)})
@@ -130,6 +131,7 @@ class _Run:
         self.resumption: again.Resumption | None = None
         self.selector = selectors.DefaultSelector()
         self.terminal: Terminal | None = None
+        self.stdio = None if spec.stdio is None else stdio.StdioSession(spec.socket.parent)
         self.due: tuple[tuple[datetime, str], ...] = ()  # what to say, and when
         self.renewal: RunRenewal | None = None
         self.renewals: leased.Renewals | None = None
@@ -154,6 +156,9 @@ class _Run:
             self._go_on(given, stack)
             self.inner.go(self.spec.command, given_here, self.spec.limits)
             failed = self.inner.failure()
+            if self.stdio is not None:
+                self.stdio.begin(self.inner)
+                stack.callback(self.stdio.end)
             code = self._wait()
         if failed is not None:
             _say(f"error: `{self.spec.command[0]}` cannot be executed in the run: {os.strerror(failed)}")
@@ -213,16 +218,19 @@ class _Run:
             with contextlib.suppress(OSError):  # it is closed
                 os.fstat(place)
                 places.append(place)
-        tty = [place for place in places if os.isatty(place)]
+        led = {} if self.stdio is None else dict.fromkeys((0, 1), self.stdio.command.fileno())
+        tty = [place for place in places if place not in led and os.isatty(place)]
         listeners = given["listeners"] if isinstance(given["listeners"], list) else []
-        low = [item for item in listeners if low_port.is_one(item.get("port"))]  # they are the last
-        usual = listeners[: len(listeners) - len(low)]
-        ends = self.inner.order(usual, [place for place in places if place not in tty], tty)
+        ours = [item for item in listeners if low_port.is_one(item.get("port")) or stdio.is_one(item)]  # the last
+        usual = listeners[: len(listeners) - len(ours)]
+        kept = {place: place for place in places if place not in tty}
+        ends = self.inner.order(usual, kept | led, tty)
         if len(ends) != len(usual) + bool(tty):
             raise UnavailableError("the run could not bind its ports", help="another process may hold them")
         if tty:
             self.terminal = Terminal(tuple(tty), ends.pop())
-        ends += [low_port.bind(self.inner.pid, item["port"]) for item in low]
+        ends += [low_port.bind(self.inner.pid, item["port"]) for item in ours if "port" in item]
+        ends += [] if self.stdio is None else [self.stdio.listener]
         names = [item["name"] for item in listeners]
         self.sockets = ends
         ready = again.ask(self.broker, {"bound": names}, ends)
@@ -268,6 +276,8 @@ class _Run:
                 self._ended("the broker has ended this run")
                 return False
         _say(f"remit: what served this run has gone; for {again.WAIT:.0f} seconds it waits for the next", "\r\n")
+        if self.stdio is not None:
+            self.stdio.lost()
         self.resumption = again.Resumption(*self.handover, self.sockets)
         self.selector.register(self.resumption.over, selectors.EVENT_READ, self._resumed)
         return False
@@ -282,12 +292,16 @@ class _Run:
         self.broker, ready = self.resumption.served
         self.handover = self.resumption.path, str(ready["ticket"]), self.handover[2]
         self.selector.register(self.broker, selectors.EVENT_READ, self._lost)
+        if self.stdio is not None:
+            self.stdio.resumed()
         _say("remit: it is served again; this run goes on", "\r\n")
         return False
 
     def _ended(self, why: str) -> None:
         """Say that nothing serves this run any more, and have what it listens on refuse."""
         self.due = ()
+        if self.stdio is not None:
+            self.stdio.ended()
         again.close(self.sockets)
         _say(f"remit: this run has no authority any more: {why}", "\r\n")
 
@@ -359,7 +373,7 @@ class Terminal:
                 return False
             raise
         with contextlib.suppress(OSError):  # the operator has hung up; SIGHUP says so to the command
-            write_all(self._screen, data)
+            stdio.write_all(self._screen, data)
         return bool(data)
 
     def type(self) -> bool:
@@ -369,7 +383,7 @@ class Terminal:
         except OSError:
             return False
         with contextlib.suppress(OSError):  # the command has gone, and its status is on the way
-            write_all(self.other_end, data)
+            stdio.write_all(self.other_end, data)
         return bool(data)
 
     def restore(self) -> None:
@@ -382,8 +396,3 @@ class Terminal:
             if self._before is not None:
                 termios.tcsetattr(0, termios.TCSANOW, self._before)
         os.close(self.other_end)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]

@@ -75,9 +75,9 @@ class Inner:
                 self.pid = _CREDENTIALS.unpack(data)[0]
         return self.pid > 0
 
-    def order(self, listeners: object, keep: Sequence[int], tty: Sequence[int]) -> list[int]:
-        """Have listeners bound and descriptors 0-2 put in place; return the listening descriptors, terminal last."""
-        self._send({"listeners": listeners, "keep": list(keep), "tty": list(tty)}, keep)
+    def order(self, listeners: object, keep: Mapping[int, int], tty: Sequence[int]) -> list[int]:
+        """Have listeners bound, and descriptors put in places 0-2; return the listening ones, the terminal last."""
+        self._send({"listeners": listeners, "keep": list(keep), "tty": list(tty)}, list(keep.values()))
         heard = self._receive()
         found = array.array("i")
         for level, kind, data in heard[1] if heard else ():

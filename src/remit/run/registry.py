@@ -231,7 +231,14 @@ class RunRegistry:
     async def _offered(self, run: KnownRun, view: GrantView, launch: LaunchRequest) -> RunOffer:
         grant, resources, private = view.grant, await self._resources(), launch.isolation == "namespace"
         run.given = environment.provision(
-            grant, resources, self._kinds, self._random, launch.folder, private=private, sockets=self._sockets
+            grant,
+            resources,
+            self._kinds,
+            self._random,
+            launch.folder,
+            private=private,
+            sockets=self._sockets,
+            stdio=launch.stdio,
         )
         if run.ending is not None or (run.within is not None and not run.within.live):  # what is around it ended
             raise NotFoundError("there is no such run")

@@ -21,6 +21,7 @@ LOCALE = frozenset(
     )
 )
 PROCESSES = 4_096  # and threads, of one run at a time
+STDIO = "stdio"  # the kind of the listener of a command's session
 MANY = 20  # files that are named one by one
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 CREDENTIALS_OF_A_HOME = (
@@ -67,6 +68,7 @@ class LaunchSpec:
     nest: bool = False  # runs may be launched inside
     lasting: Lasting | None = None  # it is renewed until then; None: it ends when its grant was made to
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
+    stdio: str | None = None  # the resource that the command is: its input and output are led through the edge
 
     @property
     def limits(self) -> Mapping[str, int]:

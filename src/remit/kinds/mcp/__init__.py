@@ -1,7 +1,11 @@
-"""Servers of the Model Context Protocol over HTTP: the gateway judges each message, and puts the key in."""
+"""Servers of the Model Context Protocol: the gateway judges each message, and over HTTP puts the key in.
+
+A server that is a command, which a client starts, is a run; the keys that it uses are those of other resources.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,7 +18,9 @@ from remit.ports import Resource
 from remit.ports.kind import EngineContext, GatewayAccess, Kind
 
 PREFIX = "mcp+"  # of a destination's scheme
+STDIO = "mcp+stdio"
 SETTINGS = frozenset({"headers", "inject", "max_body", "private", "provider", "user"})
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ACTIONS = (  # the methods that carry authority; the last three are a server's
     "tools/call",
     "resources/read",
@@ -35,6 +41,9 @@ def _widest(destination: str) -> Mapping[str, object]:
 def _check(resource: Resource, secret: Secret | None, context: EngineContext) -> None:
     from remit.gateway import target
 
+    if KIND.is_command(resource.destination):
+        _check_command(resource, secret)
+        return
     if not resource.destination.startswith(PREFIX):
         raise InvalidRequestError(f"a destination is `{KIND.destination}`")
     if unknown := sorted(resource.settings.keys() - SETTINGS):
@@ -42,6 +51,16 @@ def _check(resource: Resource, secret: Secret | None, context: EngineContext) ->
     target.check(_plain(resource), secret)
     if target.HttpTarget(_plain(resource), None).key_in_body is not None:
         raise InvalidRequestError("`inject` puts the key of such a server into a header or the query, and into no body")
+
+
+def _check_command(resource: Resource, secret: Secret | None) -> None:
+    if not _NAME.fullmatch(resource.destination.removeprefix(f"{STDIO}:")):
+        raise InvalidRequestError(f"a server that is a command has a destination `{STDIO}:name`")
+    if secret is not None or resource.secret is not None or resource.settings:
+        raise InvalidRequestError(
+            "a server that is a command has no secret and no settings here",
+            help="the key that it uses is the secret of a resource of its provider, and its run is granted both",
+        )
 
 
 def _plain(resource: Resource) -> Resource:
@@ -72,10 +91,10 @@ KIND = Kind(
         "ttl": Field(orders.SECONDS, label="each credential for"),
         "uses": Field(orders.AT_MOST, label="times, at most"),
     },
-    schemes=("mcp+https", "mcp+http"),
-    destination="mcp+https://host[:port][/path] (mcp+http:// on this machine)",
+    schemes=("mcp+https", "mcp+http", STDIO),
+    destination="mcp+https://host[:port][/path] (mcp+http:// on this machine), or mcp+stdio:name",
     docs="docs/reference/details.md#mcp",
     check=_check,
-    access=GatewayAccess(_placeholder, _variables, _hosts, PREFIX, messages=True),
+    access=GatewayAccess(_placeholder, _variables, _hosts, PREFIX, messages=True, command=STDIO),
     widest=_widest,
 )
