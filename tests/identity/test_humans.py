@@ -316,8 +316,9 @@ def test_an_identity_assertion_counts_once_by_its_name_whatever_else_it_says() -
         ({"client_id": "another"}, GrantTokenError, "another client"),
         ({"client_id": ...}, GrantTokenError, "`client_id`"),
         ({"client_id": [AGENT]}, GrantTokenError, "`client_id`"),
-        ({"scope": "search"}, GrantTokenError, "limited to scopes"),
-        ({"scope": ""}, GrantTokenError, "limited to scopes"),
+        ({"scope": ""}, GrantTokenError, "`scope`"),
+        ({"scope": ["search"]}, GrantTokenError, "`scope`"),
+        ({"scope": "search", "authorization_details": []}, GrantTokenError, "scopes and to details"),
         ({"cnf": {"x5t#S256": "x"}}, GrantTokenError, "limited to a key"),
         ({"cnf": {"jkt": "x", "kid": "y"}}, GrantTokenError, "limited to a key"),
         ({"cnf": {"jkt": ""}}, GrantTokenError, "limited to a key"),
@@ -369,3 +370,8 @@ def test_claims_that_occur_twice_are_refused() -> None:
     raw = json.dumps(dict(ID_TOKEN)).encode()[:-1] + b', "sub": "root"}'
     with pytest.raises(GrantTokenError, match="strict JSON"):
         asyncio.run(known().id_token(signed(raw)))
+
+
+def test_an_assertion_may_be_limited_by_names() -> None:
+    found = redeemed(scope="search sales", authorization_details=...)
+    assert (found.scope, found.details) == ("search sales", None)

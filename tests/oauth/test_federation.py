@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from remit.web.routes import ScopeTemplate
 from tests.attacks.forge import parts
-from tests.broker.world import SEARCH, TABLE, World
+from tests.broker.world import SEARCH, TABLE, World, details
 from tests.oauth.plane import Agent, Form, Plane, play
 from tests.oauth.test_exchange import GATEWAY, last, refused, staged
 from tests.web.fake_identity import (
@@ -55,6 +57,49 @@ def test_an_assertion_opens_a_task_for_its_human_in_the_clients_hands(tmp_path: 
         claims = parts(answer.json()["access_token"])[1]
         assert (claims["sub"], claims["cnf"]) == (ALICE, {"jkt": agent.signer.kid})
         assert (await last(plane)).subject == ALICE
+
+    staged(tmp_path, scene)
+
+
+FIND = ScopeTemplate("find", details(NARROW), "find what is asked for", ttl=120)
+
+
+def by_scope(**more: str) -> Form:
+    """Return what a client of cross-app access sends: the assertion, and who it is."""
+    form = {"grant_type": JWT_BEARER, "assertion": "id-jag-of-alice", "client_id": PLANNER, **assertion_of(PLANNER)}
+    return {**form, **more}
+
+
+def test_an_assertion_by_scope_opens_what_the_operator_wrote_for_it(tmp_path: Path) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
+        known.scope, known.scopes["find"] = "find", FIND
+        answer = await plane.exchange(Agent(), by_scope())
+        assert answer.status_code == 200, answer.text
+        told = answer.json()
+        assert (told["authorization_details"], told["scope"], told["expires_in"]) == ([NARROW], "find", 120)
+        assert parts(told["access_token"])[1]["sub"] == ALICE
+
+    staged(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("scope", "more", "error"),
+    [
+        ("find", {"authorization_details": json.dumps([SEARCH])}, "invalid_authorization_details"),
+        ("find", {"scope": "wide"}, "invalid_authorization_details"),
+        ("find unknown", {}, "invalid_grant"),
+        ("theirs", {}, "invalid_grant"),
+        ("offline_access", {}, "invalid_grant"),
+    ],
+)
+def test_an_assertion_by_scope_opens_no_more_and_no_name_is_passed_over(
+    tmp_path: Path, scope: str, more: Form, error: str
+) -> None:
+    async def scene(plane: Plane, known: FakeIdentity) -> None:
+        known.scope = scope
+        theirs = replace(FIND, name="theirs", clients=(READER,))
+        known.scopes |= {"find": FIND, "theirs": theirs, "wide": replace(FIND, name="wide", details=details(SEARCH))}
+        assert refused(await plane.exchange(Agent(), by_scope(**more)))[:2] == (400, error)
 
     staged(tmp_path, scene)
 

@@ -22,7 +22,7 @@ from remit.core.principal import JWT_SPIFFE, Human, Workload
 from remit.core.task import Subject
 from remit.errors import AudienceError, GrantTokenError, UnauthenticatedError
 from remit.web.authentication import TokenAuth
-from remit.web.routes import Identity
+from remit.web.routes import Identity, ScopeTemplate
 from remit.web.verifier import thumbprint
 from tests.broker.world import START, World
 from tests.oauth.plane import Plane
@@ -40,6 +40,8 @@ class FakeIdentity:
 
     world: World
     details: object = None
+    scope: str | None = None  # likewise, by names
+    scopes: dict[str, ScopeTemplate] = field(default_factory=dict)
     keyed: dict[str, str] = field(default_factory=dict)  # SPIFFE ID -> key that its credential is bound to
     certificates: dict[bytes, str] = field(default_factory=dict)  # DER -> SPIFFE ID
     seen: list[str] = field(default_factory=list)
@@ -48,7 +50,8 @@ class FakeIdentity:
 
     def identity(self) -> Identity:
         """Return who is believed: these."""
-        return Identity(humans=self, workloads=self, methods=("spiffe_jwt", "spiffe_x509"), id_jag=True)
+        methods = ("spiffe_jwt", "spiffe_x509")
+        return Identity(humans=self, workloads=self, methods=methods, id_jag=True, scopes=self.scopes)
 
     async def id_token(self, token: str, *, nonce: str | None = None) -> Human:
         if not token.startswith("id-token-of-alice"):
@@ -64,7 +67,7 @@ class FakeIdentity:
         name, _, jkt = token.partition(" for ")
         if name != "id-jag-of-alice" or client != (CLIENT if jkt or self.bearer else PLANNER):
             raise GrantTokenError("the assertion was made for another client")
-        return replace(self._human(token, client, None), jkt=jkt or None)
+        return replace(self._human(token, client, None), jkt=jkt or None, scope=self.scope)
 
     def _human(self, token: str, client: str, nonce: str | None) -> Human:
         now = self.world.now

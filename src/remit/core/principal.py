@@ -52,6 +52,7 @@ class Human:
     client: str  # the party that the token was issued to
     nonce: str | None = None  # ties the token to the one request it was obtained for
     details: object = None  # what an ID-JAG limits the task to, in wire form (RFC 9396); None: it names no limit
+    scope: str | None = None  # the same by names (RFC 6749 §3.3), whose meaning is the operator's
     jkt: str | None = None  # the key that an ID-JAG is bound to; None: it is a bearer's
     confidential: bool = False  # the party has a secret, and the token came to the broker's own callback alone
     session: str | None = None  # the login session here, if there is one

@@ -44,7 +44,6 @@ _ID_TOKEN = JwtProfile(frozenset({"", "jwt"}), error=GrantTokenError)
 _ID_JAG = JwtProfile(frozenset({"oauth-id-jag+jwt"}), error=GrantTokenError)
 # Claims of an ID-JAG that limit it in ways that nothing here can hold.
 _LIMITS = {
-    "scope": "to scopes: ask the issuer for authorization_details",
     "tenant": "to a tenant",
     "aud_tenant": "to a tenant",
 }
@@ -129,8 +128,10 @@ class IssuedHumans:
             jkt = cnf.get("jkt") if isinstance(cnf, Mapping) and cnf.keys() == {"jkt"} else None
             if not isinstance(jkt, str) or not jkt:
                 raise GrantTokenError("it is limited to a key in a way that is not known here")
-        details = claims.get("authorization_details")
-        return replace(human, client=client, details=details, jkt=jkt, token=token, id_jag=True)
+        details, scope = claims.get("authorization_details"), jwt.text_or_none(claims, "scope", GrantTokenError)
+        if details is not None and scope is not None:
+            raise GrantTokenError("it is limited to scopes and to details: ask the issuer for one of them")
+        return replace(human, client=client, details=details, scope=scope, jkt=jkt, token=token, id_jag=True)
 
     async def confirm(self, human: Human) -> Human:
         verified = self.id_jag(human.token, human.client) if human.id_jag else self.id_token(human.token)

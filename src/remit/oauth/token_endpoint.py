@@ -28,13 +28,16 @@ from remit.errors import (
     TokenError,
     UnauthenticatedError,
     UnsupportedGrantError,
+    UnsupportedScopeError,
     WrongKeyError,
     told_as,
 )
+from remit.jose.strict import read_json
 from remit.jose.token import TokenSpec
 from remit.oauth import clients, token_requests
 from remit.oauth.clients import TARGETS, Clients, GrantType, OAuthClient
-from remit.oauth.token_requests import ACCESS_TOKEN, FIELDS, OPENING, SCOPE, TokenIssuer
+from remit.oauth.scope_names import expanded
+from remit.oauth.token_requests import ACCESS_TOKEN, FIELDS, OPENING, SCOPE, TTL, TokenIssuer
 from remit.ports.identity import Humans
 from remit.ports.tokens import unbound
 from remit.web import wire
@@ -85,6 +88,7 @@ class Exchange:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
         self._humans, self._workloads = deps.identity.humans, deps.identity.workloads
         self._asserted = deps.identity.humans if deps.identity.id_jag else None
+        self._templates = deps.identity.scopes
 
     def grant_types(self) -> Mapping[str, GrantType]:
         found = {EXCHANGE: GrantType(OPENING | SCOPE | _DELEGATING | _ACTOR, self.exchange)}
@@ -235,14 +239,28 @@ class Exchange:
         shown = self._tokens.proven(client)
         with told_as("invalid_grant", TokenError):  # RFC 7523 §3.1
             human = await self._verifier.authenticate(_asserted(self._asserted, client, shown.binding))
-        limit = None if human.details is None else scopes.parse(human.details)
-        granted = {} if limit is None else {"authorization_details": human.details}
+        granted = self._granted(human, client.id)
+        limit = scopes.parse(granted["authorization_details"]) if granted else None
         wanted = token_requests.opening(client, shown.binding, granted)
         wide = () if limit is None else tuple(each for each in wanted.scope if scopes.cover(each, limit) is None)
         if limit is not None and wide:
             held, offending = scopes.shown(limit, {detail.resource for detail in wide}), scopes.dump(wide)
             raise AttenuationError("the assertion allows less", offending=offending, help=f"it allows {held}")
         return await self._tokens.open(human, wanted, shown, audience, stranger=client.workload is None)
+
+    def _granted(self, human: Human, client: str) -> Mapping[str, object]:
+        """Return what an ID-JAG is limited to, which is what it asks for, too; empty where it names no limit.
+
+        Names in its ``scope`` (§4.4) mean what the operator wrote. One that means nothing here limits it to nothing.
+        """
+        if human.scope is None:
+            return {} if human.details is None else {"authorization_details": human.details}
+        with told_as("invalid_grant", UnsupportedScopeError):
+            told = expanded({"scope": human.scope}, self._templates, client)
+            if "authorization_details" not in told:
+                raise UnsupportedScopeError("the assertion's `scope` names nothing")
+        details = read_json(told["authorization_details"])
+        return {"authorization_details": details, "purpose": told["purpose"], "ttl": int(told.get("ttl", TTL))}
 
     async def client_credentials(self, client: OAuthClient) -> Response:
         """Open a task for an attested workload that acts for itself."""
