@@ -52,7 +52,7 @@ GATEWAY = "http://127.0.0.1:8471"
         "https://other.test",
         "",
         f"{GATEWAY}//",
-        f"{GATEWAY}/admin",
+        f"{GATEWAY}/Admin",
         "http://127.0.0.1:8471@other.test",
         "HTTP://127.0.0.1:8471",
         "*",
