@@ -35,6 +35,7 @@ class Issuing(ProviderPort):
     revoked: list[str] = field(default_factory=list)
     asked: list[dict[str, str]] = field(default_factory=list)
     clients: list[ProviderClient] = field(default_factory=list)
+    discovered: list[tuple[str, bool]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
     lifetime: int | None = 600
     refreshes: bool = True
@@ -48,6 +49,7 @@ class Issuing(ProviderPort):
     ids: itertools.count[int] = field(default_factory=itertools.count)
 
     async def discover_provider(self, destination: str, issuer: str | None, *, private: bool) -> AuthorizationServer:
+        self.discovered.append((destination, private))
         return structs.replace(self.provider, issuer=issuer or self.provider.issuer, private=private)
 
     async def obtain_tokens(

@@ -24,7 +24,7 @@ from remit.errors import (
 from remit.ports import Resource, Write
 from remit.ports.broker import AccessToken
 from tests.broker.providers import ISSUER, OAUTH, Connected, connect, query, search
-from tests.broker.world import OPERATOR, SEARCH, TABLE, run, warehouse
+from tests.broker.world import OPERATOR, SEARCH, TABLE, details, run, warehouse
 from tests.support.memory_store import MemoryStore
 
 
@@ -502,5 +502,20 @@ def test_a_provider_that_reads_documents_is_given_ours_where_it_can_read_it(worl
         await broker.put_resource(OPERATOR, search({"issuer": ISSUER}))
         begun = await broker.begin_connection(OPERATOR, "search")
         assert query(begun.url)["client_id"] == "https://remit.test/oauth/client/search"
+
+    run(body())
+
+
+def test_a_server_of_mcp_is_asked_at_its_url_and_its_token_is_for_that(world: Connected) -> None:
+    async def body() -> None:
+        broker = await world.served()
+        bound = details({"type": "mcp", "resource": "search", "actions": ["tools/call"], "tools": "any"})
+        oauth = {"oauth": {"scopes": ["read"]}}
+        world.issuing.provider = structs.replace(world.issuing.provider, registration_endpoint=f"{ISSUER}/register")
+        for at, private in (("https://mcp.test/mcp", False), ("http://127.0.0.1:8080/mcp", True)):
+            await broker.put_resource(OPERATOR, Resource("search", "mcp", f"mcp+{at}", bound, None, oauth))
+            begun = await broker.begin_connection(OPERATOR, "search")
+            assert world.issuing.discovered[-1] == (at, private)
+            assert (query(begun.url)["resource"], query(begun.url)["scope"]) == (at, "read")
 
     run(body())

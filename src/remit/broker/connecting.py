@@ -84,7 +84,7 @@ class Connecting:
             await self._log_in(by, name, now, brought=brought)
         provider = await self._provider(resource, asked)
         client = await self._client(resource, asked, provider)
-        audience = asked.resource if asked.resource is not None else provider.audience or resource.destination
+        audience = asked.resource if asked.resource is not None else provider.audience or self._registry.url(resource)
         scopes = asked.scopes if asked.scopes is not None else provider.scopes
         self._make_room(by.name, now)
         state, verifier = self.kept.providers.draw(), self.kept.providers.draw()
@@ -119,8 +119,9 @@ class Connecting:
             to = at["authorization_endpoint"], at["token_endpoint"]
             more = at.get("revocation_endpoint"), at.get("registration_endpoint")
             return AuthorizationServer(str(asked.issuer), *to, *more, private=True)
-        private = asked.issuer is not None or is_private(resource)
-        return await self.kept.providers.port.discover_provider(resource.destination, asked.issuer, private=private)
+        url = self._registry.url(resource)
+        private = asked.issuer is not None or is_private(resource, url)
+        return await self.kept.providers.port.discover_provider(url, asked.issuer, private=private)
 
     async def _client(self, resource: Resource, asked: OAuthSetting, provider: AuthorizationServer) -> ProviderClient:
         """Return what the provider knows us as: by the configuration, by our own document, or by registering."""
@@ -206,9 +207,9 @@ class Connecting:
             raise ConflictError(f"`{away.resource.name}` was changed meanwhile", help="begin anew")
 
 
-def is_private(resource: Resource) -> bool:
+def is_private(resource: Resource, url: str) -> bool:
     """Whether a resource may be in a network of one's own, and so its provider: who writes an address means it."""
-    host = urlsplit(resource.destination).hostname or ""
+    host = urlsplit(url).hostname or ""
     return resource.settings.get("private", host == "localhost" or is_address(host)) is True
 
 

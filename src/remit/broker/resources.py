@@ -17,7 +17,7 @@ from remit.core.principal import Principal
 from remit.core.secret import WHOLE, Secret
 from remit.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
 from remit.ports import DeleteResource, Finding, PutResource, PutSecret, Resource, SealedSecret, Sealer, Write
-from remit.ports.kind import EngineContext, Kind
+from remit.ports.kind import EngineContext, GatewayAccess, Kind
 from remit.ports.targets import EngineKey, EnginePort
 
 MAX_SECRET = 16_384  # bytes, all parts together
@@ -83,6 +83,11 @@ class ResourceRegistry:
             opened = _unpacked(self._sealer.open(sealed.sealed, associated(sealed)))
             self._opened.setdefault(name, opened)  # uses that wait for it together get the same
         return self._opened[name]
+
+    def url(self, resource: Resource) -> str:
+        """Return the URL where requests to a resource go."""
+        access = self._kinds[resource.kind].access
+        return resource.destination.removeprefix(access.prefix if isinstance(access, GatewayAccess) else "")
 
     async def handed(self, name: str, version: int) -> Secret | None:
         """Return the secret that goes into requests, if there is one.

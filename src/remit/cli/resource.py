@@ -84,8 +84,11 @@ def add(
     with waiting("checking the target"):
         put = sdk.ask(sdk.verbs.put_resource(name, body))
     done = f"`{name}` is {'ready' if there is None else 'replaced'}"
+    missing = f"`{name}` has no secret yet: remit secret set {name}"
+    if "oauth" in settings:
+        missing = f"{done}; each human connects it: remit connect {name}"
     complete = put.get("secret") or kind.keyless or kind.is_command(destination)
-    answer(json, put, done if complete else f"`{name}` has no secret yet: remit secret set {name}")
+    answer(json, put, done if complete else missing)
 
 
 def kind_of(destination: str) -> Kind:
