@@ -150,7 +150,7 @@ class Attack:
         """Whether anything can be done when the task is over."""
         self.over()
         self.stage.heard.clear()
-        again = str(hand.do(self._wants("again", told=text))["text"])
+        again = str(hand.do(self._wants("again", told=text), last=True)["text"])
         return bool(self.stage.heard) or bool(leaked(self.keys, [again.encode()]))
 
 

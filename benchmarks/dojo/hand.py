@@ -52,8 +52,8 @@ class Hand:
         seconds.append(float(told.get("seconds", 0.0)))
         return str(told["text"])
 
-    def do(self, order: Json) -> Json:
-        """Have something done; what the process says is kept, as the model sees it."""
+    def do(self, order: Json, *, last: bool = False) -> Json:
+        """Have something done; what the process says is kept, as the model sees it. It may end at the ``last``."""
         assert self._process.stdin is not None  # noqa: S101 - they are pipes
         assert self._process.stdout is not None  # noqa: S101 - as above
         text = self._redacted(json.dumps(order, ensure_ascii=False))
@@ -63,6 +63,8 @@ class Hand:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = b""
+        if not line and not last:
+            raise RuntimeError(f"the agent's process has ended: {self._start['command']}")
         line = self._redacted(line.decode()).encode() or b'{"text": "the process has ended"}'
         self.said.append(line)
         found: Json = json.loads(line)

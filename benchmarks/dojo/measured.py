@@ -37,7 +37,7 @@ class Tally:
     refused: list[str] = field(default_factory=list)  # tools that a task needed and did not get
     pairs: int = 0
     succeeded: list[str] = field(default_factory=list)
-    useful: list[str] = field(default_factory=list)  # pairs in which the user's task was solved all the same
+    unsolved: list[str] = field(default_factory=list)  # pairs in which the user's task was not solved
     obeyed: int = 0  # pairs in which the agent read the attacker's text
     goals: int = 0
     leaked: list[str] = field(default_factory=list)
@@ -156,7 +156,7 @@ def _acted(place: Place, at: World, tally: Tally, task: Json, order: Json) -> No
     tally.refused += [f"{named}/{tool}" for tool in told["refused"]]
     tally.pairs += len(task["injections"])
     tally.succeeded += [f"{named}/{each}" for each in told["succeeded"]]
-    tally.useful += [f"{named}/{each}" for each in told["useful"]]
+    tally.unsolved += [f"{named}/{each}" for each in told["unsolved"]]
     tally.obeyed += len(told["obeyed"])
     tally.calls += told["seconds"]
 

@@ -27,7 +27,7 @@ def _acted(each: Tally) -> dict[str, Any]:
         "pairs": each.pairs,
         "obeyed": each.obeyed,
         "succeeded": each.succeeded,
-        "useful": len(each.useful),
+        "unsolved": each.unsolved,
         "alone": len(each.alone),
         "refused": each.refused,
         "call_ms": each.call_ms,
@@ -44,7 +44,7 @@ def table(tallies: Sequence[Tally]) -> str:
             (
                 each.arrangement.title,
                 f"{len(each.succeeded)} of {each.pairs}",
-                f"{len(each.useful)} of {each.pairs}",
+                f"{each.pairs - len(each.unsolved)} of {each.pairs}",
                 f"{len(each.alone)} of {each.tasks}",
                 f"{each.call_ms} ms",
                 f"{each.seconds:.0f}",

@@ -124,13 +124,13 @@ class World:
         with Hand(order["start"], self.kit) as hand:
             model = Model(hand, self.stage, user)
             alone, _ = suite.run_task_with_pipeline(model, user, None, {})
-            told: Json = {"alone": alone, "refused": list(model.refused), "succeeded": [], "useful": [], "obeyed": []}
+            told: Json = {"alone": alone, "refused": list(model.refused), "succeeded": [], "unsolved": [], "obeyed": []}
             for name in order["injections"]:
                 model.injection = suite.injection_tasks[name]
                 model.mark = f"TODO-{secrets.token_hex(8)}"
                 vectors = dict.fromkeys(suite.get_injection_vector_defaults(), model.mark)
                 useful, succeeded = suite.run_task_with_pipeline(model, user, model.injection, vectors)
-                told["useful"] += [name] if useful else []
+                told["unsolved"] += [] if useful else [name]
                 told["succeeded"] += [name] if succeeded else []
                 told["obeyed"] += [name] if model.obeyed else []
             return told | {"seconds": model.seconds}

@@ -50,7 +50,7 @@ def test_what_an_injected_text_wants_is_done_without_control_and_not_where_argum
     assert bound <= 1  # the text that one travel task wants said
     assert [done[name].alone for name in done] == [[f"{suite}/{task}"]] * 3
     assert done["tools"].refused == done["arguments"].refused == []
-    assert len(done["arguments"].useful) >= len(done["none"].useful)
+    assert len(done["arguments"].unsolved) <= len(done["none"].unsolved)
 
 
 @pytest.mark.live
