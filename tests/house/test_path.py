@@ -33,7 +33,7 @@ BUDGET = {
     "keys": 800,
     "identity": 1_800,
     "policies": 900,
-    "gateway": 7_460,  # sessions of servers that are commands are 360 of it
+    "gateway": 7_935,  # messages of MCP are 1,150 of it, 360 of those for servers that are commands
     "run": 3_785,  # what a command says and hears is passed on by 185 of it
     "web": 1_430,
     "control": 720,

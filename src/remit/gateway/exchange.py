@@ -1,8 +1,7 @@
 """One request on its way: permitted, recorded, sent with its credential, answered, its outcome recorded.
 
 ``begin`` asks for its use: at once where these bytes were permitted before, else from ``_run``, when they were judged.
-What follows is told by callbacks, and ``_over`` records how it ended. The bytes of bodies flow beside it, by callbacks
-too, with back-pressure both ways.
+What follows is told by callbacks, and ``_over`` records how it ended. So are bodies, with back-pressure both ways.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from remit.core.scope import Access
 from remit.errors import InvalidRequestError, PlaceholderError, RemitError, UpstreamError
 from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, authorize, places_in_body
+from remit.gateway.conversation import Conversation
 from remit.gateway.downstream import Downstream, ParsedHeaders, RequestHead
 from remit.gateway.framing import BODILESS, request_body
 from remit.gateway.patterns import LeakError
@@ -46,6 +46,7 @@ class HttpExchange:
     _headers: ParsedHeaders = field(init=False)
     _target: canon.RequestTarget | None = None
     upload: Upload | None = None
+    talk: Conversation | None = None  # where the request is a message of MCP
     opening: Opening | None = None  # of a WebSocket, if that is asked for
     _socket: WebSocket | None = None
     _keep: bool = False
@@ -100,7 +101,7 @@ class HttpExchange:
         if (before := self._head.judged) is not None and before[1] is route:
             return before[1:]
         permit = await self._authorized(route, target)
-        if self.upload is None and self.opening is None:
+        if self.upload is None and self.opening is None and self.talk is None:
             self._downstream.listener.keep(self._head, target, route, permit)
         return route, permit
 
@@ -128,7 +129,6 @@ class HttpExchange:
     async def _addressed(self) -> tuple[str, canon.RequestTarget]:
         """Return whose request it is, its channel's, the one it proves or one inside either by name, and what for."""
         front, headers = self._downstream.listener.front, self._headers
-        # who it was, whatever becomes of it
         self.grant = own = front.bound_grant or await front.principal(self.method, self._head.target, headers.fields)
         if len(self._head.target) + headers.size // 4 > canon.SHORT:
             await self._plane.turns.wait((await self._plane.broker.grant(own)).task)
@@ -150,6 +150,8 @@ class HttpExchange:
         if query != target.query:
             target = replace(target, query=query)
         request = HttpRequest(self.method, target, headers.fields, has_body=self.upload is not None)
+        if route.messages:
+            return await self._conversed(route, request)
         permit = authorize(route.rules, route.target, request)
         if b"upgrade" in headers.fields.nominated and permit is not None:
             permit = self._opened(request, route.target, permit)
@@ -162,6 +164,13 @@ class HttpExchange:
             permit = await self._plane.judged(task, body, self.check_ended, work)
         assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
+
+    async def _conversed(self, route: GrantRoute, request: HttpRequest) -> Permit:
+        self.talk = talk = Conversation(route.messages, route.target, route.view.id, self._plane.key)
+        talk.check(request)
+        task, upload = route.view.task, self.upload
+        body = None if upload is None else (await upload.collected(route.target, task))[0]
+        return await self._plane.judged(task, body or b"", self.check_ended, partial(talk.judged, request, body))
 
     def _opened(self, request: HttpRequest, target: HttpTarget, permit: Permit) -> Permit:
         """Have a permitted request ask for a WebSocket, if that is what it does."""
@@ -210,10 +219,7 @@ class HttpExchange:
         self._begin(pool.take() or await pool.connect(), permit)
 
     async def _again(self, error: StaleError) -> None:
-        """Send once more, on a new connection, what went out on one that turned out to be closed.
-
-        The upstream may have seen the first request, so the second is a use of its own, with its own entry.
-        """
+        """Send once more, on a new connection, what the upstream may have seen on a stale one: a use of its own."""
         use, permit = self._use, self._permit
         again = await self._plane.recorder.use(use.grant, permit.access, f"{self._request}.again", permit.index)
         self._plane.recorder.outcome(use, "failed", error.code)
@@ -266,11 +272,11 @@ class HttpExchange:
         self._status = plan.status
         head = plan.heads[self._keep]
         head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
-        if whole is not None and plan.coding is None and searched(patterns, whole):
+        if self.talk is None and whole is not None and plan.coding is None and searched(patterns, whole):
             self.deliver(head + whole)
         else:
-            body = ResponseBody(patterns, plan)
-            self._delivery = Delivery(self, body, [head], self._plane.turns, self._use.task)
+            body = ResponseBody(patterns, plan) if self.talk is None else self.talk.answer(head, plan, patterns)
+            self._delivery = Delivery(self, body, [body.head(head)], self._plane.turns, self._use.task)
         return self._delivery, self.upload is None or (self._read_whole and not self.upload.reading)
 
     def on_switch(self, plan: ResponsePlan) -> Delivery:
@@ -364,13 +370,18 @@ class HttpExchange:
             self.up = None
         if self._started:
             self.answered = True
-            self._downstream.abort()
+            if end := self.talk and self.talk.last(error, self._request, self._plane.problems):
+                self._downstream.write(end)
+                self._downstream.finished(self, keep=False)
+            else:
+                self._downstream.abort()
         else:
             self._refuse(error)
 
     async def _denied(self, error: RemitError) -> None:
         target = self._target
-        access = Access(target.resource if target else "", self.method, target.path if target else "")
+        action, path = (self.method, target.path if target else "") if self.talk is None else self.talk.asked
+        access = Access(target.resource if target else "", action, path)
         named = (target.grant if target else None) or self._headers.named
         cause = f"under {named}" if named not in {None, self.grant} else None
         if isinstance(error, PlaceholderError):
@@ -382,5 +393,8 @@ class HttpExchange:
             return
         self.answered = True
         keep = self._keep and not self.reading
-        self._downstream.refuse(error, self._request, head=self.method == "HEAD", keep=keep)
+        if told := self.talk and self.talk.refusal(error, self._request, self._plane.problems, keep=keep):
+            self._downstream.write(told)
+        else:
+            self._downstream.refuse(error, self._request, head=self.method == "HEAD", keep=keep)
         self._downstream.finished(self, keep=keep)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -17,6 +19,7 @@ from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, S
 from remit.gateway.authorize import Rules, compile_rules
 from remit.gateway.canon import heavy
 from remit.gateway.dialling import Lookup, Offers, look_up
+from remit.gateway.mcp.rules import MessageRules, compile_messages
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
@@ -68,6 +71,7 @@ class GrantRoute:
     view: GrantView
     rules: Rules
     target: HttpTarget
+    messages: MessageRules = ()  # where requests are messages; there are no other rules then
 
 
 @dataclass(eq=False, repr=False)
@@ -97,22 +101,24 @@ class Routes:
 
     async def compiled(self, grant_id: str, name: str) -> GrantRoute:
         view = await self.live(grant_id)
-        rules = compile_rules(view.grant.scope, name)
-        if not rules:
+        rules, said = compile_rules(view.grant.scope, name), compile_messages(view.grant.scope, name)
+        if not (rules or said):
             raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
         found = await self._broker.target(name)
         kind = self._kinds[found.resource.kind]
-        if not isinstance(kind.access, GatewayAccess) or kind.is_command(found.resource.destination):
+        access = None if kind.is_command(found.resource.destination) else kind.access
+        if not isinstance(access, GatewayAccess) or not (rules or access.messages):
             raise ScopeError(f"`{name}` is not reached through the gateway")
         target = self._targets.get(name)
         if target is None or target.version != found.version:
             provider = found.resource.settings.get("provider")
             known = self._providers.get(provider) if isinstance(provider, str) else None
-            target = HttpTarget(found.resource, known, self._source_of(found.resource), found.version)
+            there = replace(found.resource, destination=found.resource.destination.removeprefix(access.prefix))
+            target = HttpTarget(there, known, self._source_of(found.resource), found.version, messages=access.messages)
             self._targets[name] = target
         if len(self._routes) >= _ROUTES:
             self._routes.clear()
-        self._routes[grant_id, name] = route = GrantRoute(view, rules, target)
+        self._routes[grant_id, name] = route = GrantRoute(view, rules, target, said if access.messages else ())
         return route
 
     async def live(self, grant_id: str) -> GrantView:
@@ -319,6 +325,7 @@ class DataPlane:
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
     in_flight: set[Moving] = field(default_factory=set)
     ended: EndedGrants = field(default_factory=EndedGrants)
+    key: bytes = field(default_factory=partial(secrets.token_bytes, 32))  # seals what upstreams hand out
     # by task: what its bodies take turns by, of which one at a time is authorized
     authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

@@ -53,13 +53,13 @@ class ResponsePlan:
     ``heads`` are for the client: where its connection is closed afterwards, and where it is kept.
     """
 
-    __slots__ = ("chunked", "coding", "heads", "lines", "status")
+    __slots__ = ("chunked", "coding", "has_body", "heads", "lines", "status")
 
     def __init__(self, status: Status, fields: Fields, *, has_body: bool) -> None:
         coding = (fields.get(b"content-encoding") or b"").lower()
         if has_body and coding not in _IDENTITY and coding not in LABELS:
             raise UpstreamError("the upstream answered in an encoding that remit did not ask for and cannot look into")
-        self.status = status.code
+        self.status, self.has_body = status.code, has_body
         self.coding = LABELS.get(coding) if has_body else None
         self.lines = (fields.get(b"content-type") or b"").startswith(_LINES)
         self.chunked = has_body and (self.coding is not None or fields.length is None)
@@ -92,6 +92,10 @@ class ResponseBody:
     def busy(self) -> bool:
         """Whether there is more to look through before anything else is to be fed."""
         return self._steps is not None
+
+    def head(self, head: bytes) -> bytes:
+        """Return what goes ahead of all of a body."""
+        return head
 
     def feed(self, payload: bytes, *, done: bool) -> bytes:
         """Take payload of the upstream's body; return bytes for the client. ``done``: there is no more."""
@@ -197,7 +201,8 @@ class Delivery:
             return
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
-        self._recipient.deliver(data)
+        if data:  # of an answer that is read whole first there is none yet
+            self._recipient.deliver(data)
 
     def end(self) -> None:
         if self._body.busy:

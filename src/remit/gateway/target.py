@@ -92,7 +92,13 @@ class HttpTarget:
     """
 
     def __init__(
-        self, resource: Resource, provider: Provider | None, source: CredentialSource | None = None, version: int = 0
+        self,
+        resource: Resource,
+        provider: Provider | None,
+        source: CredentialSource | None = None,
+        version: int = 0,
+        *,
+        messages: bool = False,
     ) -> None:
         settings, known = resource.settings, provider or UNKNOWN
         user = settings.get("user")
@@ -113,7 +119,8 @@ class HttpTarget:
         self.key_in_body = injection if injection.place == "body" and source is None else None
         self.max_body = fields.whole("max_body", settings.get("max_body", MAX_BODY), least=1)
         self.body_on = frozenset(fields.texts("body_on", settings.get("body_on", known.body_on), _BODILESS))
-        there = known.reads_bodies and self.destination.host in known.hosts
+        # What is left unread of a message is no request: it is one line of JSON, written anew.
+        there = messages or (known.reads_bodies and self.destination.host in known.hosts)
         self.reads_bodies = fields.flag("reads_bodies", settings.get("reads_bodies", there))
         arguments = _names("arguments", known.arguments) | _names("arguments", settings.get("arguments", ()))
         self.arguments = arguments - NEVER  # they select an account

@@ -1,0 +1,244 @@
+"""The MCP side of one exchange over HTTP: the message that is asked, the answer on its way, a refusal as a message.
+
+One endpoint: a POST carries one message, a GET opens a stream of what the server says by itself, a DELETE ends a
+session (MCP 2025-11-25 and 2026-07-28, transports). Sessions, ids of events and state are the upstream's; a client gets
+them sealed for its grant (``mcp.seals``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from remit.core.orders import json_text
+from remit.core.scope import Access
+from remit.errors import (
+    DeniedError,
+    GrantEndedError,
+    InvalidRequestError,
+    MethodError,
+    NotFoundError,
+    RemitError,
+    UpstreamError,
+)
+from remit.gateway import canon
+from remit.gateway.authorize import HttpRequest, Permit, is_json
+from remit.gateway.downstream import document
+from remit.gateway.framing import Fields
+from remit.gateway.mcp import messages, rules
+from remit.gateway.mcp.answers import Relay
+from remit.gateway.mcp.denials import MALFORMED, MISMATCH, REFUSED, denied
+from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
+from remit.gateway.mcp.headers import MismatchError, spoken
+from remit.gateway.mcp.messages import Message
+from remit.gateway.mcp.rules import MessageRules, judge
+from remit.gateway.mcp.seals import HandleSeal
+from remit.gateway.patterns import SecretPatterns
+from remit.gateway.response import ResponseBody, ResponsePlan, chunk
+from remit.gateway.target import HttpTarget
+
+SESSION, RESUME = b"mcp-session-id", b"last-event-id"
+_JSON, _EVENTS = b"application/json", b"text/event-stream"
+_SHOWN = 200  # characters of a name that an entry in the audit log has
+_ORIGINS = (b"http://", b"https://")
+
+
+class SessionError(NotFoundError):
+    """the session is not one of this grant"""  # noqa: D400 - the message
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Conversation:
+    """One exchange. ``key`` is what this process seals handles with."""
+
+    _rules: MessageRules
+    _target: HttpTarget
+    _grant: str
+    _key: bytes
+    said: Message | None = None
+    due: bytes = b""  # events that came with one that is refused
+    _method: str = ""
+    _session: str = ""  # the upstream's
+    _relay: Relay = field(init=False)
+
+    def __post_init__(self) -> None:
+        kind, resource = self._target.resource.kind, self._target.resource.name
+        self._relay = Relay(self._rules, kind, resource, self._seal("state").sealed)
+
+    def _seal(self, purpose: str) -> HandleSeal:
+        return HandleSeal(self._key, purpose, f"{self._grant} {self._target.resource.name}")
+
+    def _events(self) -> HandleSeal:
+        return self._seal(f"event {self._session}")
+
+    def check(self, request: HttpRequest) -> None:
+        """Raise for a request that can carry nothing for this endpoint, whatever its body says."""
+        fields, self._method = request.fields, request.method
+        if request.method not in {"POST", "GET", "DELETE"}:
+            raise MethodError("an MCP endpoint takes POST, GET and DELETE")
+        if request.target.path != "/" or request.target.query:
+            raise NotFoundError(f"`{request.target.resource}` is one endpoint, without a path and a query of its own")
+        origin = fields.get(b"origin")
+        if origin is not None and origin not in {scheme + (fields.get(b"host") or b"") for scheme in _ORIGINS}:
+            raise DeniedError("a page of another origin may not speak here")
+        if request.has_body is not (request.method == "POST"):
+            raise InvalidRequestError("a message is the body of a POST")
+        if request.has_body and (not is_json(fields) or request.coded):
+            raise InvalidRequestError("a message is JSON in UTF-8: `Content-Type: application/json`, not compressed")
+
+    def judged(self, request: HttpRequest, body: bytes | None) -> Permit:
+        """Return how a request is permitted and written, or raise."""
+        self.said = said = None if body is None else messages.read(body)
+        kept = dict(spoken(request.fields.items, said))
+        kept |= self._handles(request.fields)
+        if said is None:
+            action, index = request.method, self._rules[0].index
+        else:
+            resource = self._target.resource
+            permit = judge(self._rules, self._unsealed(said), resource.kind, resource.name)
+            action, index = f"{permit.action} {json_text(permit.name)[1:-1][:_SHOWN]}".rstrip(), permit.index
+            body = canon.json_bytes(permit.body)
+        plain, dropped = self._target.forwarded(request.fields, frozenset())
+        told = b", ".join(name for name in dropped.split(b", ") if name not in kept)
+        return Permit(
+            Access(request.target.resource, action),
+            index,
+            f"{request.method} {self._target.destination.base or '/'} HTTP/1.1\r\n".encode(),
+            plain + b"".join(b"%b: %b\r\n" % each for each in kept.items()),
+            body,
+            b"remit-dropped: " + told + b"\r\n" if told else b"",
+        )
+
+    def _handles(self, fields: Fields) -> dict[bytes, bytes]:
+        """Return the session, and the event after which a stream goes on, as the upstream knows them."""
+        found = {name: value for name, value in fields.items if name in {SESSION, RESUME}}
+        if SESSION in found:
+            opened = self._seal("session").opened(found[SESSION].decode("latin-1"))
+            if opened is None:
+                raise SessionError
+            self._session, found[SESSION] = opened, opened.encode("latin-1")
+        if RESUME in found:
+            opened = self._events().opened(found[RESUME].decode("latin-1"))
+            if opened is None:
+                raise SessionError("the stream is not one of this grant and session")
+            found[RESUME] = opened.encode("latin-1")
+        return found
+
+    def _unsealed(self, said: Message) -> Message:
+        state = said.params.get("requestState")
+        if state is None:
+            return said
+        opened = self._seal("state").opened(state) if isinstance(state, str) else None
+        if opened is None:
+            raise DeniedError("the state that is handed back was not given to this grant")
+        return Message({**said.body, "params": {**said.params, "requestState": opened}}, said.method, said.id)
+
+    def answer(self, head: bytes, plan: ResponsePlan, patterns: SecretPatterns) -> MessageBody:
+        """Return what takes an answer; raise UpstreamError for one that would lead a client elsewhere."""
+        if plan.status == HTTPStatus.UNAUTHORIZED:
+            raise UpstreamError(
+                "the server does not take the credential",
+                help=f"store one that it takes: `remit secret set {self._target.resource.name}`",
+            )
+        if HTTPStatus.MULTIPLE_CHOICES <= plan.status < HTTPStatus.BAD_REQUEST:
+            raise UpstreamError("the server answers that it is elsewhere", help="name that place as the destination")
+        lines, content = [], b""
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b": ")
+            key = name.lower()
+            content = value.partition(b";")[0].strip().lower() if key == b"content-type" else content
+            if key == SESSION:
+                self._session = value.decode("latin-1")
+                value = self._seal("session").sealed(self._session).encode("latin-1")
+                lines.append(b"%b: %b" % (name, value))
+            elif key not in {b"www-authenticate", b"content-length", b"transfer-encoding"} or not plan.has_body:
+                lines.append(line)
+        if plan.has_body:
+            lines[-2:-2] = [b"transfer-encoding: chunked"]
+        if (
+            plan.has_body
+            and plan.status == HTTPStatus.OK
+            and content not in {_JSON, _EVENTS}
+            and self._method != "DELETE"
+        ):
+            raise UpstreamError("the server answers in what is neither JSON nor a stream of events")
+        return MessageBody(patterns, plan, talk=self, front=b"\r\n".join(lines), content=content)
+
+    def heard(self, data: bytes | None) -> bytes | None:
+        return self._relay.heard(data) if data else data
+
+    def event(self, event: ServerEvent) -> bytes:
+        """Return an event as the client gets it; of one that is not to be heard, its id alone."""
+        data = self.heard(event.data)
+        handle = None if not event.id else self._events().sealed(event.id.decode("latin-1")).encode("latin-1")
+        name = event.name if data is not None else None
+        return ServerEvent(data, handle, name, event.retry).written
+
+    def refusal(self, error: RemitError, request: str, base: str, *, keep: bool) -> bytes | None:
+        """Write a refusal as a message, or None where it is to be one of HTTP."""
+        if self._method != "POST" or error.status == HTTPStatus.UNAUTHORIZED:
+            return None
+        status = HTTPStatus(error.status)
+        if self.said is not None and self.said.asks and not isinstance(error, MismatchError | SessionError):
+            status = HTTPStatus.OK  # clients show the message, and of another status only that
+        body = canon.json_bytes(self._told(error, request, base))
+        lines = [
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            f'Proxy-Status: remit; error=http_request_denied; details="{error.code}"',
+            "Cache-Control: no-store",
+            *([f"Retry-After: {error.retry_after}"] if error.retry_after is not None else ()),
+            *(() if keep else ("Connection: close",)),
+        ]
+        return "\r\n".join((*lines, "", "")).encode() + body
+
+    def _told(self, error: RemitError, request: str, base: str) -> Mapping[str, object]:
+        code = MALFORMED if self.said is None and isinstance(error, InvalidRequestError) else REFUSED
+        code = MISMATCH if isinstance(error, MismatchError) else code
+        return denied(self.said, document(error, request, base), code)
+
+    def last(self, error: RemitError, request: str, base: str) -> bytes | None:
+        """Return the end of an answer that has begun as a stream: its request is refused, if it is one."""
+        if self.said is None or not self.said.asks or isinstance(error, GrantEndedError):
+            return None
+        told = ServerEvent(canon.json_bytes(self._told(error, request, base)), name=b"message")
+        return chunk(self.due + told.written, done=True)
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """What a denial says of the request: its method, and what it is about."""
+        said = self.said
+        return (self._method, "") if said is None else (said.method or "answer", rules.path(said)[:_SHOWN])
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class MessageBody(ResponseBody):
+    """The body of an answer: an event of a stream, or all of it, is looked into before it goes on."""
+
+    talk: Conversation = field(kw_only=True)
+    front: bytes = field(kw_only=True)  # the head, until it has gone
+    content: bytes = field(kw_only=True)  # the type of what is said
+    reader: EventReader = field(default_factory=EventReader, kw_only=True)
+    whole: bytes = field(default=b"", kw_only=True)
+
+    def head(self, head: bytes) -> bytes:
+        if self._plan.has_body and self.content != _EVENTS:
+            return b""
+        head, self.front = self.front, b""
+        return head
+
+    def _framed(self, released: bytes, *, done: bool) -> bytes:
+        if self.content == _EVENTS:
+            for event in self.reader.feed(released):
+                self.talk.due += self.talk.event(event)
+            said, self.talk.due = self.talk.due, b""
+            return chunk(said, done=done)
+        self.whole += released
+        if len(self.whole) > MOST:
+            raise UpstreamError(f"the upstream sent an answer of more than {MOST:,} bytes")
+        if not done:
+            return b""
+        whole = self.talk.heard(self.whole) or b"" if self.content == _JSON else self.whole
+        return self.front + chunk(whole, done=True)

@@ -1,0 +1,81 @@
+"""What the headers of a message say beside it, which must be what it says itself (MCP 2026-07-28, transports). Pure.
+
+Whoever routes by a header would else see another call than the one that was judged. Older revisions have no such
+headers: where they stand all the same, they are held to the same.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+
+from remit.errors import InvalidRequestError
+from remit.gateway.mcp.messages import Message
+from remit.gateway.mcp.rules import NAMED_BY, SUBSCRIBE
+
+VERSION, METHOD, NAME, PARAM = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-param-"
+_VERSION = re.compile(rb"[0-9A-Za-z.-]{1,32}")
+_CODED = re.compile(r"=\?base64\?(.*)\?=", re.DOTALL)
+
+
+class MismatchError(InvalidRequestError):
+    """a header says something else than the message"""  # noqa: D400 - the message
+
+
+def spoken(items: Iterable[tuple[bytes, bytes]], said: Message | None) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the header fields that are the protocol's and go on, or raise MismatchError; None: there is no message."""
+    found: dict[bytes, bytes] = {}
+    for name, value in items:
+        if name in {VERSION, METHOD, NAME} or name.startswith(PARAM):
+            if name in found:
+                raise MismatchError(f"`{name.decode()}` stands twice")
+            found[name] = value
+    if VERSION in found and not _VERSION.fullmatch(found[VERSION]):
+        raise MismatchError("`mcp-protocol-version` is no revision of the protocol")
+    if said is not None:
+        _check(found, said)
+    yield from found.items() if said is not None else ((VERSION, found[VERSION]),) if VERSION in found else ()
+
+
+def _check(found: dict[bytes, bytes], said: Message) -> None:
+    newest = said.version is not None
+    if newest and found.get(VERSION, b"").decode() != said.version:
+        raise MismatchError("`mcp-protocol-version` is not the revision that the message says")
+    if (newest or METHOD in found) and _decoded(found.get(METHOD)) != said.method:
+        raise MismatchError("`mcp-method` is not the method of the message")
+    key = NAMED_BY.get(said.method or "") if said.method != SUBSCRIBE else None
+    named = None if key is None else said.params.get(key)
+    told = (newest and isinstance(named, str)) or NAME in found
+    if told and _decoded(found.get(NAME)) != named:
+        raise MismatchError("`mcp-name` is not what the message is about")
+    given = {_rendered(value) for value in _scalars(said.params.get("arguments"))}
+    for name, value in found.items():
+        if name.startswith(PARAM) and _decoded(value) not in given:
+            raise MismatchError(f"`{name.decode()}` is not among the arguments of the message")
+
+
+def _decoded(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    text = value.decode("latin-1")
+    coded = _CODED.fullmatch(text)
+    if coded is None:
+        return text
+    try:
+        return b64decode(coded[1], validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        raise MismatchError("a header holds what is no base64 of UTF-8") from None
+
+
+def _scalars(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _scalars(item)
+    elif not isinstance(value, list):
+        yield value
+
+
+def _rendered(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
