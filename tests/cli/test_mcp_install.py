@@ -73,6 +73,16 @@ def test_a_server_that_is_there_is_started_by_remit(home: Path, capsys: pytest.C
     assert (servers["github"]["command"], servers["github"]["args"]) == ("remit", words)
 
 
+def test_a_server_whose_tools_are_named_is_wrapped(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["claude-code", "-s", "github", "-t", "look", "-r", "search", "--yes"]
+    assert "remit resource add github mcp+stdio:github" in refused(capsys, *words)
+    assert run(["resource", "add", "github", "mcp+stdio:github"]) == 0
+    told(capsys, *words)
+    server = json.loads((home / ".claude.json").read_text())["mcpServers"]["github"]
+    wrap = ["mcp", "wrap", "-s", "github", "--ttl", "7d", "-t", "look", "-r", "search"]
+    assert (server["command"], server["args"]) == ("remit", [*wrap, "--", "github-mcp-server", "stdio"])
+
+
 @pytest.mark.usefixtures("home")
 def test_in_a_project_the_file_and_its_folder_are_made(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "vs-code", "--project", "--yes")

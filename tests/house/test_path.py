@@ -43,7 +43,7 @@ BUDGET = {
     "sessions": 900,
     "config": 2_380,
     "compose": 3_720,
-    "cli": 3_860,
+    "cli": 3_890,
     "sdk": 2_195,
     "integrations": 1_060,
     "testing": 1_000,

@@ -33,6 +33,12 @@ def install(
         list[str] | None,
         option("--resource -r NAME[:FIELD=VALUE,…]", "What a server that remit starts reaches, as in `remit run`."),
     ] = None,
+    tool: Annotated[
+        list[str] | None,
+        option(
+            "--tool -t TOOL", "A tool of that server that may be called: `remit mcp wrap` starts it, not `remit run`."
+        ),
+    ] = None,
     project: Annotated[bool, option("--project", "In the working directory; else in your home.")] = False,
     listed: Annotated[bool, option("--list", "List the clients, and which of them are found.")] = False,
     undo: Annotated[bool, option("--undo", "Put the client's file back as it was before.")] = False,
@@ -52,6 +58,7 @@ def install(
       remit mcp install claude-code
       remit mcp install cursor --project --dry-run
       remit mcp install codex --server github -r github
+      remit mcp install codex --server github -t search_repositories -r github-api
       remit mcp install codex --undo
     """
     if os.environ.get("REMIT_GRANT"):
@@ -65,12 +72,12 @@ def install(
     if client is None:
         raise typer.BadParameter("say which client, or --list")
     file = file_of(client, home=not project)
-    if resource and not server:
-        raise typer.BadParameter("`--resource` is what a `--server` reaches")
+    if (resource or tool) and not server:
+        raise typer.BadParameter("`--resource` and `--tool` are of a `--server`")
     if undo:
         _undone(folder, file, home=not project, json=json)
         return
-    kept = _changed(folder, file, server or (), resource or (), home=not project)
+    kept = _changed(folder, file, server or (), resource or (), tool or (), home=not project)
     lines = list(_difference(file, kept)) if kept else []
     if not json:
         answer(False, None, *lines)
@@ -128,7 +135,13 @@ def _is_found(folder: Path, path: str, *, home: bool) -> bool:
 
 
 def _changed(
-    folder: Folder, file: ClientFile, servers: Sequence[str], resources: Sequence[str], *, home: bool
+    folder: Folder,
+    file: ClientFile,
+    servers: Sequence[str],
+    resources: Sequence[str],
+    tools: Sequence[str],
+    *,
+    home: bool,
 ) -> KeptFile | None:
     """Return a client's file as it is and as it will be; None where it is as wanted already."""
     from remit.config import mcp_clients
@@ -138,7 +151,7 @@ def _changed(
     try:
         state = folder.read(place)
         text = state.text if state is not None else ""
-        new = _rewritten(file, text, servers, resources) if servers else mcp_clients.added(file, text)
+        new = _rewritten(file, text, servers, resources, tools) if servers else mcp_clients.added(file, text)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"`{shown}` was left: {error.detail}", help=error.help) from None
     if new == text:
@@ -148,7 +161,9 @@ def _changed(
     return KeptFile(home, place, None if state is None else text, new, 0o600 if state is None else state.mode)
 
 
-def _rewritten(file: ClientFile, text: str, servers: Sequence[str], resources: Sequence[str]) -> str:
+def _rewritten(
+    file: ClientFile, text: str, servers: Sequence[str], resources: Sequence[str], tools: Sequence[str]
+) -> str:
     """Return a file's text in which servers are started by remit, or spoken to through its gateway."""
     from remit.config import mcp_clients
     from remit.config.clients import TTL
@@ -159,8 +174,19 @@ def _rewritten(file: ClientFile, text: str, servers: Sequence[str], resources: S
     started = [name for name in servers if name not in urls]
     if bool(started) != bool(resources):
         raise InvalidRequestError("`--resource` says what a server that remit starts reaches, and goes with one")
-    words = ["run", "--ttl", TTL, *(word for each in resources for word in ("-r", each))]
-    return mcp_clients.rewrapped(file, text, started, dict.fromkeys(started, words)) if started else text
+    more = ["--ttl", TTL, *(word for each in tools for word in ("-t", each))]
+    more += [word for each in resources for word in ("-r", each)]
+    words = {name: [*(_wrapping(name) if tools else ["run"]), *more] for name in started}
+    return mcp_clients.rewrapped(file, text, started, words) if started else text
+
+
+def _wrapping(name: str) -> list[str]:
+    """Return what wraps a server, where a resource of its name stands for its input and output."""
+    there = {each["resource"]: each["destination"] for each in sdk.ask(sdk.verbs.resources())}
+    if not there.get(name, "").startswith(f"{PREFIX}stdio:"):
+        add = f"`remit resource add {name} {PREFIX}stdio:{name}`, then again"
+        raise InvalidRequestError(f"no resource stands for what is said to `{name}`", help=add)
+    return ["mcp", "wrap", "-s", name]
 
 
 def _through(name: str, url: str) -> str:
