@@ -28,11 +28,11 @@ from remit.gateway.downstream import document
 from remit.gateway.framing import Fields
 from remit.gateway.mcp import messages, rules
 from remit.gateway.mcp.answers import Relay
-from remit.gateway.mcp.denials import MALFORMED, MISMATCH, REFUSED, denied
+from remit.gateway.mcp.denials import MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied
 from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
 from remit.gateway.mcp.headers import MismatchError, spoken
 from remit.gateway.mcp.messages import Message
-from remit.gateway.mcp.rules import MessageRules, judge
+from remit.gateway.mcp.rules import MessageRules, UnknownMethodError, judge
 from remit.gateway.mcp.seals import HandleSeal
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.response import ResponseBody, ResponsePlan, chunk
@@ -182,6 +182,8 @@ class Conversation:
         status = HTTPStatus(error.status)
         if self.said is not None and self.said.asks and not isinstance(error, MismatchError | SessionError):
             status = HTTPStatus.OK  # clients show the message, and of another status only that
+            if isinstance(error, UnknownMethodError) and self.said.version is not None:
+                status = HTTPStatus.NOT_FOUND  # as that revision says
         body = canon.json_bytes(self._told(error, request, base))
         lines = [
             f"HTTP/1.1 {status.value} {status.phrase}",
@@ -197,6 +199,7 @@ class Conversation:
     def _told(self, error: RemitError, request: str, base: str) -> Mapping[str, object]:
         code = MALFORMED if self.said is None and isinstance(error, InvalidRequestError) else REFUSED
         code = MISMATCH if isinstance(error, MismatchError) else code
+        code = UNKNOWN_METHOD if isinstance(error, UnknownMethodError) else code
         return denied(self.said, document(error, request, base), code)
 
     def last(self, error: RemitError, request: str, base: str) -> bytes | None:

@@ -193,6 +193,21 @@ def test_headers_that_say_something_else_are_refused(name: str) -> None:
     play(scene)
 
 
+@pytest.mark.parametrize(("version", "status"), [(None, 200), ("2026-07-28", 404)])
+def test_a_method_that_no_grant_has_is_not_found(version: str | None, status: int) -> None:
+    meta = {} if version is None else {"_meta": {f"{META}protocolVersion": version}}
+    lines = () if version is None else (f"Mcp-Protocol-Version: {version}", "Mcp-Method: tasks/list")
+
+    async def scene() -> None:
+        async with forge() as there:
+            reply = await there.post(message("tasks/list", meta), *lines)
+            found: Any = reply.json()
+            assert (reply.status, found["error"]["code"]) == (status, -32_601)
+            assert there.seen == []
+
+    play(scene)
+
+
 def test_headers_that_say_the_same_go_on() -> None:
     lines = ("Mcp-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call", "Mcp-Name: open", "Mcp-Param-Repo: acme")
     meta = {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": {"sampling": {}}}

@@ -13,7 +13,7 @@ from remit.gateway.mcp.messages import Json, Message, shown
 from remit.gateway.mcp.rules import CALL
 
 PROBLEM = "remit/problem"  # the member of `_meta`, or of an error's `data`, that has the problem document
-REFUSED, MALFORMED, UNREADABLE, MISMATCH = -32_010, -32_600, -32_700, -32_020
+REFUSED, MALFORMED, UNKNOWN_METHOD, MISMATCH = -32_010, -32_600, -32_601, -32_020
 
 
 def denied(said: Message | None, problem: Mapping[str, object], code: int = REFUSED) -> Json:

@@ -16,7 +16,7 @@ from remit.core.paths import MAX_TEXT, Places, matched, places, uri_path, within
 from remit.core.scope import Detail, Scope
 from remit.errors import InvalidRequestError, ScopeError
 from remit.gateway import canon
-from remit.gateway.mcp.messages import META, Json, Message
+from remit.gateway.mcp.messages import META, Json, Message, shown
 
 CALL, GET_PROMPT, READ, SUBSCRIBE = "tools/call", "prompts/get", "resources/read", "resources/subscribe"
 COMPLETE, LISTEN = "completion/complete", "subscriptions/listen"
@@ -45,6 +45,10 @@ MAX_ECHO = 2_048  # characters of arguments that a denial repeats
 PLACE = re.compile(r"\{[^/{}]{1,64}\}")  # in a template (RFC 6570)
 
 Args = Mapping[str, str]  # name -> JSON text
+
+
+class UnknownMethodError(ScopeError):
+    """no grant has this method"""  # noqa: D400 - the message
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +129,10 @@ def judge(rules: MessageRules, said: Message, kind: str, resource: str) -> Messa
         raise InvalidRequestError("remit relays no tasks: ask for the answer itself, without `task`")
     found = _index(rules, said, name)
     if found is None:
-        raise ScopeError(*_unknown(action), enough=enough(said, kind, resource))
+        if action not in {*ACTIONS, LISTEN}:
+            raise UnknownMethodError(f"`{shown(action)}` is no method that a grant can have")
+        raise ScopeError(enough=enough(said, kind, resource))
     return MessagePermit(found, action, name, body)
-
-
-def _unknown(action: str) -> tuple[str, ...]:
-    known = action in ACTIONS or action == LISTEN
-    return () if known else (f"`{action}` is no method that a grant can have",)
 
 
 def _index(rules: MessageRules, said: Message, name: str) -> int | None:
