@@ -28,6 +28,7 @@ from remit.core.secret import Secret
 from remit.core.task import Grant
 from remit.gateway.authorize import Rules
 from remit.gateway.dialling import Lookup, look_up, offers
+from remit.gateway.fronts.discovery import Discovery
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
 from remit.gateway.upstream import Pool
@@ -239,6 +240,7 @@ async def rig(
     plan: Planner | None = None,
     lookup: Lookup = look_up,
     providers: Providers | None = None,
+    discovery: Discovery | None = None,
 ) -> AsyncIterator[Rig]:
     """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel.
 
@@ -280,6 +282,7 @@ async def rig(
             verify=verify,
             source_of=source_of,
             lookup=lookup,
+            discovery=discovery,
         )
         made = Rig(broker, gateway, store, up, now, ticks, grant)
         given = {"api": PLACEHOLDER} if placeholders is None else placeholders

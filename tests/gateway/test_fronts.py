@@ -11,6 +11,7 @@ from remit.errors import InvalidRequestError, MisdirectedError
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
+from remit.gateway.fronts.discovery import Discovery
 from remit.gateway.fronts.path import PathFront
 from remit.gateway.server import Channel
 from tests.gateway.rig import PLACEHOLDER, SECRET, Reply, Rig, Wire, http, play, rig
@@ -23,6 +24,7 @@ class HostFront:
     """Takes `NAME.gw.test` for the resource NAME, and the path for that at the upstream."""
 
     bound_grant: str | None
+    discovery: Discovery | None = None
 
     def check(self, fields: Fields) -> None:
         if not (fields.get(b"host") or b"").endswith(DOMAIN):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remit.errors import AudienceError
-from remit.web.routes import ScopeTemplate
+from remit.web.scope_templates import ScopeTemplate
 from tests.broker.world import SEARCH, TABLE, details
 from tests.oauth.consent_driver import (
     DEVICE,

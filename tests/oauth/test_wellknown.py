@@ -252,6 +252,6 @@ def test_a_refused_call_says_where_the_resource_is_described(tmp_path: Path) -> 
             challenge = answer.headers["www-authenticate"]
             assert challenge.startswith(first)
             (where,) = re.findall(r'resource_metadata="([^"]+)"', challenge)
-            assert (await plane.web.get(where)).json()["resource"] == plane.base
+            assert (await plane.web.get(where)).json()["resource"] == f"{plane.base}/v1/self"  # RFC 9728 §3.3
 
     bare(tmp_path, scene)

@@ -22,7 +22,7 @@ from remit.oauth.token_requests import TokenIssuer
 from remit.oauth.wellknown import AGGREGATION, WellKnown
 from remit.sessions import events
 from remit.web.health import Health
-from remit.web.middleware import Middleware
+from remit.web.middleware import PROTECTED, Middleware
 from remit.web.routes import AppDeps, Route
 
 
@@ -34,15 +34,16 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
     known, oauth = WellKnown(deps, grants, flows.metadata()), IssuedTokens(deps.broker, deps.verifier, clients)
     endpoint = TokenEndpoint(clients, grants, deps)
     return (
-        Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate),
-        Route("POST", "/oauth/revoke", oauth.revoke, authenticate=oauth.revoker),
+        Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate, shared=True),
+        Route("POST", "/oauth/revoke", oauth.revoke, authenticate=oauth.revoker, shared=True),
         Route("POST", "/oauth/introspect", oauth.introspect, Right.ACT),
-        Route("GET", STATUS, known.status_list),
+        Route("GET", STATUS, known.status_list, shared=True),
         Route("GET", AGGREGATION, known.status_lists),
         *flows.routes(),
-        Route("GET", "/oauth/jwks", known.jwks),
-        Route("GET", "/.well-known/oauth-authorization-server", known.server),
-        Route("GET", "/.well-known/oauth-protected-resource", known.resource),
+        Route("GET", "/oauth/jwks", known.jwks, shared=True),
+        Route("GET", "/.well-known/oauth-authorization-server", known.server, shared=True),
+        Route("GET", PROTECTED, known.resource, shared=True),
+        Route("GET", PROTECTED + "/{path:path}", known.resource, shared=True),
         Route("GET", "/problems/{code}", known.problem),
         Route("GET", "/healthz", Health(deps.verifier.tokens.token_keys).healthz),
         Route("GET", "/v1/identity", known.identity),
@@ -61,7 +62,10 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
 def build(deps: AppDeps) -> Starlette:
     """Return the ASGI application. The listener puts its authentication into the state of each request."""
     middleware = Middleware(deps.verifier)
-    table = [routing.Route(one.path, middleware.endpoint(one), methods=[one.method]) for one in routes(deps)]
+    table = [
+        routing.Route(one.path, middleware.endpoint(one), methods=[one.method, *(["OPTIONS"] if one.shared else [])])
+        for one in routes(deps)
+    ]
     app = Starlette(routes=table, exception_handlers={HTTPException: middleware.no_route})
     app.router.redirect_slashes = False
     return app

@@ -14,6 +14,7 @@ import remit.compose.app as control
 from remit.compose import wiring
 from remit.errors import UnavailableError
 from remit.gateway.dialling import Offers
+from remit.gateway.fronts.discovery import Discovery
 from remit.gateway.recorder import Ask
 from remit.gateway.server import Channel, Gateway
 from remit.ports import Clock, Start
@@ -51,6 +52,7 @@ class EdgeRole:
             nonce=verifier.nonce,
             descriptors=max(descriptors - RESERVE, descriptors // 2),
             ask=ask,
+            discovery=Discovery(verifier.issuer, deps.identity.scopes),
         )
         self.sockets = _socket_servers(deps, clock)
         self.handover = HandoverServer(runs, self.serve_run, self.gateway.quota.of)

@@ -42,7 +42,7 @@ from remit.ports.identity import Registered
 from remit.ports.targets import DocumentPort
 from remit.ports.trust import CertificatePort, Pair, Trust
 from remit.sessions.events import EventIssuer
-from remit.web.routes import ScopeTemplate
+from remit.web.scope_templates import ScopeTemplate
 from remit.web.tls import ServerTLS
 
 MAX_PEM = 1 << 18  # bytes of a certificate with its chain, or of a key

@@ -136,7 +136,7 @@ class ClientConnection(Downstream):
         """Refuse what is no request for a resource, and go on with nothing that follows it."""
         self._buffer = b""
         request, channel = self.plane.new_request(), self.listener.front.bound_grant
-        self.refuse(error, request, head=False, keep=False)
+        self.refuse(error, request, None, (None, None), keep=False)
         self._linger()
         if channel is not None:
             self.plane.start(self.plane.recorder.deny(channel, access, error, request))
@@ -153,7 +153,11 @@ class ClientConnection(Downstream):
             framing.request_line(self._buffer[:line])
 
     def _begin(self, head: bytes, rest: bytes) -> None:
-        known = self.listener.read(head)
+        known, discovery = self.listener.read(head), self.listener.front.discovery
+        if discovery and (told := discovery.answer(known.method, known.target, known.headers.fields)):
+            self.write(told)
+            self._linger()
+            return
         self._buffer = b""
         self.deadline = self.plane.now + STALL
         self._exchange = exchange = HttpExchange(self, known)

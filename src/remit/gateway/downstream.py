@@ -222,10 +222,28 @@ class Downstream(asyncio.Protocol, ABC):
             self.deadline = self.plane.now + STALL
             self._transport.write(data)
 
-    def refuse(self, error: RemitError, request: str, *, head: bool, keep: bool) -> None:
-        unproven = error.status == HTTPStatus.UNAUTHORIZED
+    def headed(self, head: bytes, dropped: bytes, fields: Fields) -> bytes:
+        """Return the head of an answer with what was dropped of its request, and what a page of any origin needs."""
+        head = head[:-2] + dropped + b"\r\n" if dropped else head
+        discovery = self.listener.front.discovery
+        return head if discovery is None else discovery.shared(head, fields)
+
+    def refuse(
+        self,
+        error: RemitError,
+        request: str,
+        head: RequestHead | None,
+        asked: tuple[str | None, RequestTarget | None],
+        *,
+        keep: bool,
+    ) -> None:
+        """Refuse what came with ``head``: what a grant ``asked`` for, as far as that is known."""
+        unproven, more = error.status == HTTPStatus.UNAUTHORIZED, tuple[str, ...]()
         nonce = self.plane.nonce() if self.plane.nonce is not None and unproven else None
-        self.write(response(error, request, self.plane.problems, head=head, keep=keep, nonce=nonce))
+        if head is not None and (discovery := self.listener.front.discovery) is not None:
+            more = discovery.refusal(error, head.target, head.headers.fields, self.plane.routes.held(*asked))
+        bare = head is not None and head.method == "HEAD"
+        self.write(response(error, request, self.plane.problems, head=bare, keep=keep, nonce=nonce, more=more))
 
     def hold(self) -> None:
         if self._transport is not None and not self._held:
@@ -270,8 +288,17 @@ def document(error: RemitError, request: str, base: str) -> dict[str, object]:
     }
 
 
-def response(error: RemitError, request: str, base: str, *, head: bool, keep: bool, nonce: str | None = None) -> bytes:
-    """Write a refusal as a whole response; ``head`` leaves the body out."""
+def response(
+    error: RemitError,
+    request: str,
+    base: str,
+    *,
+    head: bool,
+    keep: bool,
+    nonce: str | None = None,
+    more: tuple[str, ...] = (),
+) -> bytes:
+    """Write a refusal as a whole response, with ``more`` header lines; ``head`` leaves the body out."""
     body = json_text(document(error, request, base)).encode()
     status = HTTPStatus(error.status)
     kind = _PROXY_ERROR.get(error.status, "http_request_denied")
@@ -281,6 +308,7 @@ def response(error: RemitError, request: str, base: str, *, head: bool, keep: bo
         f"Content-Length: {len(body)}",
         f'Proxy-Status: remit; error={kind}; details="{error.code}"',
         "Cache-Control: no-store",
+        *more,
     ]
     if error.status == HTTPStatus.UNAUTHORIZED:
         lines.append(f'WWW-Authenticate: DPoP error="{error.oauth}", algs="{jose.CHALLENGE}"')

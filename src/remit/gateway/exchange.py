@@ -270,8 +270,7 @@ class HttpExchange:
         self._keep = self._keep and not self.reading
         patterns = self.up.pool.credential.patterns
         self._status = plan.status
-        head = plan.heads[self._keep]
-        head = head[:-2] + self._dropped + b"\r\n" if self._dropped else head
+        head = self._downstream.headed(plan.heads[self._keep], self._dropped, self._headers.fields)
         if self.talk is None and whole is not None and plan.coding is None and searched(patterns, whole):
             self.deliver(head + whole)
         else:
@@ -396,5 +395,5 @@ class HttpExchange:
         if told := self.talk and self.talk.refusal(error, self._request, self._plane.problems, keep=keep):
             self._downstream.write(told)
         else:
-            self._downstream.refuse(error, self._request, head=self.method == "HEAD", keep=keep)
+            self._downstream.refuse(error, self._request, self._head, (self.grant, self._target), keep=keep)
         self._downstream.finished(self, keep=keep)

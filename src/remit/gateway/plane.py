@@ -15,9 +15,10 @@ from weakref import WeakValueDictionary
 
 from remit.catalog import Provider
 from remit.core.principal import GrantView
+from remit.core.scope import Scope
 from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
 from remit.gateway.authorize import Rules, compile_rules
-from remit.gateway.canon import heavy
+from remit.gateway.canon import RequestTarget, heavy
 from remit.gateway.dialling import Lookup, Offers, look_up
 from remit.gateway.mcp.rules import MessageRules, compile_messages
 from remit.gateway.patterns import SecretPatterns
@@ -98,6 +99,11 @@ class Routes:
     def holds(self, route: GrantRoute) -> bool:
         """Whether a route is still that of its grant and resource; while any grant is suspended, ``of`` is to look."""
         return not self._suspended and self._routes.get((route.view.id, route.target.resource.name)) is route
+
+    def held(self, grant_id: str | None, target: RequestTarget | None) -> Scope:
+        """Return the scope of a grant that has a route to a target; nothing where that is not known."""
+        route = self._routes.get((grant_id or "", target.resource)) if target is not None else None
+        return () if route is None else route.view.grant.scope
 
     async def compiled(self, grant_id: str, name: str) -> GrantRoute:
         view = await self.live(grant_id)

@@ -13,6 +13,7 @@ from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.dialling import Lookup, Offers, look_up, offers
 from remit.gateway.downstream import GatewayListener
 from remit.gateway.fronts import Front
+from remit.gateway.fronts.discovery import Discovery
 from remit.gateway.fronts.path import PathFront, Verifier
 from remit.gateway.fronts.proxy import ProxyFront
 from remit.gateway.intercept import Interception
@@ -69,13 +70,14 @@ class Gateway:
         descriptors: int = DESCRIPTORS,
         lookup: Lookup = look_up,
         ask: Ask | None = None,
+        discovery: Discovery | None = None,
     ) -> None:
         """Wire a gateway to the running loop.
 
         ``seconds`` are by a clock that never goes back; ``source_of`` tells where a resource's credential comes from if
         it is no static secret; ``verify`` tells the grant of a caller without a channel, and ``nonce`` the one for its
         next proof; no more than ``descriptors`` are used for what is connected, and ``lookup`` resolves names;
-        ``ask`` is the broker's ``use`` by callback, where it has that.
+        ``ask`` is the broker's ``use`` by callback, where it has that; ``discovery`` tells callers without a channel.
         """
         self.quota = DescriptorBudget(descriptors)
         routes = Routes(broker, kinds, catalog.load(), source_of)
@@ -84,7 +86,7 @@ class Gateway:
         self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds(), ask=ask)
         self.connections = ClientConnections()
         self._seconds = seconds
-        self._verify = verify
+        self._verify, self._discovery = verify, discovery
         self._servers: set[Closing] = set()
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -104,7 +106,8 @@ class Gateway:
         if front is None:
             port = sock.getsockname()[1]
             names = hosts or frozenset({f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"})
-            front = PathFront(grant, frozenset(name.encode() for name in names), self._verify)
+            told = self._discovery if channel is None else None
+            front = PathFront(grant, frozenset(name.encode() for name in names), self._verify, told)
         listener = GatewayListener(self.plane, front, placeholders, await self._share(grant))
         server = await self._started(lambda: ClientConnection(listener, self.connections), sock, start)
         if self._sweeper is None:

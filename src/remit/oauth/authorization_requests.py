@@ -98,7 +98,7 @@ class AuthorizationRequests:
     def routes(self) -> tuple[Route, ...]:
         form, typed = pages.shown(self.form), pages.shown(self.typed)
         return (
-            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE), tcp=True),
+            Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE), tcp=True, shared=True),
             Route("GET", "/oauth/authorize", pages.shown(self.authorize), query=None, tcp=True),
             Route("POST", "/oauth/device_authorization", self.device, authenticate=self._clients.of(_DEVICE), tcp=True),
             Route("GET", "/oauth/device", form, query=None, tcp=True),

@@ -7,17 +7,15 @@ sees, what a policy decides on, what a grant holds. Names and details that are a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from remit.core import scope as scopes
 from remit.core import spiffe
 from remit.core.scope import Scope
 from remit.errors import UnsupportedScopeError
 from remit.jose.strict import read_json
-from remit.web.routes import ScopeTemplate
+from remit.web.scope_templates import ScopeTemplate, Templates
 from remit.web.wire import Form, printable
-
-Templates = Mapping[str, ScopeTemplate]
 
 # what OpenID Connect has for refresh tokens, which every client of a flow gets: it stands for no authority
 SILENT = frozenset({"offline_access"})
@@ -69,9 +67,3 @@ def held(details: Scope, templates: Templates) -> str:
     """Return the names of all that a grant holds in whole: the ``scope`` of its token (RFC 6749 §5.1)."""
     there = set(details)
     return " ".join(name for name, one in templates.items() if there.issuperset(one.details))
-
-
-def of_resource(name: str, templates: Templates) -> Sequence[ScopeTemplate]:
-    """Return what can be asked for at one resource alone; that of its own name first."""
-    found = [one for one in templates.values() if one.resources == {name}]
-    return sorted(found, key=lambda one: one.name != name)

@@ -29,11 +29,12 @@ from remit.jose.proof import Proof
 from remit.jose.strict import read_json
 from remit.jose.token import TokenSpec
 from remit.oauth.clients import TARGETS, OAuthClient
-from remit.oauth.scope_names import Templates, expanded, held
+from remit.oauth.scope_names import expanded, held
 from remit.ports.broker import Opener, Presented
 from remit.ports.tokens import Granted
 from remit.web import wire
 from remit.web.routes import AppDeps
+from remit.web.scope_templates import Templates
 from remit.web.verifier import Verifier, attested, ends, thumbprint
 from remit.web.wire import Form
 

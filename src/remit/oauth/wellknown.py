@@ -72,11 +72,12 @@ class WellKnown:
         seen = {name: url for name, url in document.items() if name.endswith("_endpoint") and name not in _NO_CLIENT}
         return {**document, "mtls_endpoint_aliases": seen}
 
-    async def resource(self, _request: Request) -> Response:
-        issuer = self._verifier.issuer
+    async def resource(self, request: Request) -> Response:
+        """Describe the API, as the resource that was asked for: the one that its path comes after (RFC 9728 §3.3)."""
+        issuer, path = self._verifier.issuer, request.path_params.get("path")
         return wire.answer(
             {
-                "resource": issuer,
+                "resource": issuer if path is None else f"{issuer}/{path}",
                 "authorization_servers": [issuer],
                 "jwks_uri": f"{issuer}/oauth/jwks",
                 "bearer_methods_supported": ["header"],

@@ -31,7 +31,7 @@ class SocketAuth:
     ports: Mapping[str, int] = field(default_factory=dict)  # resource -> port of its piped database listener
     run: str | None = None
 
-    def admit(self, request: Request) -> None:
+    def admit(self, request: Request, *, shared: bool) -> None:
         pass  # everybody: the socket's place decides
 
     async def principal(self, _: Request) -> Principal | None:
@@ -48,13 +48,16 @@ class TokenAuth:
     ports: Mapping[str, int] = field(default_factory=dict)
     scheme: str = "http"  # https on the TLS listener
 
-    def admit(self, request: Request) -> None:
-        """Refuse what a browser was lured into: a foreign Host always, a foreign Origin where state changes."""
+    def admit(self, request: Request, *, shared: bool) -> None:
+        """Refuse what a browser was lured into: a foreign Host always, a foreign Origin where state changes.
+
+        What is ``shared`` with every origin goes by what the page itself brings, and by nothing that a browser adds.
+        """
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             raise MisdirectedError
         origins, own = request.headers.getlist("origin"), {f"{self.scheme}://{host}" for host in self.hosts}
-        if request.method not in {"GET", "HEAD", "OPTIONS"} and not own.issuperset(origins):
+        if request.method not in {"GET", "HEAD", "OPTIONS"} and not shared and not own.issuperset(origins):
             raise DeniedError("calls from other origins are not accepted")
 
     async def principal(self, request: Request) -> Principal | None:

@@ -9,6 +9,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
@@ -33,7 +34,22 @@ _FOR_CLIENTS = frozenset(  # whose errors are those of RFC 6749 §5.2, with its 
 _SECRETS = frozenset({"access_token", "refresh_token", "subject_token", "actor_token", "id_token", "token", "dpop"})
 _REALM = 'realm="remit"'
 _NOT_IN_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # RFC 6749 §5.2
+PROTECTED = "/.well-known/oauth-protected-resource"
+_PLAIN = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _INSIDE = "the broker's log has it under the instance id: `log` in its state directory"
+
+
+_SHARED = {  # the Fetch standard, CORS: to every origin, so that no browser adds credentials of its own
+    "access-control-allow-origin": "*",
+    "access-control-expose-headers": "WWW-Authenticate, DPoP-Nonce, Retry-After",
+}
+_ASKED = "Authorization, Content-Type, DPoP, MCP-Protocol-Version"  # the last: clients of MCP send it to fetch metadata
+_ALLOWED = {
+    "access-control-allow-methods": "GET, POST, PUT, DELETE",
+    "access-control-allow-headers": _ASKED,
+    "access-control-max-age": "600",
+}
+_PREFLIGHT = partial(Response, status_code=204, headers=_ALLOWED)
 
 
 class Middleware:
@@ -47,10 +63,12 @@ class Middleware:
 
         async def called(request: Request) -> Response:
             try:
-                _admit(request, route.query)
-                response = await _handled(request, route)
+                _admit(request, route)
+                preflight = route.shared and request.method == "OPTIONS"
+                response = _PREFLIGHT() if preflight else await _handled(request, route)
             except Exception as error:  # noqa: BLE001 - rendered as internal, told to the log
                 response = self._refusal(request, error)
+            response.headers.update(_SHARED if route.shared else {})
             return self._with_nonce(request, response)
 
         return called
@@ -81,7 +99,7 @@ class Middleware:
         tried = request.headers.get("authorization", "").partition(" ")[0].lower()
         if path.startswith("/oauth/"):
             return oauth_error(error, instance, None if path in _FOR_CLIENTS else _status(error), tried)
-        return problem_document(error, self._verifier.issuer, instance, tried)
+        return problem_document(error, self._verifier.issuer, instance, tried, path)
 
     def _tell(self, level: int, text: str, error: Exception) -> None:
         """Tell the log, which anybody could fill otherwise: floods are counted, and faults of ours have a traceback."""
@@ -100,9 +118,10 @@ class Middleware:
         return response
 
 
-def _admit(request: Request, query: frozenset[str] | None) -> None:
+def _admit(request: Request, route: Route) -> None:
     """Refuse what no handler has to see: a foreign host or origin, a path with two spellings, credentials in a URL."""
-    listener_of(request).admit(request)
+    query = route.query
+    listener_of(request).admit(request, shared=route.shared)
     if b"%" in request.scope.get("raw_path", b""):  # no name on this surface needs an escape
         raise InvalidRequestError(
             "a path here has no percent-encoding", help="a name has lower-case letters, digits, `.`, `_` and `-`"
@@ -147,7 +166,7 @@ def _status(error: RemitError) -> int:
     return UnauthenticatedError.status if error.told_as == INVALID_TOKEN else error.status
 
 
-def problem_document(error: RemitError, issuer: str, instance: str, tried: str = "") -> Response:
+def problem_document(error: RemitError, issuer: str, instance: str, tried: str = "", path: str = "") -> Response:
     """Render an error as a problem document; ``tried`` is the scheme that the caller has shown something by."""
     content = {
         "type": f"{issuer}/problems/{error.code}",
@@ -158,7 +177,8 @@ def problem_document(error: RemitError, issuer: str, instance: str, tried: str =
         "instance": instance,
         **_members(error),
     }
-    where = f'resource_metadata="{issuer}/.well-known/oauth-protected-resource"'  # RFC 9728 §5.1
+    there = path if _PLAIN.fullmatch(path) else ""
+    where = f'resource_metadata="{issuer}{PROTECTED}{there}"'  # RFC 9728 §5.1, and §3.1 of a path
     return wire.answer(content, _status(error), _headers(error, where, tried), "application/problem+json")
 
 

@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from remit.core.policy import Question
 from remit.core.principal import Holder, IdToken, Operator, Principal, Right
-from remit.core.scope import Scope
 from remit.jose.keys import PublishedKey
 from remit.ports.broker import BrokerPort
 from remit.ports.connections import BegunConnection, ConnectionPort
@@ -20,6 +19,7 @@ from remit.ports.identity import ClientRegistry, Humans, Logins, Signals, Worklo
 from remit.ports.kind import Kind
 from remit.ports.runs import LaunchRequest, RunOffer
 from remit.ports.trust import Trust
+from remit.web.scope_templates import Templates
 from remit.web.verifier import Verifier
 
 BeginRun = Callable[[Operator | Holder, LaunchRequest, str | None], Awaitable[RunOffer]]  # ``ports.runs.RunPort``
@@ -35,7 +35,8 @@ class Route:
     ``right`` is what its principal needs: the handler takes it. Without a right, ``authenticate`` returns what the
     handler takes: the client of an OAuth endpoint, whoever has shown a token, a signed body; None: it is public.
     ``query`` names the parameters its URL may carry; None: its handler looks at them itself. ``tcp``: on unix sockets
-    there is no such route, as an agent in a run asks by its grant (``/v1/approvals``).
+    there is no such route, as an agent in a run asks by its grant (``/v1/approvals``). ``shared``: pages of any origin
+    may call it and read the answer (CORS), without credentials of the browser's.
     """
 
     method: str
@@ -45,22 +46,7 @@ class Route:
     query: frozenset[str] | None = frozenset()
     authenticate: Callable[[Request], Awaitable[object]] | None = None
     tcp: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeTemplate:
-    """What a name in ``scope`` stands for, as an operator wrote it: what a client asks for that knows no details."""
-
-    name: str
-    details: Scope
-    purpose: str  # where the client says none
-    title: str = ""  # for people
-    ttl: int | None = None  # seconds, where the client says nothing
-    clients: tuple[str, ...] = ()  # who may ask: ids, and patterns of workloads; empty: whoever asks
-
-    @property
-    def resources(self) -> frozenset[str]:
-        return frozenset(detail.resource for detail in self.details)
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +62,7 @@ class Identity:
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
     issuers: Mapping[str, str] = field(default_factory=dict)  # where humans can log in to decide: URL -> name
     clients: ClientRegistry | None = None
-    scopes: Mapping[str, ScopeTemplate] = field(default_factory=dict)  # by name
+    scopes: Templates = field(default_factory=dict)  # by name
 
 
 class Policies(Protocol):

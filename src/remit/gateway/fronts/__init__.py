@@ -6,6 +6,7 @@ from typing import Protocol
 
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
+from remit.gateway.fronts.discovery import Discovery
 
 
 class Front(Protocol):
@@ -15,6 +16,7 @@ class Front(Protocol):
     """
 
     bound_grant: str | None
+    discovery: Discovery | None  # what is told to whoever has no token; None where nobody shows any
 
     def check(self, fields: Fields) -> None:
         """Raise for a header section that is not addressed to this listener. Asked once for equal sections."""

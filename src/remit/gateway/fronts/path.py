@@ -14,6 +14,7 @@ from remit.errors import InvalidRequestError, MisdirectedError, NotFoundError
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
+from remit.gateway.fronts.discovery import Discovery
 
 # headers, method, url, resource -> grant id
 Verifier = Callable[[Mapping[str, str], str, str, str], Awaitable[str]]
@@ -30,6 +31,7 @@ class PathFront:
     bound_grant: str | None
     _hosts: frozenset[bytes]
     _verify: Verifier | None = None
+    discovery: Discovery | None = None
 
     def check(self, fields: Fields) -> None:
         host = fields.get(b"host") or b""

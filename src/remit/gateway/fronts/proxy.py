@@ -14,6 +14,7 @@ from remit.errors import InvalidRequestError, MisdirectedError, NotFoundError, S
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
+from remit.gateway.fronts.discovery import Discovery
 from remit.ports.runs import ReachedHost
 
 HTTPS, HTTP = 443, 80
@@ -43,6 +44,7 @@ class ProxyFront:
 
     bound_grant: str | None
     _hosts: Mapping[str, ReachedHost]
+    discovery: Discovery | None = None
 
     def check(self, fields: Fields) -> None:
         """Leave `Host` to each request's target, which it repeats."""
@@ -73,6 +75,7 @@ class HostFront:
     bound_grant: str | None
     _host: bytes
     _reached: ReachedHost
+    discovery: Discovery | None = None
 
     def check(self, fields: Fields) -> None:
         if (fields.get(b"host") or b"").lower() not in {self._host, self._host + b":443"}:

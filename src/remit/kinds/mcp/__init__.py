@@ -19,7 +19,7 @@ from remit.ports.kind import EngineContext, GatewayAccess, Kind
 
 PREFIX = "mcp+"  # of a destination's scheme
 STDIO = "mcp+stdio"
-SETTINGS = frozenset({"headers", "inject", "max_body", "oauth", "private", "provider", "user"})
+SETTINGS = frozenset({"bearer", "headers", "inject", "max_body", "oauth", "private", "provider", "user"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ACTIONS = (  # the methods that carry authority; the last three are a server's
     "tools/call",
