@@ -171,7 +171,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIterator[Stage]:
+async def stage(
+    directory: Path, provider: Provider, scopes: Mapping[str, object] | None = None, **more: object
+) -> AsyncIterator[Stage]:
     """Run a broker that believes ``provider``; ``more`` is said of it in ``[[humans]]``."""
     policies, secret = directory / "policies", directory / "secret"
     policies.mkdir(mode=0o700)
@@ -187,6 +189,7 @@ async def stage(directory: Path, provider: Provider, **more: object) -> AsyncIte
         ],
         "workloads": [{"issuer": provider.issuer, "audience": "https://remit.test", "match": {"sub": "job-1"}}],
         "policy": {"directory": str(policies)},
+        "scopes": dict(scopes or {}),
         "client_documents": {"hosts": ["127.0.0.1"], "private": True},
         "clients": [
             {"id": APP, "name": "Research App", "redirect_uris": [REDIRECT]},
@@ -218,7 +221,7 @@ def play(directory: Path, provider: Provider, scene: Callable[[Stage], Awaitable
     """Run a scene."""
 
     async def main() -> None:
-        async with stage(directory, provider, **more) as found:
+        async with stage(directory, provider, None, **more) as found:
             await scene(found)
 
     asyncio.run(main())
