@@ -97,6 +97,8 @@ class Human:
 
     def _decide(self, page: httpx.Response) -> str:
         self.pages.append(page.text)
+        if page.is_redirect:  # the client is told no before anybody is asked
+            return page.headers["location"]
         assert page.is_success, page.text
         form = {**_Form(page.text).fields, "decision": self.decision}
         sent = self._http.post(page.url.join("/oauth/consent"), data=form)
