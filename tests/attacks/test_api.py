@@ -23,6 +23,7 @@ PUBLIC = {
     "/oauth/status/1",
     "/.well-known/oauth-authorization-server",
     "/.well-known/oauth-protected-resource",
+    "/.well-known/oauth-protected-resource/{path:path}",
     "/healthz",
     "/problems/{code}",
     "/v1/identity",

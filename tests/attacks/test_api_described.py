@@ -56,16 +56,21 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield found
 
 
+def plain(path: str) -> str:
+    """Return a route's path as descriptions write it, which know no parameter of several segments."""
+    return path.replace(":path}", "}")
+
+
 def test_the_description_has_every_route_and_who_may_call_it_and_nothing_else(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
-        table = {(row.path, row.method.lower()): access(row) for row in routes(whole(plane))}
+        table = {(plain(row.path), row.method.lower()): access(row) for row in routes(whole(plane))}
         described = {
             (path, method): operation["x-remit-who"]
             for path, item in SPEC["paths"].items()
             for method, operation in item.items()
         }
         assert described == table
-        bare = {(row.path, row.method.lower()) for row in routes(plane.deps)}
+        bare = {(plain(row.path), row.method.lower()) for row in routes(plane.deps)}
         when = {key for key in described if "x-remit-when" in SPEC["paths"][key[0]][key[1]]}
         assert described.keys() - when == bare
 
