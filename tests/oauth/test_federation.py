@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.web.routes import ScopeTemplate
+from remit.web.scope_templates import ScopeTemplate
 from tests.attacks.forge import parts
 from tests.broker.world import SEARCH, TABLE, World, details
 from tests.oauth.plane import Agent, Form, Plane, play

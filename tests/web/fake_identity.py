@@ -22,7 +22,8 @@ from remit.core.principal import JWT_SPIFFE, Human, Workload
 from remit.core.task import Subject
 from remit.errors import AudienceError, GrantTokenError, UnauthenticatedError
 from remit.web.authentication import TokenAuth
-from remit.web.routes import Identity, ScopeTemplate
+from remit.web.routes import Identity
+from remit.web.scope_templates import ScopeTemplate
 from remit.web.verifier import thumbprint
 from tests.broker.world import START, World
 from tests.oauth.plane import Plane
