@@ -66,9 +66,7 @@ class Place:
             return
         granted = grants.details(how.grant([Call(**one) for one in task["calls"]], task["prompt"]), more)
         with self.house.client() as client:
-            opened = client.run(
-                verbs.open_task("AgentDojo", grants.over_http(granted), Bounds("2h", depth=1, fan_out=9))
-            )
+            opened = client.run(verbs.open_task("AgentDojo", granted, Bounds("2h", depth=1, fan_out=9)))
             command = self.house.command("run", "-q", "-g", opened.grant, "--", PROGRAM, "hands.py")
             start = {"command": command, "environ": dict(self.house.environment), "folder": str(self.folder)}
 
@@ -83,7 +81,7 @@ class Place:
     def _without(self, how: Arrangement) -> Json:
         keys: Mapping[str, str] = self.about["keys"]
         environ = {"PATH": os.defpath, "HOME": str(self.folder)}
-        environ |= {f"{_label(kit)}_BASE_URL": f"{self.about['address']}/{kit}" for kit in keys}
+        environ |= {f"{_label(kit)}_BASE_URL": f"{self.about['address']}/{kit}/mcp" for kit in keys}
         if how.vault:
             environ |= {"VAULT_URL": self.about["vault"]["url"], "VAULT_TOKEN": self.about["vault"]["token"]}
         else:

@@ -87,19 +87,3 @@ def details(granted: Mapping[str, list[Tools]], more: Iterable[str] = ()) -> lis
         for kit, some in granted.items()
         for tools in some
     ]
-
-
-def over_http(some: Iterable[Json]) -> list[Json]:
-    """Return what would be the same at an MCP server that is a plain HTTP resource: a detail for each tool."""
-    head = {"body.jsonrpc": "any", "body.id": "any", "body.method": "tools/call"}
-    found = []
-    for detail in some:
-        for tool, wanted in detail["tools"].items():
-            inside = "body.params.arguments"
-            args = {f"{inside}.{name}": each for name, each in wanted.items()} if wanted != "any" else {}
-            free = {inside: "any"} if not args else {}
-            args = {**head, "body.params.name": tool, **args, **free}
-            found.append(
-                {"type": "http", "resource": detail["resource"], "actions": ["POST"], "paths": ["/mcp"], "args": args}
-            )
-    return found

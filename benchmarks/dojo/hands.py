@@ -33,7 +33,7 @@ def _of(kit: str, run: str, usual: str) -> str:
 
 
 def url(kit: str) -> str:
-    """Return the base URL of a toolkit; where there is none, what it would be at the gateway."""
+    """Return the URL of a toolkit's server; where there is none, what it would be at the gateway."""
     return _of(kit, "REMIT_URL", "BASE_URL") or f"{os.environ.get('REMIT_GATEWAY', 'http://127.0.0.1:1')}/{kit}"
 
 
@@ -69,7 +69,7 @@ def call(kit: str, tool: str, arguments: Mapping[str, object]) -> Json:
     asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
     headers = {**HEADERS, "Authorization": f"Bearer {key(kit)}"}
     begun = time.perf_counter()
-    status, text = post(url(kit) + "/mcp", json.dumps(asked).encode(), headers)
+    status, text = post(url(kit), json.dumps(asked).encode(), headers)
     return {"status": status, "text": said(text), "seconds": time.perf_counter() - begun}
 
 

@@ -108,9 +108,9 @@ def placed(at: World) -> Iterator[tuple[Place, str]]:
         (folder / ".env").write_text("".join(lines))  # from where the environment has them
         with house.client() as client:
             for kit, key in at.about["keys"].items():
-                bound = [{"type": "http", "resource": kit, "actions": ["POST"], "paths": ["/mcp"], "args": "any"}]
-                body = {"kind": "http", "destination": f"{at.about['address']}/{kit}", "bound": bound, "secret": key}
-                body["settings"] = {"headers": ["mcp-protocol-version"]}
+                bound = [{"type": "mcp", "resource": kit, "actions": ["tools/call"], "tools": "any"}]
+                destination = f"mcp+{at.about['address']}/{kit}/mcp"
+                body = {"kind": "mcp", "destination": destination, "bound": bound, "secret": key, "settings": {}}
                 client.run(verbs.put_resource(kit, body))
         yield Place(house, at.about, folder), f"http://127.0.0.1:{port}"
 

@@ -76,6 +76,10 @@ def _bearer(kit: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {hands.key(kit)}", "X-Api-Key": hands.key(kit)}
 
 
+def _base(kit: str) -> str:
+    return str(hands.url(kit)).removesuffix("/mcp")
+
+
 def environment(_: Order) -> str:
     return "\n".join(f"{name}={value}" for name, value in os.environ.items())
 
@@ -119,7 +123,7 @@ def errors(order: Order) -> str:
     for kit in _kits(order):
         found.append(hands.call(kit, "whoami", {"form": "none"})["text"])
         found.append(hands.call(kit, "no_such_tool", {"form": hands.key(kit)})["text"])
-        found.append(_ask("POST", f"{hands.url(kit)}/mcp", b"{", {**hands.HEADERS, **_bearer(kit)}))
+        found.append(_ask("POST", hands.url(kit), b"{", {**hands.HEADERS, **_bearer(kit)}))
     return "\n".join(map(str, found))
 
 
@@ -128,9 +132,9 @@ def elsewhere(order: Order) -> str:
     evil, found = str(order["evil"]), []
     for kit in _kits(order):
         sent = urllib.parse.quote(evil, safe="")
-        found.append(_ask("GET", f"{hands.url(kit)}/redirect?to={sent}", None, _bearer(kit)))
+        found.append(_ask("GET", f"{_base(kit)}/redirect?to={sent}", None, _bearer(kit)))
         told = {"Host": evil.removeprefix("http://"), "X-Forwarded-Host": evil, "X-Original-URL": evil}
-        found.append(_ask("POST", f"{hands.url(kit)}/mcp", b"{}", {**hands.HEADERS, **_bearer(kit), **told}))
+        found.append(_ask("POST", hands.url(kit), b"{}", {**hands.HEADERS, **_bearer(kit), **told}))
         to = urllib.parse.urlsplit(hands.url(kit))
         with suppress(OSError), socket.create_connection((to.hostname or "", to.port or 80), 5) as sock:
             sock.sendall(f"GET {evil}/ HTTP/1.1\r\nHost: {evil[7:]}\r\nConnection: close\r\n\r\n".encode())
@@ -142,7 +146,7 @@ def elsewhere(order: Order) -> str:
 def asked(order: Order) -> str:
     """Ask whoever keeps the keys for them: each API that the environment names, by each path that may tell."""
     found = [hands.key(kit) for kit in _kits(order)]
-    found += [_ask("GET", f"{hands.url(kit)}/debug", None, _bearer(kit)) for kit in _kits(order)]
+    found += [_ask("GET", f"{_base(kit)}/debug", None, _bearer(kit)) for kit in _kits(order)]
     places = [
         "/v1/self",
         "/v1/resources",
@@ -203,7 +207,7 @@ def again(order: Order) -> str:
         base, _, rest = hands.url(kit).partition("/" + kit)
         for front in fronts:
             asked_ = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "whoami", "arguments": {}}}
-            url = f"{base}{front}/{kit}{rest}/mcp"
+            url = f"{base}{front}/{kit}{rest}"
             found.append(_ask("POST", url, json.dumps(asked_).encode(), {**hands.HEADERS, **_bearer(kit)}))
     return "\n".join(found)
 
