@@ -53,7 +53,7 @@ generate: $(STAMP)  ## write the blocking client library anew from the async one
 cover: $(STAMP) $(PEERS)  ## check that core/ and the broker are covered from their own tests alone
 	@$(BIN)/python tests/house/own_coverage.py
 
-bench: $(BENCH_STAMP) .venv-mitmproxy/.installed  ## measure against the peers (ONLY=name for one figure)
+bench: $(BENCH_STAMP) .venv-mitmproxy/.installed .venv-fastmcp/.installed  ## measure against the peers (ONLY=name for one figure)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
 bench-agent: $(STAMP) agentdojo  ## measure how far an agent gets that obeys whatever it reads (JSON=1, ARGS="--suite slack")
@@ -73,7 +73,7 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	uv pip compile $$flags --extra dev -o requirements.lock pyproject.toml; \
 	uv pip compile $$flags --extra bench -c requirements.lock -o benchmarks/requirements.lock pyproject.toml; \
 	uv pip compile $$(echo $$flags | sed s/3.11/3.12/) -o benchmarks/mitmproxy.lock benchmarks/mitmproxy.in; \
-	uv pip compile $$flags -o benchmarks/agentdojo.lock benchmarks/agentdojo.in; \
+	for set in agentdojo fastmcp; do uv pip compile $$flags -o benchmarks/$$set.lock benchmarks/$$set.in; done; \
 	cd tests/frameworks && for set in openai-2 openai-3; do uv pip compile $$flags -o $$set.lock $$set.in; done; \
 	cd ../servers && uv pip compile $$flags -o python.lock python.in
 
@@ -112,9 +112,9 @@ tests/%/node_modules/.package-lock.json: tests/%/package.json tests/%/package-lo
 	@$(@D)/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes --only-binary :all: -r $<
 	@touch $@
 
-# Without a pip of its own, which is 17 MB.
-.venv-agentdojo/.installed: benchmarks/agentdojo.lock | $(STAMP)
-	@echo "installing AgentDojo, by hash" >&2
+# Without a pip of their own, which is 17 MB.
+.venv-agentdojo/.installed .venv-fastmcp/.installed: .venv-%/.installed: benchmarks/%.lock | $(STAMP)
+	@echo "installing $*, by hash" >&2
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv --without-pip $(@D)
 	@$(PIP) --python $(@D)/bin/python install --require-hashes --only-binary :all: -r $<
 	@touch $@

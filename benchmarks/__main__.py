@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks import attack, bad_tokens, control, credentials, gateway, identity, planes, proxies
+from benchmarks import attack, bad_tokens, control, credentials, gateway, identity, mcp_calls, planes, proxies
 from benchmarks.figure import Figure, record
 from remit.compose import kinds
 
@@ -48,6 +48,7 @@ FIGURES: dict[str, Planned] = {
     "proxied_envoy": Planned(proxies.proxied_envoy, 30),
     "proxied_envoy_h2": Planned(proxies.proxied_envoy_h2, 30),
     "gateway_added_1": Planned(gateway.gateway_added_1, 35),
+    "mcp_call": Planned(mcp_calls.mcp_call, 45),
     "grant_check_depth": Planned(control.grant_check_depth, 5),
     "delegate_16": Planned(control.delegate_16, 30),
     "exchange_16": Planned(identity.exchange_16, 30),

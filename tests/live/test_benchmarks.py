@@ -13,7 +13,20 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import attack, bad_tokens, control, credentials, gateway, identity, nginx, ours, planes, proxies, runs
+from benchmarks import (
+    attack,
+    bad_tokens,
+    control,
+    credentials,
+    gateway,
+    identity,
+    mcp_calls,
+    nginx,
+    ours,
+    planes,
+    proxies,
+    runs,
+)
 from benchmarks import figure as figures
 from benchmarks.client import closed_loop, cpu_seconds
 from benchmarks.figure import figure
@@ -46,6 +59,7 @@ NAMES = [
     "proxied_envoy",
     "proxied_envoy_h2",
     "gateway_added_1",
+    "mcp_call",
     "grant_check_depth",
     "delegate_16",
     "exchange_16",
@@ -63,6 +77,7 @@ SHORT: dict[ModuleType, dict[str, float]] = {
     | {"MANY": 20, "FEW": 2, "SECONDS": 0.5, "LOOKS": 2},
     gateway: {"ROUNDS": 1, "SECONDS": 1},
     proxies: {"ROUNDS": 1, "SECONDS": 1},
+    mcp_calls: {"ROUNDS": 1, "SECONDS": 1},
     attack: {"ROUNDS": 1, "ENDS": 3, "HOSTILE_RUNS": 1, "HANGING": 1},
     bad_tokens: {"ROUNDS": 1, "ENDS": 3},
 }
@@ -74,6 +89,7 @@ SHOWN = [
     *("revoke_under_attack", "revoke_under_bad_tokens", "revoke_tree_10000", "end_acknowledged_256", "edge_killed"),
     *("run_true", "gateway_tasks_10000", "gateway_cpu_32", "gateway_added_1", "grant_check_depth", "sweep_10000"),
     *(["proxied_mitmproxy", "proxied_mitmproxy_h2"] if proxies.MITMDUMP.exists() else []),
+    *(["mcp_call"] if mcp_calls.FASTMCP.exists() else []),
     *(["proxied_envoy"] if Path(sys.executable).with_name("envoy").exists() else []),
     *(WITH_OPENBAO if Path(sys.executable).with_name("bao").exists() else []),
 ]
