@@ -31,6 +31,7 @@ def check_path(name: str, path: object) -> str:
     return path
 
 
+@lru_cache(maxsize=2_048)  # more than two scopes have: each URI is compared with those of each detail that is alike
 def uri_path(uri: str) -> str:
     """Return a URI, or a pattern of URIs, as a path: its scheme, its authority (`:` where it is empty), its path.
 
