@@ -28,6 +28,8 @@ PUBLIC = {
     "/problems/{code}",
     "/v1/identity",
     "/approvals/{approval}",
+    "/oauth/client/{resource}",  # what providers read of remit as their client
+    "/oauth/connected/{resource}",  # where they send a browser back to, that began it
 }
 PROVING = {"/oauth/token", "/oauth/revoke", "/v1/approvals/{approval}/approve", "/v1/approvals/{approval}/deny"}
 
