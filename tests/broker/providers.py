@@ -123,7 +123,8 @@ def search(oauth: object = OAUTH, destination: str = "https://search.test") -> R
 async def connect(broker: Broker, name: str = "search", **answer: str) -> ConnectionView:
     """Have the operator go to the provider, and come back with a code."""
     begun = await broker.begin_connection(OPERATOR, name)
-    return await broker.finish_connection(name, {"state": begun.state, "code": "c", **answer})
+    back = await broker.answer_connection(name, {"state": begun.state, "code": "c", **answer}, "")
+    return await broker.type_connection_code(OPERATOR, name, back.begun, back.code)
 
 
 def query(url: str) -> dict[str, str]:

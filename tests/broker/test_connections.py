@@ -16,6 +16,7 @@ from remit.errors import (
     ConflictError,
     ConnectError,
     DeniedError,
+    InvalidRequestError,
     NotFoundError,
     RemitError,
     ScopeError,
@@ -430,7 +431,7 @@ def test_an_answer_that_says_no_or_comes_from_elsewhere_connects_nobody(
         assert asked["redirect_uri"] == "https://remit.test/oauth/connected/search"
         for expected in (says, "was used before"):
             with pytest.raises(RemitError, match=expected):
-                await broker.finish_connection("search", {"state": begun.state, **answer})
+                await broker.answer_connection("search", {"state": begun.state, **answer}, "")
         assert world.issuing.asked == []
         assert await broker.connections(OPERATOR) == []
         assert await events(world, "connection.make") == ["deny denied"]
@@ -459,7 +460,64 @@ def test_what_was_begun_counts_for_its_resource_its_browser_and_ten_minutes(worl
             begun = await broker.begin_connection(OPERATOR, "search", browser)
             world.later(later)
             with pytest.raises(RemitError, match="begun"):
-                await broker.finish_connection(name, {"state": begun.state, "code": "c"}, shown)
+                await broker.answer_connection(name, {"state": begun.state, "code": "c"}, shown)
+        assert world.issuing.asked == []
+
+    run(body())
+
+
+def test_nothing_is_redeemed_before_the_code_of_the_last_page_is_typed_where_it_was_begun(world: Connected) -> None:
+    async def body() -> None:
+        broker = await world.served()
+        await broker.put_resource(OPERATOR, search())
+        begun = await broker.begin_connection(OPERATOR, "search")
+        back = await broker.answer_connection("search", {"state": begun.state, "code": "c"}, "")
+        about = (back.human, back.resource, back.issuer, back.destination)
+        assert about == (OPERATOR.subject.sub, "search", ISSUER, "https://search.test")
+        for wrong in ("", "BCDFGHJK", back.code[:-1]):
+            with pytest.raises(InvalidRequestError, match="not the code on the page"):
+                await broker.type_connection_code(OPERATOR, "search", back.begun, wrong)
+        for browser in ("", "b"):  # a page confirms what a page began
+            with pytest.raises(InvalidRequestError):
+                await broker.confirm_connection("search", back.begun, browser)
+        assert (world.issuing.asked, await broker.connections(OPERATOR)) == ([], [])
+        typed = f" {back.code[:4].lower()}-{back.code[4:]}"
+        view = await broker.type_connection_code(OPERATOR, "search", back.begun, typed)
+        assert (view.human, world.issuing.asked[0]["code"]) == (OPERATOR.subject.sub, "c")
+        with pytest.raises(InvalidRequestError, match="used before"):
+            await broker.type_connection_code(OPERATOR, "search", back.begun, typed)
+
+    run(body())
+
+
+def test_who_has_seen_a_state_and_comes_first_connects_nothing_and_who_comes_later_changes_nothing(
+    world: Connected,
+) -> None:
+    async def body() -> None:
+        broker = await world.served()
+        await broker.put_resource(OPERATOR, search())
+        begun = await broker.begin_connection(OPERATOR, "search")
+        first = await broker.answer_connection("search", {"state": begun.state, "code": "first"}, "")
+        with pytest.raises(InvalidRequestError, match="used before"):  # so no page shows a code that counts
+            await broker.answer_connection("search", {"state": begun.state, "code": "second"}, "")
+        with pytest.raises(InvalidRequestError, match="not the code on the page"):
+            await broker.type_connection_code(OPERATOR, "search", first.begun, "")
+        await broker.type_connection_code(OPERATOR, "search", first.begun, first.code)
+        assert [asked["code"] for asked in world.issuing.asked] == ["first"]
+
+    run(body())
+
+
+def test_what_came_back_waits_for_ten_minutes_and_for_its_resource(world: Connected) -> None:
+    async def body() -> None:
+        broker = await world.served()
+        await broker.put_resource(OPERATOR, search())
+        for name, later in (("other", 0), ("search", 601)):
+            begun = await broker.begin_connection(OPERATOR, "search", "b")
+            back = await broker.answer_connection("search", {"state": begun.state, "code": "c"}, "b")
+            world.later(later)
+            with pytest.raises(InvalidRequestError, match="took too long"):
+                await broker.confirm_connection(name, back.begun, "b")
         assert world.issuing.asked == []
 
     run(body())

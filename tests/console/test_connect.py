@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from remit.core.orders import digest
 from remit.core.policy import in_bounds
 from remit.core.principal import Human
 from remit.errors import StepUpError
 from tests.broker.providers import Connected, query, search
 from tests.broker.world import OPERATOR
-from tests.oauth.consent_driver import ALICE, App, Scene, browser, followed, press, scene
+from tests.oauth.consent_driver import ALICE, App, Scene, browser, followed, form_of, press, scene
 
 BACK = "/oauth/connected/search"
+
+
+def asked_of(app: App) -> list[dict[str, str]]:
+    """Return what the provider was asked for tokens with."""
+    assert isinstance(app.made.world, Connected)
+    return app.made.world.issuing.asked
 
 
 def connecting(tmp_path: Path, played: Scene) -> None:
@@ -49,8 +57,13 @@ def test_a_human_logs_in_goes_on_and_is_connected(tmp_path: Path) -> None:
         assert await app.made.broker.connections(OPERATOR) == []
         asked = query(followed(await press(visitor, last)))
         assert asked["redirect_uri"] == f"https://remit.test{BACK}"
-        done = await visitor.get(BACK, params={"code": "c", "state": asked["state"]})
+        back = await visitor.get(BACK, params={"code": "c", "state": asked["state"]})
+        for told in (f"<dd>{ALICE}</dd>", "<dd>https://auth.search.test</dd>", "<dd>https://search.test</dd>"):
+            assert told in back.text
+        assert (asked_of(app), await app.made.broker.connections(OPERATOR)) == ([], [])
+        done = await press(visitor, back)
         assert (done.status_code, "Connected" in done.text) == (200, True)
+        assert (await press(visitor, back)).status_code == 400
         (view,) = await app.made.broker.connections(OPERATOR)
         assert (view.human, view.resource) == (ALICE, "search")
         assert "token-number" not in done.text
@@ -66,6 +79,36 @@ def test_the_browser_that_comes_back_is_the_one_that_left(tmp_path: Path) -> Non
         other = await browser(app.made).get(BACK, params={"code": "c", "state": asked["state"]})
         assert (other.status_code, "another browser" in other.text) == (400, True)
         assert await app.made.broker.connections(OPERATOR) == []
+
+    connecting(tmp_path, played)
+
+
+def test_only_the_browser_that_came_back_can_confirm_and_only_by_our_form(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor, other = browser(app.made), browser(app.made)
+        asked = await away(app, visitor)
+        other.cookies.update(visitor.cookies)  # another program of the host has them, over plain http
+        back = await visitor.get(BACK, params={"code": "c", "state": asked["state"]})
+        assert (await press(other, back)).status_code == 400
+        forged = {**form_of(back), "csrf": "of-mine", "decision": "approve"}
+        assert (await visitor.post("/oauth/consent", data=forged)).status_code == 400
+        assert "Nothing was connected." in (await press(visitor, back, "deny")).text
+        assert await app.made.broker.connections(OPERATOR) == []
+
+    connecting(tmp_path, played)
+
+
+def test_what_a_command_began_is_confirmed_where_it_runs_and_at_no_page(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        broker = app.made.broker
+        begun = await broker.begin_connection(OPERATOR, "search")
+        back = await browser(app.made).get(BACK, params={"code": "c", "state": begun.state})
+        code = re.search("<code>([A-Z]{4}-[A-Z]{4})</code>", back.text)
+        assert code is not None
+        assert form_of(back) == {}
+        assert await broker.connections(OPERATOR) == []
+        await broker.type_connection_code(OPERATOR, "search", digest(begun.state), code[1])
+        assert [view.human for view in await broker.connections(OPERATOR)] == [OPERATOR.subject.sub]
 
     connecting(tmp_path, played)
 

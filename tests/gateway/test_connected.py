@@ -66,8 +66,9 @@ def test_each_task_is_served_with_its_own_humans_token() -> None:
             port = await r.listen(Channel(other.id, {"api": PLACEHOLDER}))
             assert (await r.get("/api/x")).status == 200
             assert (await r.get("/api/x", port=port)).status == 403
-            begun = await r.broker.begin_connection(OTHER, "api")
-            await r.broker.finish_connection("api", {"state": begun.state, "code": "c"})
+            begun = await r.broker.begin_connection(OTHER, "api", "b")
+            back = await r.broker.answer_connection("api", {"state": begun.state, "code": "c"}, "b")
+            await r.broker.confirm_connection("api", back.begun, "b")
             assert (await r.get("/api/x", port=port)).status == 200
             assert (await r.get("/api/x")).status == 200
             shown = [seen.headers["authorization"][-1] for seen in r.upstream.seen]

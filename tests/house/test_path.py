@@ -37,7 +37,7 @@ BUDGET = {
     "run": 3_785,  # what a command says and hears is passed on by 185 of it
     "web": 1_475,
     "control": 720,
-    "console": 700,
+    "console": 780,  # a connection is confirmed on a page of its own
     "kinds": 3_115,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,

@@ -22,7 +22,8 @@ import sys
 sys.path.insert(0, {root!r})
 from tests.live.idp import Browser
 browser = Browser({issuer!r}, {login!r}, {acr!r}, {consent!r})
-browser.decide(sys.argv[1], {decision!r}) if "/approvals/" in sys.argv[1] else browser.visit(sys.argv[1])
+page = browser.decide(sys.argv[1], {decision!r}) if "/approvals/" in sys.argv[1] else browser.visit(sys.argv[1])
+open({page!r}, "w").write(page.text)
 """
 
 
@@ -55,6 +56,7 @@ class Terminal:
             acr=self.acr,
             consent=self.consent,
             decision=self.decision,
+            page=str(self.home / "page"),
         )
         browser.write_text(source)
         browser.chmod(0o700)

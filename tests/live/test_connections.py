@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -97,6 +99,19 @@ class Scene:
         code, _, err = self.here.run("resource", "add", "tracker", self.tracker.url, "-b", BOUND, "--setting", setting)
         assert code == 0, err
 
+    def connect(self, typed: str = "") -> tuple[str, str]:
+        """Connect, typing ``typed``, or what the page shows that the browser comes back to."""
+        with self.here.start("connect", "tracker", "--as-owner", "--json", stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            heard = ""
+            while not heard.endswith("comes back to: ") and (more := process.stderr.read(1)):
+                heard += more
+            code = re.search("<code>([A-Z]{4}-[A-Z]{4})</code>", (self.here.home / "page").read_text())
+            assert code is not None, heard
+            out, err = process.communicate(f"{typed or code[1]}\n", timeout=60)
+        return out, err
+
     def ask(self, tokens: int = 1) -> dict[str, object]:
         """Make requests as an agent in a run, by its gateway, until the resource has seen so many tokens."""
         code, out, err = self.here.run("run", "-d", DETAIL, "--as-owner", "--", "python3", "-c", ASK, str(tokens))
@@ -150,7 +165,9 @@ def test_a_human_connects_a_resource_and_an_agent_uses_it_without_a_token(scene:
     refused = scene.ask()
     assert (refused["code"], refused["help"]) == ("connect", "on the broker's host: `remit connect tracker`")
     assert scene.tracker.seen == []
-    told = scene.here.told("connect", "tracker", "--as-owner")
+    assert "this is not the code on the page" in scene.connect("BCDF-GHJK")[1]
+    assert scene.here.told("connection", "list") == {"connections": []}
+    told = json.loads(scene.connect()[0])
     assert (told["state"], told["issuer"], told["scope"]) == ("live", scene.provider.issuer, "issues:read")
     assert scene.ask() == {"issues": ["of alice"], "tokens": 1}
     assert scene.tracker.seen[-1]["scope"] == "issues:read"
@@ -170,6 +187,6 @@ def test_a_token_is_renewed_by_a_client_that_was_registered_before_and_each_refr
     scene.provider.lifetime = 4
     scene.provider.start()
     scene.add(client_id="remit-tracker", issuer=scene.provider.issuer, scopes=["issues:read", "issues:write"])
-    scene.here.told("connect", "tracker", "--as-owner")
+    scene.connect()
     assert scene.ask(tokens=3) == {"issues": ["of alice"], "tokens": 3}
     assert {str(seen["scope"]) for seen in scene.tracker.seen} == {"issues:read issues:write"}

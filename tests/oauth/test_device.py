@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from remit.core.legible import TYPED
 from remit.core.principal import Workload
 from remit.errors import AudienceError
-from remit.oauth.authorization_requests import ALPHABET, GUESSES
+from remit.oauth.authorization_requests import GUESSES
 from tests.broker.asking import kept
 from tests.oauth.consent_driver import APP, DEVICE, PURPOSE, App, browser, decide, form_of, press, scene
 from tests.oauth.plane import Agent, later
@@ -29,7 +30,7 @@ def test_the_answer_is_as_the_standard_has_it(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         answer = await begun(app)
         told = answer.json()
-        assert re.fullmatch(f"[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}", told["user_code"])
+        assert re.fullmatch(f"[{TYPED}]{{4}}-[{TYPED}]{{4}}-[{TYPED}]{{4}}", told["user_code"])
         assert told["verification_uri"] == f"{app.made.base}/oauth/device"
         assert told["verification_uri_complete"] == f"{told['verification_uri']}?user_code={told['user_code']}"
         assert (told["expires_in"], told["interval"]) == (600, 5)
@@ -102,7 +103,7 @@ def test_a_wrong_code_is_said_and_shows_nothing(tmp_path: Path) -> None:
 
 def other(letters: str, by: int = 1) -> str:
     """Return letters none of which is as it was."""
-    return "".join(ALPHABET[(ALPHABET.index(letter) + by) % len(ALPHABET)] for letter in letters)
+    return "".join(TYPED[(TYPED.index(letter) + by) % len(TYPED)] for letter in letters)
 
 
 def test_so_many_guesses_at_a_request_and_no_more(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """How a connection comes to be: a human's browser goes to the provider with a question, and comes back with a code.
 
 What is waited for is in memory: whoever was away when the broker ended begins anew. The state is 256 random bits, and
-who ends it shows what they began it with where a page began it; each resource has a place of its own for answers, so
-that what one provider says is never taken for another's (RFC 9700 §4.4).
+each resource has a place of its own for answers, so that what one provider says is never taken for another's (RFC 9700
+§4.4).
+
+A code that came back counts for nothing before whoever began it has confirmed it: a state may be seen, and a cookie be
+planted, so the browser that comes back may have somebody else at it, or somebody else's account. Where a page began it,
+the same browser presses once more, and is told for whom; where a command did, what the last page shows is typed there.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlencode, urlsplit
 
@@ -18,7 +22,14 @@ from remit.broker.connections import HeldConnections, Providers, setting_of
 from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core.addresses import is_address
-from remit.core.connection import AuthorizationServer, OAuthSetting, ProviderClient, ProviderConnection, nonce
+from remit.core.connection import (
+    AuthorizationServer,
+    OAuthSetting,
+    ProviderClient,
+    ProviderConnection,
+    nonce,
+    typed_code,
+)
 from remit.core.orders import digest
 from remit.core.principal import Human, Operator
 from remit.core.secret import Secret
@@ -34,7 +45,7 @@ from remit.errors import (
 )
 from remit.ports import NewId, Resource, Sealer, UsedToken
 from remit.ports.broker import AccessToken
-from remit.ports.connections import BegunConnection, ConnectionView
+from remit.ports.connections import BegunConnection, ConnectionView, ReturnedConnection
 
 LIFE = timedelta(minutes=10)  # that a browser may be away
 MOST = 1_000  # that are away at once
@@ -44,7 +55,7 @@ DOCUMENT = "/oauth/client"  # what remit publishes about itself as a client
 
 @dataclass(frozen=True, slots=True)
 class _Away:
-    """A browser that is away."""
+    """A browser that is away, or has come back with a code, which nobody has confirmed yet."""
 
     human: str
     resource: Resource
@@ -55,6 +66,8 @@ class _Away:
     verifier: str
     browser: str
     until: datetime
+    code: Secret | None = None  # of the provider
+    typed: str = ""  # to be typed where it was begun, unless that was in a browser
 
 
 class Connecting:
@@ -103,7 +116,8 @@ class Connecting:
             **({"prompt": "consent"} if "offline_access" in scopes else {}),  # OpenID Connect Core §11
         }
         at = provider.authorization_endpoint
-        return BegunConnection(f"{at}{'&' if '?' in at else '?'}{urlencode(query)}", state)
+        url = f"{at}{'&' if '?' in at else '?'}{urlencode(query)}"
+        return BegunConnection(url, state, provider.issuer, resource.destination, " ".join(scopes))
 
     async def _log_in(self, by: Human, name: str, now: datetime, *, brought: bool) -> None:
         """Use up a login that was made for this; StepUpError for one made for something else."""
@@ -154,18 +168,51 @@ class Connecting:
         if len(self._away) >= MOST:
             raise LimitError("too many connect at once", retry_after=60)
 
-    async def finish(self, name: str, answer: Mapping[str, str], browser: str = "") -> ProviderConnection:
-        away = self._away.pop(digest(answer.get("state", "")), None)
-        if away is None or self._tasks.serving() >= away.until or away.resource.name != name:
-            raise InvalidRequestError("this was not begun here, was used before, or took too long", help="begin anew")
+    async def answered(self, name: str, answer: Mapping[str, str], browser: str = "") -> ReturnedConnection:
+        """Take what a browser came back with. Nothing is redeemed, and nothing made, before it is confirmed."""
+        begun = digest(answer.get("state", ""))
+        away = self._waiting(name, begun)
+        if away is None or away.code is not None:
+            raise _unknown()
+        del self._away[begun]  # whatever comes of it: an answer counts once
         try:
             self._check(away, answer, browser)
-            made = await self._redeemed(away, answer["code"])
+        except RemitError as error:
+            await self._not_made(away, error)
+            raise
+        typed = "" if away.browser else typed_code(self.kept.providers.draw())
+        self._away[begun] = replace(away, code=Secret(answer["code"]), typed=typed)
+        to, scope = away.resource.destination, " ".join(away.scopes)
+        return ReturnedConnection(away.human, name, begun, away.provider.issuer, to, scope, typed)
+
+    async def confirm(self, name: str, begun: str, *, browser: str = "", typed: str = "") -> ProviderConnection:
+        """Make the connection that came back, for whoever began it: by the ``browser`` they did it in, or a code."""
+        away = self._waiting(name, begun)
+        if away is None or away.code is None:
+            raise _unknown()
+        if not hmac.compare_digest(away.browser, browser):
+            raise InvalidRequestError("this was begun in another browser", help="begin anew in this one")
+        if not hmac.compare_digest(away.typed.encode(), "".join(filter(str.isalpha, typed.upper())).encode()):
+            raise InvalidRequestError(
+                "this is not the code on the page that the browser came back to",
+                help="type it as the page shows it; where it shows none, somebody else came first: begin anew",
+            )
+        del self._away[begun]
+        try:
+            made = await self._redeemed(away, away.code.reveal())
             await self.kept.made(made, away.human)
         except RemitError as error:
-            await self._tasks.denied("connection.make", None, error, subject=away.human, resource=name)
+            await self._not_made(away, error)
             raise
         return made
+
+    def _waiting(self, name: str, begun: str) -> _Away | None:
+        away = self._away.get(begun)
+        now = self._tasks.serving()
+        return away if away is not None and away.resource.name == name and now < away.until else None
+
+    async def _not_made(self, away: _Away, error: RemitError) -> None:
+        await self._tasks.denied("connection.make", None, error, subject=away.human, resource=away.resource.name)
 
     def _check(self, away: _Away, answer: Mapping[str, str], browser: str) -> None:
         """Raise unless an answer is the one that is waited for, and says yes."""
@@ -207,6 +254,10 @@ class Connecting:
             raise ConflictError(f"`{away.resource.name}` was changed meanwhile", help="begin anew")
 
 
+def _unknown() -> InvalidRequestError:
+    return InvalidRequestError("this was not begun here, was used before, or took too long", help="begin anew")
+
+
 def is_private(resource: Resource, url: str) -> bool:
     """Whether a resource may be in a network of one's own, and so its provider: who writes an address means it."""
     host = urlsplit(url).hostname or ""
@@ -244,8 +295,14 @@ class ConnectionVerbs:
     async def begin_connection(self, by: Operator | Human, name: str, browser: str = "") -> BegunConnection:
         return await self.connecting.begin(by, name, browser)
 
-    async def finish_connection(self, name: str, answer: Mapping[str, str], browser: str = "") -> ConnectionView:
-        return _view(await self.connecting.finish(name, answer, browser))
+    async def answer_connection(self, name: str, answer: Mapping[str, str], browser: str) -> ReturnedConnection:
+        return await self.connecting.answered(name, answer, browser)
+
+    async def confirm_connection(self, name: str, begun: str, browser: str) -> ConnectionView:
+        return _view(await self.connecting.confirm(name, begun, browser=browser))
+
+    async def type_connection_code(self, by: Operator, name: str, begun: str, code: str) -> ConnectionView:  # noqa: ARG002 - what it can be asked by
+        return _view(await self.connecting.confirm(name, begun, typed=code))
 
     async def connections(self, by: Operator | Human) -> list[ConnectionView]:
         mine = [each for each in self.connecting.kept.all() if isinstance(by, Operator) or each.human == by.name]

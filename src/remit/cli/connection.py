@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+import sys
+from typing import Annotated
 
 from remit.cli import options, sdk
 from remit.cli.login import AsOwner, session_token, visit
 from remit.cli.options import argument, option
-from remit.cli.render import Table, answer, pause, waiting
+from remit.cli.render import Table, answer, safe
 from remit.errors import LapsedError
 
-PATIENCE = 600  # seconds for a human in a browser
+MAX_TYPED = 100  # characters of a line
 
 app = options.group("connection", "Accounts at providers that remit keeps the tokens of.")
 app.callback()(lambda: None)  # keeps `list` a command of its own
@@ -22,29 +23,28 @@ Name = Annotated[str, argument("RESOURCE", "The resource.")]
 def connect(name: Name, as_owner: AsOwner = False, json: options.Json = False) -> None:
     """Connect a resource to your account at its provider: remit keeps the tokens, and no agent sees one.
 
-    A browser is opened at the provider; it comes back to this broker, which has to serve TCP (`remit up`).
+    A browser is opened at the provider; it comes back to this broker, which has to serve TCP (`remit up`). Its last
+    page shows a code: type it here, and the connection is made.
 
     \b
     Examples:
       remit connect linear
     """
-    token = session_token(as_owner)
-    whose, before = _human(as_owner), sdk.ask(sdk.verbs.connections())
-    begun = sdk.ask(sdk.verbs.connect(name, token))
+    begun = sdk.ask(sdk.verbs.connect(name, session_token(as_owner)))
+    about = f"the provider of `{name}` is {begun['issuer']}, and its tokens go to {begun['destination']}"
+    sys.stderr.write(f"{safe(about)}\nit is asked for: {safe(begun['scope'] or 'nothing in particular')}\n")
     visit(begun["url"], "connect")
-    with waiting("waiting for the provider"):
-        found = _made(name, whose, [one["made_at"] for one in before])
+    sys.stderr.write("the code on the page that the browser comes back to: ")
+    sys.stderr.flush()
+    found = sdk.ask(sdk.verbs.confirm_connection(name, begun["begun"], _typed()))
     answer(json, found, f"`{name}` is connected at {found['issuer']}")
 
 
-def _made(name: str, whose: str, before: list[str]) -> dict[str, Any]:
-    """Wait for a connection that was not there before."""
-    for _ in range(PATIENCE):
-        for one in sdk.ask(sdk.verbs.connections()):
-            if one["resource"] == name and one["human"] == whose and one["made_at"] not in before:
-                return one
-        pause()
-    raise LapsedError("nobody came back from the provider in time", help="try again: `remit connect`")
+def _typed() -> str:
+    """Return a code that is typed."""
+    if code := sys.stdin.readline(MAX_TYPED).strip():
+        return code
+    raise LapsedError("no code was typed, so nothing is connected", help="try again: `remit connect`")
 
 
 def _human(as_owner: bool) -> str:

@@ -13,21 +13,19 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Literal
 from urllib.parse import urlencode
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
 from remit.console import pages
 from remit.console.pages import ClientDisplay, DecisionForm, RequestView, request_view
+from remit.console.seal import Purpose, Seal
 from remit.core import approval as approvals
 from remit.core import connection
 from remit.core.approval import Approval, Verdict
@@ -116,6 +114,8 @@ class ConsentSession:
     issuer: str = ""  # where to log in
     connect: str = ""  # a resource that is to be connected: then nothing is asked, and nothing decided
     human: Human | None = None  # who came back from there; nobody decides before
+    begun: str = ""  # what came back from the provider of that resource,
+    shown: str = ""  # to a browser that has shown this
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,33 +126,6 @@ class PushedRequest:
     back: RedirectTarget
     request: str
     name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Seal:
-    """Seals sessions with a key of this process: whoever holds one can neither make nor change it."""
-
-    _key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
-
-    def close(self, purpose: Literal["form", "login"], session: ConsentSession) -> str:
-        """Return a session as text for the browser."""
-        raw = zlib.compress(msgspec.json.encode(session))
-        return f"{jose.encode(raw)}.{jose.encode(self._mac(purpose, raw))}"
-
-    def open(self, purpose: Literal["form", "login"], text: str, now: datetime) -> ConsentSession | None:
-        """Return the session that was sealed, if its time is not up."""
-        body, _, mac = text.partition(".")
-        try:
-            raw, shown = jose.decode(body), jose.decode(mac)
-        except ValueError:
-            raw = shown = b""
-        if not hmac.compare_digest(shown, self._mac(purpose, raw)):
-            return None
-        session = msgspec.json.decode(zlib.decompress(raw), type=ConsentSession)
-        return session if now < session.until else None
-
-    def _mac(self, purpose: str, raw: bytes) -> bytes:
-        return hmac.digest(self._key, purpose.encode() + b"\n" + raw, "sha256")
 
 
 class ConsentPage:
@@ -238,11 +211,16 @@ class ConsentPage:
         bound = replace(session, id=name, cookie=jose.digest(cookie), csrf=jose.digest(csrf), until=until)
         return bound, cookie, csrf
 
+    def _opened(self, purpose: Purpose, text: str) -> ConsentSession | None:
+        """Return the session that was sealed, if its time is not up."""
+        session = self._seal.open(purpose, text, ConsentSession)
+        return session if session is not None and self._now() < session.until else None
+
     async def consent(self, logins: Logins, request: Request) -> Response:
         """Take what was pressed: before a login it leads to one, after it, it counts."""
         form = await wire.form(request, _CONSENT)
         told = wire.text(form, "visit")
-        session = self._seal.open("form", told, self._now()) or await self._sessions.find(told)
+        session = self._opened("form", told) or await self._sessions.find(told)
         if session is None:
             raise InvalidRequestError(_OLD, help="start again")
         given = jose.digest(request.cookies.get(self._name(session.id), ""))
@@ -254,6 +232,8 @@ class ConsentPage:
         if decision not in {"approve", "deny"} or (decision == "approve" and not session.approves):
             raise InvalidRequestError("`decision` must be one that the page offers")
         session = replace(session, approves=decision == "approve")
+        if session.begun:
+            return await self._connect(session)
         if session.human is not None:
             return await self._decide(session, session.human)
         return await self._send(logins, session, form.get("issuer"))
@@ -262,7 +242,7 @@ class ConsentPage:
         """Send a browser to its login, and put on record what its client asks; who refuses goes back to it at once."""
         back = session.back
         if session.connect and not session.approves:
-            return pages.document("message.html", "Not connected", text="Nothing was connected.")
+            return self._unconnected(session)
         if not session.approves and back is not None:
             await self._take_pushed(session)
             return self._refused(session, back, "access_denied", "the human refused")
@@ -315,7 +295,7 @@ class ConsentPage:
         query = request.scope["query_string"].decode("ascii")
         state = wire.text(wire.some(query, _ANSWER), "state")
         kept = request.cookies.get(self._name(jose.digest(state)[:16]), "")
-        came = self._seal.open("login", kept, self._now())
+        came = self._opened("login", kept)
         if came is None or not hmac.compare_digest(jose.digest(state), came.cookie):
             raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
@@ -361,19 +341,36 @@ class ConsentPage:
         """Send a browser to the provider of a resource; what it shows on its way back is known to it alone."""
         gone, shown = self._cookie(session.id, ""), secrets.token_urlsafe(32)
         if not session.approves or self._connections is None:
-            return pages.document("message.html", "Not connected", cookies=[gone], text="Nothing was connected.")
+            return self._unconnected(session)
         begun = await self._connections.begin_connection(human, session.connect, jose.digest(shown))
         back = self._cookie(jose.digest(begun.state)[:16], shown)
         return pages.leaving("On to the provider", begun.url, "Go on", [gone, back])
 
     async def connected(self, connections: ConnectionPort, request: Request) -> Response:
-        """Redeem what a browser came back with from a provider."""
+        """Take what a browser came back with from a provider, and ask whether to connect it, and for whom."""
         answer = wire.some(request.scope["query_string"].decode("ascii"), _ANSWER)
         name = self._name(jose.digest(answer.get("state", ""))[:16])
         shown, at = request.cookies.get(name), request.path_params["resource"]
-        view = await connections.finish_connection(at, answer, jose.digest(shown) if shown else "")
-        text = f"{view.resource} is connected to your account at {view.issuer}. You can close this page."
-        return pages.document("message.html", "Connected", text=text)
+        back = await connections.answer_connection(at, answer, jose.digest(shown) if shown else "")
+        if back.code:
+            return pages.returned(back)
+        asked = ConsentSession("", ClientDisplay(), connect=at, begun=back.begun, shown=jose.digest(shown or ""))
+        session, cookie, csrf = self._bound(asked)
+        form = DecisionForm(self._seal.close("form", session), csrf, approve="Connect")
+        return pages.returned(back, form, [self._cookie(session.id, cookie)])
+
+    async def _connect(self, session: ConsentSession) -> Response:
+        """Have what came back from a provider connected, or leave it: nothing was kept of it."""
+        gone = [self._cookie(session.id, ""), self._cookie(session.begun[:16], "")]
+        if not session.approves or self._connections is None:
+            return self._unconnected(session)
+        view = await self._connections.confirm_connection(session.connect, session.begun, session.shown)
+        text = f"{view.resource} is connected for {view.human}, to an account at {view.issuer}."
+        return pages.document("message.html", "Connected", cookies=gone, text=text)
+
+    def _unconnected(self, session: ConsentSession) -> Response:
+        gone = [self._cookie(session.id, "")]
+        return pages.document("message.html", "Not connected", cookies=gone, text="Nothing was connected.")
 
     def _undecided(self, session: ConsentSession, error: RemitError) -> Response:
         """Say why a login did not count; where a stronger one would, how to go on."""

@@ -24,6 +24,7 @@ from remit.core.legible import escaped, rows, written
 from remit.core.scope import label
 from remit.errors import DeniedError, NotFoundError, RemitError
 from remit.ports.broker import ApprovalView
+from remit.ports.connections import ReturnedConnection
 from remit.web import wire
 from remit.web.authentication import TokenAuth, listener_of
 
@@ -191,6 +192,29 @@ def connecting(name: str, form: DecisionForm, note: str, cookie: str) -> Respons
         "tasks that were opened for you, within what these may do. No agent sees them."
     )
     return document("connect.html", f"Connect {name}", cookies=[cookie], text=text, form=form, note=note)
+
+
+def returned(back: ReturnedConnection, form: DecisionForm | None = None, cookies: Sequence[str] = ()) -> Response:
+    """Say whose connection what came back becomes, and have them confirm it: here, or where they began it."""
+    facts = [
+        ("resource", back.resource),
+        ("used in tasks of", back.human),
+        ("account at", back.issuer),
+        ("lets remit do there", back.scope or "what the provider does when nothing is said"),
+        ("its tokens go to", back.destination),
+    ]
+    text = "You came back from a provider. Nothing is connected yet. Go on only if you began this yourself, just now."
+    note = "Is this you, and the account that you chose yours?" if form else "Type this code where you began it:"
+    return document(
+        "connect.html",
+        f"Connect {back.resource}?",
+        cookies=cookies,
+        text=text,
+        facts=facts,
+        note=note,
+        code=f"{back.code[:4]}-{back.code[4:]}" if back.code else "",
+        form=form,
+    )
 
 
 def code_form(code: str, wrong: str = "", status: int = 200) -> Response:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit.core.orders import digest
 from remit.core.principal import IdToken, Operator, Right
 from remit.errors import ConflictError
 from remit.ports.connections import ConnectionPort, ConnectionView
@@ -30,7 +31,15 @@ class ConnectionRoutes:
             raise ConflictError("no browser can come back to this broker: it serves no TCP", help="`remit up` does")
         name = wire.text(asked, "resource")
         token = IdToken(wire.text(asked, "id_token")) if "id_token" in asked else None
-        return wire.answer({"resource": name, "url": (await self._begin(operator, name, token)).url}, 201)
+        begun = await self._begin(operator, name, token)
+        about = {"issuer": begun.issuer, "destination": begun.destination, "scope": begun.scope}
+        return wire.answer({"resource": name, "url": begun.url, "begun": digest(begun.state), **about}, 201)
+
+    async def confirm(self, request: Request, operator: Operator) -> Response:
+        """Make what was begun here, and came back, by the code that the browser was shown."""
+        asked, name = await wire.document(request, frozenset({"begun", "code"})), request.path_params["resource"]
+        begun, code = wire.text(asked, "begun"), wire.text(asked, "code")
+        return wire.answer(_shown(await self._connections.type_connection_code(operator, name, begun, code)))
 
     async def end(self, request: Request, operator: Operator) -> Response:
         asked = await wire.document(request, frozenset({"human"}))
@@ -47,6 +56,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
     return (
         Route("GET", "/v1/connections", made.connections, Right.OPERATE),
         Route("POST", "/v1/connections", made.begin, Right.OPERATE),
+        Route("POST", "/v1/connections/{resource}/confirm", made.confirm, Right.OPERATE),
         Route("POST", "/v1/connections/{resource}/end", made.end, Right.OPERATE),
     )
 

@@ -10,15 +10,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from remit.core import fields
+from remit.core.legible import TYPED
 from remit.core.orders import digest
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 
+CODE = 8  # letters that are typed where a connection was begun
 AHEAD = timedelta(minutes=1)  # before its end an access token is renewed, or earlier where it lives shortly
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749 §3.3
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "revocation_endpoint", "registration_endpoint")
@@ -164,6 +167,15 @@ class ProviderConnection:
     def wiped(self) -> ProviderConnection:
         """Return it without its tokens, which are of no use any more."""
         return replace(self, access_token=None, refresh_token=None, rev=self.rev + 1)
+
+
+def typed_code(drawn: str) -> str:
+    """Return a code that people can type, from 256 random bits."""
+    number, letters = int.from_bytes(sha256(drawn.encode()).digest()), []
+    for _ in range(CODE):
+        number, at = divmod(number, len(TYPED))
+        letters.append(TYPED[at])
+    return "".join(letters)
 
 
 def nonce(resource: str, state: str) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from unicodedata import bidirectional, category
 
+TYPED = "BCDFGHJKLMNPQRSTVWXZ"  # letters of what people type, RFC 8628 §6.1: no vowels, no words, no digits to mistake
 MARKS = 4  # on one character, at most (UTS #39 §5.4)
 
 # Default_Ignorable_Code_Point (UAX #44) and blanks that Python calls printable, whatever they are called elsewhere.

@@ -28,7 +28,7 @@ from remit.console import pages
 from remit.console.consent import ConsentPage, PushedRequest, RedirectTarget, described
 from remit.console.pages import ClientDisplay
 from remit.core.approval import Approval
-from remit.core.legible import is_legible
+from remit.core.legible import TYPED, is_legible
 from remit.core.request import MAX_LABEL, Binding
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
 from remit.oauth import token_requests
@@ -56,7 +56,6 @@ _STATE = re.compile(r"[ -~]{1,2048}")
 # what must be right before an error can go to the client, and what is kept for the answer
 _BACK = frozenset({"client_id", "redirect_uri", "state", "request_uri", "code_challenge", "max_age", "prompt"})
 
-ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, no words, no digits to mistake
 GROUP = 4  # letters between dashes; the first group finds a request, the others are its secret
 GROUPS = 3
 GUESSES = 30  # at one request, by anybody, in ``WINDOW``: of 20^8, in ten minutes, about one chance in 10^8
@@ -218,7 +217,7 @@ class AuthorizationRequests:
     async def _user_code(self, item: Approval, client: Registered, more: tuple[str, str]) -> str:
         groups = [""]
         while not groups[0] or await self._shown.find(groups[0]) is not None:
-            groups = ["".join(secrets.choice(ALPHABET) for _ in range(GROUP)) for _ in range(GROUPS)]
+            groups = ["".join(secrets.choice(TYPED) for _ in range(GROUP)) for _ in range(GROUPS)]
         code = "-".join(groups)
         about = ClientDisplay(client.called, client.warning, (("the code on the device", code), more))
         shown = _Shown(item.id, about, jose.digest("".join(groups)))

@@ -14,10 +14,25 @@ from remit.core.secret import Secret
 
 
 class BegunConnection(Struct, frozen=True):
-    """Where to send a human's browser, and by which ``state`` the answer is known."""
+    """Where to send a human's browser, by which ``state`` the answer is known, and what it is about."""
 
     url: str
     state: str
+    issuer: str = ""
+    destination: str = ""  # that the provider's tokens are sent to
+    scope: str = ""
+
+
+class ReturnedConnection(Struct, frozen=True):
+    """What a browser came back for, and nobody has confirmed: nothing is kept of it yet."""
+
+    human: str  # whose connection it becomes
+    resource: str
+    begun: str  # the digest of its state
+    issuer: str
+    destination: str
+    scope: str
+    code: str = ""  # for a human to type where they began it; empty: they began it in the browser that came back
 
 
 class ConnectionView(Struct, frozen=True):
@@ -41,8 +56,14 @@ class ConnectionPort(Protocol):
         A human has to have logged in for this alone: their token's nonce says so (``core.connection.nonce``).
         """
 
-    async def finish_connection(self, name: str, answer: Mapping[str, str], browser: str = "") -> ConnectionView:
-        """Redeem what a browser came back with from a provider (RFC 6749 §4.1.2, RFC 9207)."""
+    async def answer_connection(self, name: str, answer: Mapping[str, str], browser: str) -> ReturnedConnection:
+        """Take what a browser came back with from a provider (RFC 6749 §4.1.2, RFC 9207), and wait for a yes to it."""
+
+    async def confirm_connection(self, name: str, begun: str, browser: str) -> ConnectionView:
+        """Redeem what came back, and make the connection: its human has said yes to it in ``browser``."""
+
+    async def type_connection_code(self, by: Operator, name: str, begun: str, code: str) -> ConnectionView:
+        """As `confirm_connection`, for what was begun at the control socket: by the code on the page that came last."""
 
     async def connections(self, by: Operator | Human) -> Sequence[ConnectionView]:
         """Return the connections that somebody may see: the operator everybody's."""

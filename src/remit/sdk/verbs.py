@@ -305,6 +305,11 @@ def connect(resource_name: str, id_token: str | None = None) -> Flow[Json]:
     return ask(ApiCall("POST", "/v1/connections", body=told))
 
 
+def confirm_connection(resource_name: str, begun: str, code: str) -> Flow[Json]:
+    """Make the connection that was begun, by the code on the page that the browser came back to."""
+    return ask(ApiCall("POST", f"/v1/connections/{quoted(resource_name)}/confirm", body={"begun": begun, "code": code}))
+
+
 def disconnect(resource_name: str, human: str | None = None) -> Flow[Json]:
     body = {"human": human} if human else {}
     return ask(ApiCall("POST", f"/v1/connections/{quoted(resource_name)}/end", body=body))
