@@ -35,7 +35,7 @@ class Issuing(ProviderPort):
     revoked: list[str] = field(default_factory=list)
     asked: list[dict[str, str]] = field(default_factory=list)
     clients: list[ProviderClient] = field(default_factory=list)
-    discovered: list[tuple[str, bool]] = field(default_factory=list)
+    discovered: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
     lifetime: int | None = 600
     refreshes: bool = True
@@ -48,9 +48,11 @@ class Issuing(ProviderPort):
     after: Callable[[], Awaitable[None]] | None = None  # once it is done, and before the answer is there
     ids: itertools.count[int] = field(default_factory=itertools.count)
 
-    async def discover_provider(self, destination: str, issuer: str | None, *, private: bool) -> AuthorizationServer:
-        self.discovered.append((destination, private))
-        return structs.replace(self.provider, issuer=issuer or self.provider.issuer, private=private)
+    async def discover_provider(
+        self, destination: str, issuer: str | None, near: tuple[str, ...]
+    ) -> AuthorizationServer:
+        self.discovered.append((destination, near))
+        return structs.replace(self.provider, issuer=issuer or self.provider.issuer, near=near)
 
     async def obtain_tokens(
         self, provider: AuthorizationServer, client: ProviderClient, form: Secret

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from msgspec import structs
@@ -564,16 +566,39 @@ def test_a_provider_that_reads_documents_is_given_ours_where_it_can_read_it(worl
     run(body())
 
 
+def test_a_provider_may_be_near_at_the_hosts_that_the_operator_named_alone(world: Connected) -> None:
+    async def body() -> None:
+        broker = await world.served()
+        at = {f"{name}_endpoint": f"https://{name}.corp.test/{name}" for name in ("authorization", "token")}
+        named = {"authorization.corp.test", "token.corp.test"}
+        for oauth, private, near in (
+            (OAUTH, None, {"auth.search.test"}),
+            (OAUTH, True, {"auth.search.test", "search.test"}),
+            ({"scopes": ["read"]}, True, {"search.test"}),
+            ({"scopes": ["read"]}, None, set()),
+        ):
+            settings = {"oauth": oauth, **({} if private is None else {"private": private})}
+            await broker.put_resource(OPERATOR, replace(search(), settings=settings))
+            with suppress(InvalidRequestError):  # of a provider that takes no registrations
+                await broker.begin_connection(OPERATOR, "search")
+            assert set(world.issuing.discovered[-1][1]) == near
+        await broker.put_resource(OPERATOR, search({**OAUTH, **at}))
+        await connect(broker)
+        assert set(broker.connecting.kept.all()[0].provider.near) == named
+
+    run(body())
+
+
 def test_a_server_of_mcp_is_asked_at_its_url_and_its_token_is_for_that(world: Connected) -> None:
     async def body() -> None:
         broker = await world.served()
         bound = details({"type": "mcp", "resource": "search", "actions": ["tools/call"], "tools": "any"})
         oauth = {"oauth": {"scopes": ["read"]}}
         world.issuing.provider = structs.replace(world.issuing.provider, registration_endpoint=f"{ISSUER}/register")
-        for at, private in (("https://mcp.test/mcp", False), ("http://127.0.0.1:8080/mcp", True)):
+        for at, near in (("https://mcp.test/mcp", ()), ("http://127.0.0.1:8080/mcp", ("127.0.0.1",))):
             await broker.put_resource(OPERATOR, Resource("search", "mcp", f"mcp+{at}", bound, None, oauth))
             begun = await broker.begin_connection(OPERATOR, "search")
-            assert world.issuing.discovered[-1] == (at, private)
+            assert world.issuing.discovered[-1] == (at, near)
             assert (query(begun.url)["resource"], query(begun.url)["scope"]) == (at, "read")
 
     run(body())

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from remit.core.connection import AuthorizationServer, ProviderClient
+from remit.core.connection import AuthorizationServer, ProviderClient, setting
 from remit.core.secret import Secret
 from remit.errors import EngineRefusedError, GrantTokenError, InvalidRequestError, RemitError, UnavailableError
 from remit.identity.providers import ReachedProviders, places
@@ -27,6 +27,9 @@ SERVER = {
 }
 AT = AuthorizationServer(ISSUER, f"{ISSUER}/authorize", f"{ISSUER}/token", f"{ISSUER}/revoke", f"{ISSUER}/register")
 GIVEN = {"access_token": "a-token-of-the-provider-1", "token_type": "Bearer", "expires_in": 60}
+
+
+ENDPOINTS = ("authorization_endpoint", "token_endpoint", "revocation_endpoint", "registration_endpoint")
 
 
 class Web:
@@ -57,8 +60,8 @@ PATH = "https://mcp.tracker.test/.well-known/oauth-protected-resource/v1/mcp"
 INSERTED = "https://auth.tracker.test/.well-known/oauth-authorization-server/tenant"
 
 
-def discovered(web: Web, issuer: str | None = None, *, private: bool = False) -> AuthorizationServer:
-    return asyncio.run(web.reached.discover_provider(RESOURCE, issuer, private=private))
+def discovered(web: Web, issuer: str | None = None, near: tuple[str, ...] = ()) -> AuthorizationServer:
+    return asyncio.run(web.reached.discover_provider(RESOURCE, issuer, near))
 
 
 @pytest.mark.parametrize("at", [PATH, "https://mcp.tracker.test/.well-known/oauth-protected-resource"])
@@ -106,8 +109,33 @@ def test_what_does_not_fit_is_no_provider(prm: object, server: object, says: str
 def test_no_resource_leads_us_into_a_network_of_our_own() -> None:
     with pytest.raises(InvalidRequestError, match="not on the public Internet"):
         discovered(Web({PATH: PRM, INSERTED: SERVER}, address="10.0.0.1"))
-    found = discovered(Web({INSERTED: SERVER}, address="10.0.0.1"), ISSUER, private=True)
-    assert found.private
+    found = discovered(Web({INSERTED: SERVER}, address="10.0.0.1"), ISSUER, ("auth.tracker.test",))
+    assert found.near == ("auth.tracker.test",)
+
+
+@pytest.mark.parametrize("at", ["https://10.0.0.1/x", "https://inside.tracker.test/x", "https://127.0.0.1:2375/x"])
+def test_a_host_that_only_the_provider_names_is_on_the_public_internet(at: str) -> None:
+    """That the issuer may be near says nothing of where it says that its endpoints are."""
+    web = Web({INSERTED: {**SERVER, **dict.fromkeys(ENDPOINTS, at)}}, address="10.0.0.1")
+    provider = discovered(web, ISSUER, ("auth.tracker.test",))
+    form, client = Secret({"grant_type": "refresh_token", "refresh_token": "r"}), ProviderClient("remit")
+    for ask in (
+        lambda: web.reached.obtain_tokens(provider, client, form),
+        lambda: web.reached.revoke_token(provider, client, Secret("r")),
+        lambda: web.reached.register_client(provider, "remit", "https://remit.test/back"),
+    ):
+        with pytest.raises(InvalidRequestError, match="not on the public Internet"):
+            asyncio.run(ask())
+    assert web.asked == [INSERTED]
+
+
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_what_goes_to_an_issuer_of_https_goes_by_https(name: str) -> None:
+    with pytest.raises(EngineRefusedError, match=f"its {name} must be https, as the issuer is"):
+        discovered(Web({INSERTED: {**SERVER, name: "http://127.0.0.1:2375/x"}}), ISSUER)
+    oauth = {"issuer": ISSUER, "client_id": "remit", **{one: f"{ISSUER}/{one}" for one in ENDPOINTS}}
+    with pytest.raises(InvalidRequestError, match="must be https, as the issuer is"):
+        setting({"oauth": {**oauth, name: "http://127.0.0.1:2375/x"}})
 
 
 def asked(web: Web, client: ProviderClient | None = None) -> object:

@@ -155,7 +155,7 @@ class Scene:
         }
         if name in own:
             return own[name]
-        if name in {"principal", "caller", "by", "opener"}:
+        if name in {"principal", "caller", "opener"} or Holder in typing.get_args(kind):
             return self.own if name == "opener" else holder(self.broker, self.mine)
         if type(None) in typing.get_args(kind):
             return None

@@ -12,7 +12,7 @@ the same browser presses once more, and is told for whom; where a command did, w
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlencode, urlsplit
@@ -132,10 +132,10 @@ class Connecting:
             at = asked.endpoints
             to = at["authorization_endpoint"], at["token_endpoint"]
             more = at.get("revocation_endpoint"), at.get("registration_endpoint")
-            return AuthorizationServer(str(asked.issuer), *to, *more, private=True)
+            return AuthorizationServer(str(asked.issuer), *to, *more, near=named_hosts(at.values()))
         url = self._registry.url(resource)
-        private = asked.issuer is not None or is_private(resource, url)
-        return await self.kept.providers.port.discover_provider(url, asked.issuer, private=private)
+        near = named_hosts(([asked.issuer] if asked.issuer else []) + ([url] if is_private(resource, url) else []))
+        return await self.kept.providers.port.discover_provider(url, asked.issuer, near)
 
     async def _client(self, resource: Resource, asked: OAuthSetting, provider: AuthorizationServer) -> ProviderClient:
         """Return what the provider knows us as: by the configuration, by our own document, or by registering."""
@@ -258,8 +258,12 @@ def _unknown() -> InvalidRequestError:
     return InvalidRequestError("this was not begun here, was used before, or took too long", help="begin anew")
 
 
+def named_hosts(urls: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(urlsplit(url).hostname or "" for url in urls))
+
+
 def is_private(resource: Resource, url: str) -> bool:
-    """Whether a resource may be in a network of one's own, and so its provider: who writes an address means it."""
+    """Whether a resource may be in a network of one's own: who writes an address means it."""
     host = urlsplit(url).hostname or ""
     return resource.settings.get("private", host == "localhost" or is_address(host)) is True
 

@@ -43,7 +43,7 @@ class AuthorizationServer(Struct, frozen=True):
     documents: bool = False  # it reads what clients publish about themselves
     audience: Url | None = None  # what the resource calls itself (RFC 9728)
     scopes: tuple[Annotated[str, Meta(max_length=200)], ...] = ()  # that it says it needs
-    private: bool = False  # it may be in a network of one's own
+    near: tuple[Url, ...] = ()  # hosts that may be in a network of one's own: an operator named each
 
 
 class ProviderClient(Struct, frozen=True):
@@ -82,7 +82,10 @@ def setting(settings: Mapping[str, object]) -> OAuthSetting | None:
         return None
     if not isinstance(raw, Mapping) or not raw.keys() <= _KNOWN:
         raise InvalidRequestError(f"`oauth` is a table of {', '.join(sorted(_KNOWN))}")
-    given = {name: fields.check_url(raw[name], f"`oauth.{name}`") for name in _ENDPOINTS if name in raw}
+    issuer = fields.check_issuer(raw["issuer"], "`oauth.issuer`") if "issuer" in raw else None
+    given = {
+        name: fields.check_endpoint(raw[name], f"`oauth.{name}`", issuer or "") for name in _ENDPOINTS if name in raw
+    }
     if given and not ({"issuer", "client_id"} <= raw.keys() and {*_ENDPOINTS[:2]} <= given.keys()):
         raise InvalidRequestError(
             "endpoints in `oauth` are those of an issuer that publishes none",
@@ -92,7 +95,7 @@ def setting(settings: Mapping[str, object]) -> OAuthSetting | None:
         raise InvalidRequestError("`oauth.client_id` is known to one issuer, so `oauth.issuer` is needed with it")
     audience = raw.get("resource")
     return OAuthSetting(
-        fields.check_issuer(raw["issuer"], "`oauth.issuer`") if "issuer" in raw else None,
+        issuer,
         fields.text("oauth.client_id", raw["client_id"]) if "client_id" in raw else None,
         fields.texts("oauth.scopes", raw["scopes"], _SCOPE) if "scopes" in raw else None,
         audience if audience == "" or audience is None else fields.check_url(audience, "`oauth.resource`"),

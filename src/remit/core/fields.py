@@ -68,6 +68,14 @@ def check_issuer(value: object, what: str) -> str:
     return url
 
 
+def check_endpoint(value: object, what: str, issuer: str) -> str:
+    """Return the URL of an issuer's endpoint: what is sent to it is as safe on its way as the issuer's own word."""
+    url = check_url(value, what)
+    if issuer.startswith("https://") and not url.startswith("https://"):
+        raise InvalidRequestError(f"{what} must be https, as the issuer is")
+    return url
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name means this host and nothing else."""
     return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)

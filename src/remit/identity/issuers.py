@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from remit.core import fields
-from remit.core.fields import check_issuer, check_url
+from remit.core.fields import check_issuer
 from remit.errors import InvalidRequestError, RemitError, TokenError, UnavailableError
 from remit.identity.fetch import MAX_DOCUMENT, Fetch
 from remit.jose.jwt import Jwt
@@ -61,19 +61,12 @@ def read_metadata(raw: bytes, issuer: str) -> Metadata:
     acr = document.get("acr_values_supported")  # nothing is decided by it: what is no list keeps nobody out
     return Metadata(
         issuer=issuer,
-        **{name: _endpoint(document, name, issuer) for name in _ENDPOINTS if name in document},
+        **{name: fields.check_endpoint(document[name], f"`{name}`", issuer) for name in _ENDPOINTS if name in document},
         algorithms=_names(document, "id_token_signing_alg_values_supported"),
         auth_methods=_names(document, "token_endpoint_auth_methods_supported") or frozenset({"client_secret_basic"}),
         names_itself=document.get("authorization_response_iss_parameter_supported") is True,
         acr_values=frozenset(item for item in acr if isinstance(item, str)) if isinstance(acr, list) else None,
     )
-
-
-def _endpoint(document: Mapping[str, object], name: str, issuer: str) -> str:
-    url = check_url(document[name], f"`{name}`")
-    if issuer.startswith("https://") and not url.startswith("https://"):
-        raise InvalidRequestError(f"`{name}` must be https, as the issuer is")
-    return url
 
 
 def _names(document: Mapping[str, object], name: str) -> frozenset[str] | None:

@@ -1,8 +1,9 @@
 """Authorization servers of upstreams: discovery (RFC 9728, 8414), tokens, revocation (7009), registration (7591).
 
 Its end of ``ports.connections.ProviderPort``, in the process that reaches targets. What comes is bounded, no redirect
-is followed, and nothing is asked twice. Who the provider of a resource is, the resource says: so it is dialled at an
-address that was looked at, and that is public, unless an operator named it, or the resource is of their own network.
+is followed, and nothing is asked twice. Who the provider of a resource is, the resource says, and where its endpoints
+are, the provider: so each host is dialled at an address that was looked at, and that is public, unless an operator
+named that very host.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]{16,16384}")
 _CODE = re.compile(r"[a-z_]{1,60}")
 
 Document = Mapping[str, Any]
+Hosts = Sequence[str]
 
 
 class ReachedProviders(ProviderPort):
@@ -45,13 +47,15 @@ class ReachedProviders(ProviderPort):
     def __init__(self, transport: Transport | None = None, lookup: Lookup = look_up) -> None:
         self._transport, self._lookup = transport or HttpFetch(limit=MAX_ANSWER).transport, lookup
 
-    async def discover_provider(self, destination: str, issuer: str | None, *, private: bool) -> AuthorizationServer:
+    async def discover_provider(
+        self, destination: str, issuer: str | None, near: tuple[str, ...]
+    ) -> AuthorizationServer:
         """Return a provider that does PKCE by S256, or raise EngineRefusedError."""
         about: Document = {}
         if issuer is None:
-            about = await self._resource(destination, private=private)
+            about = await self._resource(destination, near)
             issuer = next(iter(_texts(about, "authorization_servers")), "")
-        found = await self._first(places(_checked(issuer, "the issuer")), private=private)
+        found = await self._first(places(_checked(issuer, "the issuer")), near)
         if found is None:
             raise EngineRefusedError(
                 f"`{issuer}` does not publish what it is (RFC 8414)",
@@ -64,8 +68,8 @@ class ReachedProviders(ProviderPort):
         methods = "token_endpoint_auth_methods_supported"
         return AuthorizationServer(
             issuer,
-            _checked(found.get("authorization_endpoint"), "its authorization endpoint"),
-            _checked(found.get("token_endpoint"), "its token endpoint"),
+            _endpoint(found, "authorization_endpoint"),
+            _endpoint(found, "token_endpoint"),
             _optional(found, "revocation_endpoint"),
             _optional(found, "registration_endpoint"),
             _texts(found, methods) or ("client_secret_basic",),
@@ -73,14 +77,14 @@ class ReachedProviders(ProviderPort):
             found.get("client_id_metadata_document_supported") is True,
             about.get("resource"),
             _texts(about, "scopes_supported"),
-            private,
+            near,
         )
 
-    async def _resource(self, destination: str, *, private: bool) -> Document:
+    async def _resource(self, destination: str, near: Hosts) -> Document:
         """Return what a resource publishes about itself, which must be about it (RFC 9728 §3.3)."""
         parts = urlsplit(destination)
         base = f"{parts.scheme}://{parts.netloc}{PRM}"
-        found = await self._first(dict.fromkeys((base + parts.path, base)), private=private)
+        found = await self._first(dict.fromkeys((base + parts.path, base)), near)
         if found is None:
             raise EngineRefusedError(
                 f"`{destination}` does not say who its provider is (RFC 9728)",
@@ -92,10 +96,10 @@ class ReachedProviders(ProviderPort):
             raise EngineRefusedError(f"what `{destination}` publishes is about another resource")
         return found
 
-    async def _first(self, urls: Sequence[str] | Mapping[str, None], *, private: bool) -> Document | None:
+    async def _first(self, urls: Sequence[str] | Mapping[str, None], near: Hosts) -> Document | None:
         """Return the first of some documents that is there."""
         for url in urls:
-            answer = await self._ask("GET", url, private=private)
+            answer = await self._ask("GET", url, near)
             if answer.status_code == httpx.codes.OK and (found := _object(answer)) is not None:
                 return found
         return None
@@ -137,7 +141,7 @@ class ReachedProviders(ProviderPort):
             "application_type": "native" if here else "web",
         }
         url = str(provider.registration_endpoint)
-        answer = await self._ask("POST", url, private=provider.private, json=asked)
+        answer = await self._ask("POST", url, provider.near, json=asked)
         found = _object(answer) or {}
         try:
             if answer.status_code >= BAD:
@@ -159,13 +163,14 @@ class ReachedProviders(ProviderPort):
         else:
             form = {**form, "client_id": client.id}
             form |= {} if client.method == "none" or secret is None else {"client_secret": secret.reveal()}
-        return await self._ask("POST", url, private=provider.private, data=form, headers=headers)
+        return await self._ask("POST", url, provider.near, data=form, headers=headers)
 
-    async def _ask(self, method: str, url: str, *, private: bool, **more: Any) -> httpx.Response:
+    async def _ask(self, method: str, url: str, near: Hosts, **more: Any) -> httpx.Response:
         """Return an answer that is one; a server that has failed, or is busy, has given none."""
         host = urlsplit(url).netloc
         try:
             async with asyncio.timeout(PATIENCE):
+                private = urlsplit(url).hostname in near
                 address, headers, extensions = await pinned(httpx.URL(url), self._lookup, private=private)
                 headers |= {"accept": "application/json", **more.pop("headers", {})}
                 client = httpx.AsyncClient(transport=self._transport(), trust_env=False, timeout=PATIENCE)
@@ -207,15 +212,19 @@ def _object(answer: httpx.Response) -> Document | None:
     return found if isinstance(found, dict) else None
 
 
-def _checked(url: object, what: str) -> str:
+def _checked(url: object, what: str, issuer: str = "") -> str:
     try:
-        return fields.check_url(url, what)
+        return fields.check_endpoint(url, what, issuer)
     except InvalidRequestError as error:
         raise EngineRefusedError(error.detail) from None
 
 
+def _endpoint(found: Document, name: str) -> str:
+    return _checked(found.get(name), f"its {name}", str(found["issuer"]))
+
+
 def _optional(found: Document, name: str) -> str | None:
-    return _checked(found[name], f"its {name}") if found.get(name) is not None else None
+    return _endpoint(found, name) if found.get(name) is not None else None
 
 
 def _texts(found: Document, name: str) -> tuple[str, ...]:

@@ -78,8 +78,13 @@ class ProviderPort(Protocol):
     UnavailableError: there was no answer, and nobody knows what came of it. EngineRefusedError: the provider said no.
     """
 
-    async def discover_provider(self, destination: str, issuer: str | None, *, private: bool) -> AuthorizationServer:
-        """Return what an issuer, or that of a resource (RFC 9728), publishes about itself (RFC 8414)."""
+    async def discover_provider(
+        self, destination: str, issuer: str | None, near: tuple[str, ...]
+    ) -> AuthorizationServer:
+        """Return what an issuer, or that of a resource (RFC 9728), publishes about itself (RFC 8414).
+
+        ``near`` are the hosts that may be in a network of one's own, now and later; no other is reached there.
+        """
 
     async def obtain_tokens(
         self, provider: AuthorizationServer, client: ProviderClient, form: Secret
