@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remit.core.paths import Places, check_path, matched, path_le, places, within
+from remit.core.paths import Places, check_path, check_uri, matched, path_le, places, uri_path, within
 from remit.errors import UnknownDetailError
 from tests.core.drawn import below_path, paths_in, patterns
 
@@ -224,3 +224,49 @@ def test_a_requests_path_is_matched_as_it_would_be_covered(drawn: tuple[list[str
     wide, path = drawn
     at = places(tuple(wide))
     assert matched(path, at) == within(path, at) == any(path_le(path, one) for one in wide)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("**", "/**"),
+        ("https://a.example/b/c", "/https:/a.example/b/c"),
+        ("https://a.example", "/https:/a.example"),
+        ("https://a.example/", "/https:/a.example/"),
+        ("file:///srv/*", "/file:/:/srv/*"),
+        ("repo://*/**", "/repo:/*/**"),
+    ],
+)
+def test_a_uri_is_compared_as_its_scheme_its_place_and_its_path(uri: str, path: str) -> None:
+    assert (uri_path(uri), check_uri("resources", uri)) == (path, uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "*",
+        "/srv/a",
+        "mailto:a@b.example",
+        "HTTPS://a.example/b",
+        "https://:/b",
+        "https://a.example/b?c=d",
+        "https://a.example/b#c",
+        "https://a.example/../b",
+        "https://a.example/%62",
+        "https://a.example/b c",
+        "**/b",
+        "x" * 33 + "://a.example/b",
+        "https://a.example/" + "b" * 1_024,
+        7,
+    ],
+)
+def test_what_is_no_uri_in_canonical_form_is_refused_in_a_grant_and_meets_only_the_one_pattern_for_all(
+    uri: object,
+) -> None:
+    with pytest.raises(UnknownDetailError):
+        check_uri("resources", uri)
+    if isinstance(uri, str) and len(uri) <= 1_024:
+        narrow = uri_path(uri)
+        assert within(narrow, places(("/**",)))
+        assert not within(narrow, places(("/https:/**", "/https:/a.example/**", "/*/**/", "/*/*/**")))

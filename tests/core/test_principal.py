@@ -143,3 +143,11 @@ def test_those_below_a_grant_are_told_who_holds_it_and_what_it_is_called() -> No
     known = held.apply(held.delegate("root", "reader", wanted, GrantContext(), NOW)).grant("reader")
     assert ancestor(known) == Ancestor("reader", "spiffe://prod.test/reader", attested=True, label="research")
     assert ancestor(held.grant("child")) == Ancestor("child", "", attested=False, label="")
+
+
+@pytest.mark.parametrize(
+    ("jkt", "x5t", "bearer"), [("key", None, False), (None, "certificate", False), (None, None, True)]
+)
+def test_claims_that_name_no_key_are_a_bearers(jkt: str | None, x5t: str | None, *, bearer: bool) -> None:
+    claims = Claims("t", "g", None, "ann", "agent", jkt, "jti", 0, 1, "https://remit.test", None, {}, x5t)
+    assert claims.bearer is bearer

@@ -106,3 +106,11 @@ def test_as_many_delegates_as_can_be_compared_are_taken() -> None:
 
 def test_a_token_is_bound_to_the_key_or_the_certificate_that_the_grant_is() -> None:
     assert [Binding(jkt="k").thumbprint, Binding(x5t="x").thumbprint, UNBOUND.thumbprint] == ["k", "x", None]
+
+
+def test_a_grant_is_held_by_a_token_where_a_key_is_named_or_one_resource_takes_bearers() -> None:
+    assert [one.by_token for one in (Binding("key"), Binding(x5t="certificate"), Binding(bearer="search"))] == [
+        True
+    ] * 3
+    assert not UNBOUND.by_token
+    assert Binding(bearer="search").thumbprint is None
