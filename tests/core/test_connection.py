@@ -22,9 +22,10 @@ from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+AUTHORIZE, TOKEN = "https://login.example/authorize", "https://login.example/token"
 ENDPOINTS = {
-    "authorization_endpoint": "https://login.example/authorize",
-    "token_endpoint": "https://login.example/token",
+    "authorization_endpoint": AUTHORIZE,
+    "token_endpoint": TOKEN,
 }
 FIRST, SECOND, REFRESH = (Secret(f"{name}-token-0123456789") for name in ("first", "second", "refresh"))
 EMPTY = ProviderConnection(
@@ -32,7 +33,7 @@ EMPTY = ProviderConnection(
     human="https://issuer.example#alice",
     resource="github",
     destination="https://api.example",
-    provider=AuthorizationServer("https://login.example", *ENDPOINTS.values()),
+    provider=AuthorizationServer("https://login.example", AUTHORIZE, TOKEN),
     client=ProviderClient("remit"),
     audience="",
     access_token=None,
