@@ -67,7 +67,8 @@ async def at_the_gateway(plane: Plane, agent: Agent, token: str) -> str:
     """Present a token to what the gateway asks; return the grant."""
     url = "http://127.0.0.1:8471/search/v1/x"
     proof = agent.proof("GET", url, plane.world.now, plane.verifier.nonce(), token)
-    return await plane.verifier.proven({"authorization": f"DPoP {token}", "dpop": proof}, "GET", url, "search")
+    shown = {"authorization": f"DPoP {token}", "dpop": proof}
+    return (await plane.verifier.proven(shown, "GET", url, "search")).grant
 
 
 async def refused_everywhere(plane: Plane, agent: Agent, tokens: Iterable[str]) -> int:

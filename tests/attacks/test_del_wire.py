@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remit.compose.app import build
+from remit.core.principal import Holder
 from remit.web.authentication import SocketAuth
 from remit.web.listen import serve
 from tests.attacks import forge
@@ -104,8 +105,8 @@ def test_a_parent_is_handed_no_credential_of_a_child_that_is_bound_to_its_own_ke
 def test_nobody_names_a_descendant_at_the_gateway_that_is_bound_to_another_key(proven: bool) -> None:  # noqa: FBT001 - a case
     held: list[str] = []
 
-    async def verify(_headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> str:
-        return held[0]
+    async def verify(_headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> Holder:
+        return Holder("task", held[0])
 
     async def scene() -> None:
         async with rig(verify=verify if proven else None) as r:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from remit.core import scope
+from remit.core.principal import Holder
 from remit.core.scope import Access
 from remit.errors import InvalidRequestError
 from remit.gateway.authorize import compile_rules
@@ -445,9 +446,9 @@ def test_the_holder_of_a_token_names_a_grant_in_the_url_that_it_proves() -> None
     held: list[str] = []
     proven: list[str] = []
 
-    async def verify(_headers: Mapping[str, str], _method: str, url: str, _resource: str) -> str:
+    async def verify(_headers: Mapping[str, str], _method: str, url: str, _resource: str) -> Holder:
         proven.append(url)
-        return held[0]
+        return Holder("task", held[0])
 
     async def scene() -> None:
         async with rig(verify=verify) as r:

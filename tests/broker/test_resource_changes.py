@@ -14,7 +14,7 @@ from remit.errors import (
     InvalidRequestError,
     RevokedError,
 )
-from remit.ports import Finding
+from remit.ports import Finding, PutResource
 from tests.broker.samples import DETAIL
 from tests.broker.world import (
     OPERATOR,
@@ -107,6 +107,26 @@ def test_a_narrower_bound_ends_the_tasks_that_hold_more_before_it_is_acknowledge
         assert issued.lease.plan.name not in world.target.accounts
         broker._tasks.check(narrow.id)
         [cause] = [e.cause for e in await world.events() if e.event == "task.close"]
-        assert cause == "a bound was narrowed: wider than the bound of `search`"
+        assert cause == "the resource was changed: wider than the bound of `search`"
+
+    run(body())
+
+
+def test_bearers_end_at_the_next_start_if_the_broker_died_as_it_took_them_back(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        taking = replace(await broker.resource("search"), settings={"bearer": True})
+        await broker.put_resource(OPERATOR, taking)
+        borne = await world.opened(broker, SEARCH, bearer="search")
+        keyed = await world.opened(broker, SEARCH)
+        await world.store.commit((PutResource(replace(taking, settings={})),), ())  # and nothing has ended yet
+        broker = world.broker()
+        await broker.start()
+        with pytest.raises(RevokedError):
+            await broker.grant(borne.id)
+        await broker.put_resource(OPERATOR, taking)
+        with pytest.raises(RevokedError):
+            await broker.grant(borne.id)
+        await broker.grant(keyed.id)
 
     run(body())

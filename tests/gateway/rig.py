@@ -21,7 +21,7 @@ from remit.broker import Broker
 from remit.broker.connections import Providers
 from remit.core import audit, scope
 from remit.core.audit import Event
-from remit.core.principal import Holder
+from remit.core.principal import Claims, GrantView, Holder
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
 from remit.core.secret import Secret
@@ -32,6 +32,7 @@ from remit.gateway.fronts.discovery import Discovery
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
 from remit.gateway.upstream import Pool
+from remit.jose.token import BEARER_LIFE
 from remit.ports import Resource, Store
 from remit.ports.credential import SourceOf
 from tests.broker.world import OPERATOR, ClearSealer
@@ -294,6 +295,21 @@ async def rig(
                 for wire in made.wires:
                     wire.close()
                 await gateway.close()
+
+
+def bearing(shown: list[Claims]) -> Verifier:
+    """Return what lets everybody in as whoever was shown last."""
+
+    async def verify(_headers: Mapping[str, str], _method: str, _url: str, _name: str) -> Holder:
+        return Holder(shown[-1].task, shown[-1].grant, shown[-1])
+
+    return verify
+
+
+def borne(view: GrantView, now: datetime) -> Claims:
+    """Return what a bearer's token says that was minted just now."""
+    since, until = int(now.timestamp()), int((now + BEARER_LIFE).timestamp())
+    return Claims(view.task, view.id, None, "", "", None, "tok_1", since, until, "", None, {})
 
 
 _verifying = cache(offers)  # which takes longer than most scenes

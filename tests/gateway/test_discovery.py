@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from remit.core import scope
+from remit.core.principal import Holder
 from remit.errors import TokenError
 from remit.gateway.framing import request_fields
 from remit.gateway.fronts.discovery import EXPOSED, Discovery
@@ -22,7 +23,7 @@ TOLD = Discovery(ISSUER, {"half": HALF, "api": OWN})
 ORIGIN = "Origin: https://page.test"
 
 
-async def _refused(_headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> str:
+async def _refused(_headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> Holder:
     raise TokenError
 
 
@@ -80,8 +81,8 @@ def test_whoever_holds_less_is_told_the_scopes_that_there_are_and_not_if_they_ho
         for held, told in (({**ALL, "paths": ["/v1/**"]}, True), (ALL, False)):
             grants: list[str] = []
 
-            async def verify(_headers: object, _method: str, _url: str, _name: str, own: list[str] = grants) -> str:
-                return own[0]
+            async def verify(_headers: object, _method: str, _url: str, _name: str, own: list[str] = grants) -> Holder:
+                return Holder("task", own[0])
 
             async with rig(held, verify=verify, discovery=TOLD) as r:
                 grants.append(r.grant.id)
@@ -100,8 +101,8 @@ def test_a_page_of_any_origin_may_ask_and_read_without_what_browsers_add() -> No
     async def scene() -> None:
         grants: list[str] = []
 
-        async def verify(_headers: object, _method: str, _url: str, _name: str) -> str:
-            return grants[0]
+        async def verify(_headers: object, _method: str, _url: str, _name: str) -> Holder:
+            return Holder("task", grants[0])
 
         async with rig(verify=verify, discovery=TOLD) as r:
             grants.append(r.grant.id)

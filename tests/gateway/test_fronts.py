@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from remit.core.principal import Holder
 from remit.errors import InvalidRequestError, MisdirectedError
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
@@ -30,7 +31,7 @@ class HostFront:
         if not (fields.get(b"host") or b"").endswith(DOMAIN):
             raise MisdirectedError
 
-    async def principal(self, method: str, raw: bytes, fields: Fields) -> str:  # noqa: ARG002 - it is never asked
+    async def principal(self, method: str, raw: bytes, fields: Fields) -> Holder:  # noqa: ARG002 - it is never asked
         raise AssertionError
 
     def target(self, raw: bytes, fields: Fields) -> RequestTarget:

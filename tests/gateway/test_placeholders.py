@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from remit.core.principal import Holder
 from remit.gateway import framing
 from remit.gateway.downstream import Placeholders
 from remit.gateway.patterns import LeakError
@@ -40,9 +41,9 @@ SENT = {
 }
 
 
-async def verified(_rig: list[str], headers: Mapping[str, str]) -> str:
+async def verified(_rig: list[str], headers: Mapping[str, str]) -> Holder:
     assert headers["authorization"] == f"DPoP {TOKEN}"
-    return _rig[0]
+    return Holder("task", _rig[0])
 
 
 def scan(r: Rig) -> int:
@@ -57,7 +58,7 @@ def test_a_token_that_stands_elsewhere_too_is_not_sent_on(place: str, *, in_run:
     method, target, lines, body = SENT[place]
     grants: list[str] = []
 
-    async def verify(headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> str:
+    async def verify(headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> Holder:
         return await verified(grants, headers)
 
     async def scene() -> None:
@@ -79,7 +80,7 @@ def test_a_token_that_stands_elsewhere_too_is_not_sent_on(place: str, *, in_run:
 def test_a_token_in_a_judged_body_is_not_sent_on_even_in_escapes() -> None:
     grants: list[str] = []
 
-    async def verify(headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> str:
+    async def verify(headers: Mapping[str, str], _method: str, _url: str, _resource: str) -> Holder:
         return await verified(grants, headers)
 
     async def scene() -> None:

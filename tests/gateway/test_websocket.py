@@ -7,6 +7,8 @@ import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha1
 
 import pytest
@@ -16,9 +18,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
+from remit.core.principal import Claims
+from remit.core.request import Binding, Bounds, GrantRequest
+from remit.core.scope import parse
+from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
-from tests.gateway.rig import PLACEHOLDER, SECRET, Rig, Wire, http, play, rig
+from tests.gateway.rig import PLACEHOLDER, SECRET, Rig, Wire, bearing, borne, http, play, rig
 from tests.gateway.test_proxy import connected, listening, made
 from tests.support.upstream import Upstream
 
@@ -74,7 +80,7 @@ class Target:
 
 @asynccontextmanager
 async def target_of(
-    *raw: Mapping[str, object], settings: Mapping[str, object] | None = None
+    *raw: Mapping[str, object], settings: Mapping[str, object] | None = None, verify: Verifier | None = None
 ) -> AsyncIterator[tuple[Rig, Target]]:
     target = Target()
     chat = [Subprotocol("chat"), Subprotocol("superchat")]
@@ -85,6 +91,7 @@ async def target_of(
             *(raw or (SOCKETS,)),
             destination=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
             settings=settings,
+            verify=verify,
         ) as r,
     ):
         yield r, target
@@ -250,6 +257,36 @@ def test_an_open_one_is_cut_when_its_grant_ends(how: str) -> None:
             assert len(target.paths) == 1
             (outcome,) = await r.outcomes(1)
             assert (outcome.decision, outcome.code, outcome.action) == ("failed", "revoked", "101, 1 bytes out, 1 in")
+
+    play(scene)
+
+
+@pytest.mark.parametrize("how", ["over", "taken back"])
+def test_one_that_a_bearer_opened_is_cut_when_the_token_or_the_setting_ends(how: str) -> None:
+    shown: list[Claims] = []
+
+    async def scene() -> None:
+        async with target_of(settings={"bearer": True}, verify=bearing(shown)) as (r, target):
+            asked = GrantRequest(parse([SOCKETS]), Bounds(timedelta(hours=8)), Binding(bearer="api"), purpose="listen")
+            shown.append(borne(await r.broker.open(OPERATOR, asked), r.now[0]))
+            ends = shown[0].expires_at
+            async with opened(r) as socket:
+                await socket.send("x")
+                assert await socket.recv() == "x"
+                r.gateway.connections.lapse(ends - 1)
+                await socket.send("y")
+                assert await socket.recv() == "y"
+                if how == "over":
+                    r.gateway.connections.lapse(ends)
+                else:
+                    there = await r.broker.resource("api")
+                    await r.broker.put_resource(OPERATOR, replace(there, settings={}))
+                async with asyncio.timeout(5):
+                    await target.ended.wait()
+                    with pytest.raises(ConnectionClosed):
+                        await socket.recv()
+            (outcome,) = await r.outcomes(1)
+            assert outcome.code == {"over": "token", "taken back": "revoked"}[how]
 
     play(scene)
 

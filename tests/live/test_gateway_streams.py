@@ -378,11 +378,11 @@ def test_callers_without_a_channel_prove_their_grant() -> None:
     async def scene() -> None:
         granted: list[str] = []
 
-        async def verify(headers: object, method: str, url: str, _resource: str) -> str:
+        async def verify(headers: object, method: str, url: str, _resource: str) -> Holder:
             asked.append((method, url))
             assert isinstance(headers, dict)
             assert headers["dpop"] == "proof"
-            return granted[0]
+            return Holder("task", granted[0])
 
         async with rig(verify=verify) as r:
             granted.append(r.grant.id)

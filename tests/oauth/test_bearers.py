@@ -15,7 +15,7 @@ import pytest
 
 from remit.core.policy import Decision, Question, in_bounds
 from remit.core.secret import Secret
-from remit.errors import AudienceError, BearerError, RevokedError, TokenError, UnauthenticatedError
+from remit.errors import AudienceError, RevokedError, TokenError, UnauthenticatedError
 from tests.attacks.forge import parts
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, search
 from tests.oauth.consent_driver import DEVICE, App, authorization_page, browser, clients, decide, scene, svid
@@ -55,7 +55,7 @@ async def _borne(app: App, **more: str | None) -> dict[str, Any]:
 
 async def _used(app: App, token: str, name: str = "search", **more: str) -> str:
     headers = {"authorization": f"Bearer {token}", **more}
-    return await app.made.verifier.proven(headers, "GET", f"{GATEWAY}/{name}/v1/x", name)
+    return (await app.made.verifier.proven(headers, "GET", f"{GATEWAY}/{name}/v1/x", name)).grant
 
 
 def test_a_client_that_proves_nothing_gets_a_token_for_one_endpoint_for_minutes(tmp_path: Path) -> None:
@@ -155,14 +155,29 @@ def test_what_a_human_approved_for_a_key_is_not_borne(tmp_path: Path) -> None:
     _scene(tmp_path, played)
 
 
-def test_it_ends_when_the_resource_takes_bearers_no_more(tmp_path: Path) -> None:
+async def _removed(app: App) -> None:
+    await app.made.broker.delete_resource(OPERATOR, "search")
+
+
+async def _stopped(app: App) -> None:
+    await _let(app, bear=False)
+
+
+@pytest.mark.parametrize("change", [_stopped, _removed], ids=["said so", "removed"])
+def test_it_ends_for_good_when_the_resource_takes_bearers_no_more(tmp_path: Path, change: Played) -> None:
     async def played(app: App) -> None:
-        told = await _borne(app)
-        await _let(app, bear=False)
-        with pytest.raises(BearerError):
+        told, keyed = await _borne(app), (await app.redeem(await app.code())).json()
+        await change(app)
+        ended = next(event for event in reversed(await app.made.world.events()) if event.grant == told["grant"])
+        assert (ended.event, ended.decision) == ("task.close", "done")
+        await _let(app, bear=True)
+        with pytest.raises(RevokedError):
             await _used(app, told["access_token"])
         form = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"]}
-        assert (await _unproven(app, **form)).json()["code"] == "bearer"
+        assert (await _unproven(app, **form)).json()["error"] == "invalid_grant"
+        if change is _stopped:  # one for a key goes on
+            await app.made.broker.grant(keyed["grant"])
+            assert ended.cause == "the resource was changed: `search` takes no bearers any more"
 
     _scene(tmp_path, played)
 

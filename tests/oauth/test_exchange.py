@@ -303,7 +303,7 @@ def test_a_token_can_be_for_the_gateway_alone_and_is_refused_at_the_api(tmp_path
         url = "http://127.0.0.1:8471/search/v1/x"
         proof = agent.proof("GET", url, plane.world.now, plane.verifier.nonce(), agent.token)
         headers = {"Authorization": f"DPoP {agent.token}", "DPoP": proof}
-        assert await plane.verifier.proven(headers, "GET", url, "search") == agent.grant
+        assert (await plane.verifier.proven(headers, "GET", url, "search")).grant == agent.grant
 
     staged(tmp_path, scene)
 
@@ -316,9 +316,8 @@ def test_a_token_for_the_broker_is_for_its_gateway_too(tmp_path: Path) -> None:
         assert (await plane.call(agent, "GET", "/v1/self")).status_code == 200
         url = "http://127.0.0.1:8471/search/v1/x"
         proof = agent.proof("GET", url, plane.world.now, plane.verifier.nonce(), agent.token)
-        assert await plane.verifier.proven(
-            {"authorization": f"DPoP {agent.token}", "dpop": proof}, "GET", url, "search"
-        )
+        shown = {"authorization": f"DPoP {agent.token}", "dpop": proof}
+        assert (await plane.verifier.proven(shown, "GET", url, "search")).grant == agent.grant
 
     staged(tmp_path, scene)
 

@@ -155,7 +155,7 @@ def test_a_token_for_one_endpoint_is_taken_there_and_nowhere_else(tmp_path: Path
             url = f"{GATEWAY}/{name}/v1/x"
             proof = agent.proof("GET", url, made.world.now, made.verifier.nonce(), agent.token)
             headers = {"authorization": f"DPoP {agent.token}", "dpop": proof}
-            return await made.verifier.proven(headers, "GET", url, name)
+            return (await made.verifier.proven(headers, "GET", url, name)).grant
 
         assert await at("search") == agent.grant
         with pytest.raises(AudienceError):

@@ -71,7 +71,8 @@ async def at_the_api(plane: Plane, agent: Agent) -> str:
 async def at_the_gateway(plane: Plane, agent: Agent) -> str:
     url = "http://127.0.0.1:8471/search/v1/x"
     proof = agent.proof("GET", url, plane.world.now, plane.verifier.nonce(), agent.token)
-    return await plane.verifier.proven({"Authorization": f"DPoP {agent.token}", "DPoP": proof}, "GET", url, "search")
+    shown = {"Authorization": f"DPoP {agent.token}", "DPoP": proof}
+    return (await plane.verifier.proven(shown, "GET", url, "search")).grant
 
 
 @pytest.mark.parametrize("verify", [at_the_api, at_the_gateway])

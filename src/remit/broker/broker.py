@@ -265,7 +265,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, port.Br
         await self._narrowed(name)
 
     async def _narrowed(self, name: str) -> None:
-        ended = await self.policy.redecide("a bound was narrowed", name)
+        ended = await self.policy.redecide("the resource was changed", name)
         await self._tasks.notices.acted_on()
         if ended:
             await self.checkpoints.covered()

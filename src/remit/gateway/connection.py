@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from remit.core.scope import Access
-from remit.errors import InvalidRequestError, RemitError, TooLargeError, UpstreamError
+from remit.errors import InvalidRequestError, RemitError, TokenError, TooLargeError, UpstreamError
 from remit.gateway import framing
 from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, GatewayListener
 from remit.gateway.exchange import HttpExchange
@@ -55,6 +55,11 @@ class ClientConnections:
     def sweep(self, now: float) -> None:
         for client in [client for client in self.all if client.deadline < now]:
             client.expire()
+
+    def lapse(self, time: float) -> None:
+        """Close what stays open by tokens that have ended at a time, in seconds since the epoch."""
+        for client in [client for client in self.all if client.lapsed(time)]:
+            client.end(TokenError("it has expired", help="connect again with a new token"))
 
     def end(self, error: RemitError, grants: frozenset[str] | None = None) -> None:
         """Close the connections of channels that have ended, or all."""
@@ -222,6 +227,13 @@ class ClientConnection(Downstream):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self.deadline = self.plane.now + LINGER
+
+    def lapsed(self, time: float) -> bool:
+        """Whether a bearer's token has ended that keeps something open by which more comes, as by no answer."""
+        exchange = self._exchange
+        if exchange is None or self.until is None or time < self.until:
+            return False
+        return exchange.opening is not None or (exchange.talk is not None and exchange.method == "GET")
 
     def expire(self) -> None:
         if self._lingers:  # no request is under way

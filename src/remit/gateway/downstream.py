@@ -196,12 +196,13 @@ class GatewayListener:
 class Downstream(asyncio.Protocol, ABC):
     """What an exchange may do with its client's connection, which is read elsewhere."""
 
-    __slots__ = ("_held", "_lingers", "_transport", "deadline", "listener", "plane")
+    __slots__ = ("_held", "_lingers", "_transport", "deadline", "listener", "plane", "until")
 
     def __init__(self, listener: GatewayListener) -> None:
         self.listener = listener
         self.plane = listener.plane
         self.deadline = self.plane.now + HEAD
+        self.until: int | None = None  # when a bearer's token ends, by which the last request came
         self._held = False
         self._lingers = False
         self._transport: asyncio.Transport | None = None
@@ -216,6 +217,13 @@ class Downstream(asyncio.Protocol, ABC):
 
     @abstractmethod
     def finished(self, exchange: object, *, keep: bool) -> None: ...  # go on to the next request, or close
+
+    async def proven(self, head: RequestHead) -> str:
+        """Return the grant that a request proves."""
+        found = await self.listener.front.principal(head.method, head.target, head.headers.fields)
+        claims = found.claims
+        self.until = claims.expires_at if claims is not None and claims.bearer else None
+        return found.grant
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:

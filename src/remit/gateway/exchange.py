@@ -129,7 +129,7 @@ class HttpExchange:
     async def _addressed(self) -> tuple[str, canon.RequestTarget]:
         """Return whose request it is, its channel's, the one it proves or one inside either by name, and what for."""
         front, headers = self._downstream.listener.front, self._headers
-        self.grant = own = front.bound_grant or await front.principal(self.method, self._head.target, headers.fields)
+        self.grant = own = front.bound_grant or await self._downstream.proven(self._head)
         if len(self._head.target) + headers.size // 4 > canon.SHORT:
             await self._plane.turns.wait((await self._plane.broker.grant(own)).task)
         self._target = target = front.target(self._head.target, headers.fields)

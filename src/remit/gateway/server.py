@@ -85,7 +85,7 @@ class Gateway:
         pools = Pools(broker, tls or offers(), clock, self.quota, turns, lookup)
         self.plane = DataPlane(broker, kinds, routes, pools, new_id, problems, nonce, now=seconds(), ask=ask)
         self.connections = ClientConnections()
-        self._seconds = seconds
+        self._seconds, self._clock = seconds, clock
         self._verify, self._discovery = verify, discovery
         self._servers: set[Closing] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -171,6 +171,7 @@ class Gateway:
     def _sweep(self) -> None:
         self.plane.now = now = self._seconds()
         self.connections.sweep(now)
+        self.connections.lapse(self._clock().timestamp())
         self.plane.pools.sweep(now)
         self.plane.ended.sweep(now)
         self._sweeper = self.plane.loop.call_later(1.0, self._sweep)

@@ -104,12 +104,12 @@ class Verifier:
         """Return the time in whole seconds."""
         return int(self.clock().timestamp())
 
-    async def proven(self, headers: Mapping[str, str], method: str, url: str, resource: str) -> str:
-        """Return the id of the grant that a request to a resource at the gateway proves, or raise."""
+    async def proven(self, headers: Mapping[str, str], method: str, url: str, resource: str) -> Holder:
+        """Return the holder that a request to a resource at the gateway proves, or raise."""
         values = {name.lower(): [value] for name, value in headers.items()}
         gateway = self.gateway or self.issuer
         audiences = frozenset({self.issuer, gateway, f"{gateway}/{resource}"})
-        return (await self.holder(method, url, values, audiences=audiences)).grant
+        return await self.holder(method, url, values, audiences=audiences)
 
     async def holder(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from remit.core.principal import Claims
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.mcp.forge import (
@@ -23,7 +24,7 @@ from tests.gateway.mcp.forge import (
     message,
     result,
 )
-from tests.gateway.rig import SECRET, Reply, play
+from tests.gateway.rig import SECRET, Reply, bearing, borne, play
 from tests.support.upstream import chunked, whole
 
 META = "io.modelcontextprotocol/"
@@ -313,6 +314,32 @@ def test_an_open_stream_is_cut_when_its_grant_ends() -> None:
             await there.rig.broker.revoke(OPERATOR, there.rig.grant.id)
             assert b"0\r\n\r\n" not in await wire.rest()
             await there.server.cut.wait()
+
+    play(scene)
+
+
+def test_what_a_server_says_by_itself_ends_with_a_bearers_token_and_an_answer_when_it_is_whole() -> None:
+    shown: list[Claims] = []
+
+    async def scene() -> None:
+        async with forge() as there:
+            shown.append(borne(await there.rig.broker.grant(there.rig.grant.id), there.rig.now[0]))
+            there.rig.gateway._verify = bearing(shown)
+            there.rig.port = await there.rig.listen(None)
+            there.server.pieces, there.server.ends = [b": open\n\n"], False
+            wire = await there.opened()
+            await wire.reader.readuntil(b":\n\n")
+            there.rig.gateway.connections.lapse(shown[0].expires_at - 1)
+            await wire.reader.readuntil(b":\n\n")
+            there.rig.gateway.connections.lapse(shown[0].expires_at)
+            assert b"0\r\n\r\n" not in await wire.rest()
+            await there.server.cut.wait()
+            there.server.pieces, there.server.ends = [b": open\n\n"] * 9, True
+            wire = await there.rig.wire()
+            await wire.send(there.rig.request("/forge", JSON, method="POST", body=call("open", repo="acme")))
+            await wire.reader.readuntil(b":\n\n")
+            there.rig.gateway.connections.lapse(shown[0].expires_at)
+            await wire.reader.readuntil(b"0\r\n\r\n")
 
     play(scene)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from remit.core.principal import Holder
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
 from remit.gateway.fronts.discovery import Discovery
@@ -21,8 +22,8 @@ class Front(Protocol):
     def check(self, fields: Fields) -> None:
         """Raise for a header section that is not addressed to this listener. Asked once for equal sections."""
 
-    async def principal(self, method: str, raw: bytes, fields: Fields) -> str:
-        """Return the grant that a request proves, where there is no channel; ``raw`` is its target as it came."""
+    async def principal(self, method: str, raw: bytes, fields: Fields) -> Holder:
+        """Return who proves a grant by a request, where there is no channel; ``raw`` is its target as it came."""
 
     def target(self, raw: bytes, fields: Fields) -> RequestTarget:
         """Return the resource and the canonical target at it, or raise InvalidRequestError."""

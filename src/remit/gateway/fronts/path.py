@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from remit.core.principal import Holder
 from remit.errors import InvalidRequestError, MisdirectedError, NotFoundError
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
 from remit.gateway.framing import Fields
 from remit.gateway.fronts.discovery import Discovery
 
-# headers, method, url, resource -> grant id
-Verifier = Callable[[Mapping[str, str], str, str, str], Awaitable[str]]
+# headers, method, url, resource -> who proves a grant
+Verifier = Callable[[Mapping[str, str], str, str, str], Awaitable[Holder]]
 
 _TARGET = re.compile(
     rb"(?:/@(grt_[A-Za-z0-9_-]{1,64}))?/([a-z0-9][a-z0-9._-]{0,62})((?:/[A-Za-z0-9\-._~!$&'()+,;=:@%]*)*)(?:\?(.*))?"
@@ -40,7 +41,7 @@ class PathFront:
                 raise InvalidRequestError("`Host` is not the name of a host")
             raise MisdirectedError
 
-    async def principal(self, method: str, raw: bytes, fields: Fields) -> str:
+    async def principal(self, method: str, raw: bytes, fields: Fields) -> Holder:
         if self._verify is None:
             raise NotFoundError
         headers = {name.decode(): value.decode("latin-1") for name, value in fields.items}

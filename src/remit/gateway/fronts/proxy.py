@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from remit.core.principal import Holder
 from remit.errors import InvalidRequestError, MisdirectedError, NotFoundError, ScopeError
 from remit.gateway import canon
 from remit.gateway.canon import RequestTarget
@@ -49,7 +50,7 @@ class ProxyFront:
     def check(self, fields: Fields) -> None:
         """Leave `Host` to each request's target, which it repeats."""
 
-    async def principal(self, method: str, raw: bytes, fields: Fields) -> str:  # noqa: ARG002 - a proxy is a run's
+    async def principal(self, method: str, raw: bytes, fields: Fields) -> Holder:  # noqa: ARG002 - a proxy is a run's
         raise NotFoundError
 
     def target(self, raw: bytes, fields: Fields) -> RequestTarget:
@@ -81,7 +82,7 @@ class HostFront:
         if (fields.get(b"host") or b"").lower() not in {self._host, self._host + b":443"}:
             raise MisdirectedError
 
-    async def principal(self, method: str, raw: bytes, fields: Fields) -> str:  # noqa: ARG002 - a proxy is a run's
+    async def principal(self, method: str, raw: bytes, fields: Fields) -> Holder:  # noqa: ARG002 - a proxy is a run's
         raise NotFoundError
 
     def target(self, raw: bytes, fields: Fields) -> RequestTarget:  # noqa: ARG002 - the connection says the host
