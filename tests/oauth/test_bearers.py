@@ -19,7 +19,7 @@ from remit.errors import AudienceError, RevokedError, TokenError, Unauthenticate
 from tests.attacks.forge import parts
 from tests.broker.world import OPERATOR, SEARCH, TABLE, World, search
 from tests.oauth.consent_driver import DEVICE, App, authorization_page, browser, clients, decide, scene, svid
-from tests.oauth.plane import later
+from tests.oauth.plane import jws, later
 
 GATEWAY = "http://127.0.0.1:8471"
 ENDPOINT = f"{GATEWAY}/search"
@@ -192,6 +192,28 @@ def test_its_refresh_token_rotates_and_a_second_use_ends_the_task(tmp_path: Path
         assert (await _unproven(app, **form, resource=GATEWAY)).json()["error"] == "invalid_grant"  # used
         with pytest.raises(RevokedError):
             await _used(app, fresh["access_token"])
+
+    _scene(tmp_path, played)
+
+
+FORGED: list[dict[str, Any]] = [{}, {"exp": 10**8}, {"jti": "tok_forged"}, {"exp": -60, "jti": "tok_forged"}]
+
+
+@pytest.mark.parametrize("changes", FORGED, ids=str)
+def test_whoever_has_the_key_that_signs_makes_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    async def played(app: App) -> None:
+        told = await _borne(app, ttl="28800")
+        head, claims = parts(told["access_token"])[:2]
+        forged = jws(head, {**claims, **changes, "exp": claims["exp"] + changes.get("exp", 0)}, app.made.signer.sign)
+        if not changes:
+            app.made.tokens.keys_changed()  # its digest is forgotten
+            assert await _used(app, forged) == told["grant"]
+            app.made.tokens._key = bytes(32)  # the process is another
+            app.made.tokens.keys_changed()
+        with pytest.raises(TokenError, match="since this broker started"):
+            await _used(app, forged)
+        last = (await app.made.world.events())[-1]
+        assert (last.decision, last.code, last.grant) == ("deny", "token", told["grant"])
 
     _scene(tmp_path, played)
 

@@ -1,16 +1,20 @@
 """The tokens of grants (``ports.tokens``): minted here, for a live grant alone, and known again when they come back.
 
 Of what was minted lately only the digest is kept, with the grant that it stands for. For any other token the signature
-says whose it is, as after a restart; what it claims is believed as far as the grant bears it out.
+says whose it is, as after a restart; what it claims is believed as far as the grant bears it out. A bearer's proves no
+key of its own, so that no signature alone is believed: its name says that it was made by this very process.
 """
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
 
+from remit import jose
 from remit.broker.broker import Broker
 from remit.core import scope as scopes
 from remit.core.principal import Claims, GrantView, Holder
@@ -26,6 +30,7 @@ from remit.ports.identity import Humans
 from remit.ports.pending import Pending
 from remit.ports.tokens import PROVE, Granted, TokenPort
 
+MARK = 22  # characters at the end of a name
 MAX_KNOWN = 20_000  # tokens known by their digest: some 5 MB
 
 
@@ -60,6 +65,7 @@ class GrantTokens(TokenPort):
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
         self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
         self._audiences, self._humans, self._gateway = {None, issuer, gateway}, humans, gateway
+        self._key = secrets.token_bytes(32)  # of this process: bearers' tokens are named by it
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
 
@@ -88,6 +94,8 @@ class GrantTokens(TokenPort):
         if binding.x5t is not None and spec.until is None:
             raise TokenError("its grant is bound to a certificate: use the TLS listener with it")
         claims = tokens.claims(view, spec, self._issuer, self._new_id("tok"), self._clock())
+        if binding.bearer is not None:
+            claims["jti"] = self._marked(claims["jti"], grant_id, claims["exp"])
         details = scopes.text(view.grant.scope)
         text = self._signed(claims, tokens.TYPE, authorization_details=details)
         self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
@@ -101,6 +109,11 @@ class GrantTokens(TokenPort):
         if self._gateway is None or spec.audience not in {None, endpoint}:
             raise TargetError("a bearer's token is for its one resource at the gateway")
         return replace(spec, audience=endpoint)
+
+    def _marked(self, name: str, grant: str, end: int) -> str:
+        """Return the name of a bearer's token, which nobody can make who has but the key that signs."""
+        mark = hmac.digest(self._key, f"{name}\n{grant}\n{end}".encode(), "sha256")
+        return name + jose.encode(mark)[:MARK]
 
     def _endpoint(self, audience: str | None, scope: Scope) -> bool:
         """Whether an audience is a resource at the gateway that the grant names."""
@@ -129,10 +142,11 @@ class GrantTokens(TokenPort):
         except NotFoundError:
             raise TokenError("its grant is not known here") from None
         if claims is not None:
-            bound = view.grant.binding
-            borne = (bound.bearer is not None) == claims.bearer
-            if (bound.jkt, bound.x5t, view.task) != (claims.jkt, claims.x5t, claims.task) or not borne:
+            bound, named = view.grant.binding, (claims.jti[:-MARK], claims.grant, claims.expires_at)
+            if (bound.jkt, bound.x5t, view.task) != (claims.jkt, claims.x5t, claims.task):
                 raise TokenError("its grant is not bound to this key")
+            if claims.bearer and not hmac.compare_digest(claims.jti, self._marked(*named)):
+                raise TokenError("it was not made since this broker started", help="get another by the refresh token")
             self._remember(digest, known)
         return view
 
