@@ -53,7 +53,7 @@ def test_metadata_is_of_the_url_that_was_asked_for(place: str) -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("place", ["/api/%22", "/@grt_1/api", "/Api", '/api"', "x", "/.."])
+@pytest.mark.parametrize("place", ["/api/%22", "/@grt_1/api", "/Api", '/api"', "x", "/..", "/api/../x", "/api/."])
 def test_nothing_is_said_of_what_is_no_plain_place(place: str) -> None:
     async def scene() -> None:
         async with rig(verify=_refused, discovery=TOLD) as r:

@@ -1,4 +1,4 @@
-"""Resources of the kind mcp that are commands."""
+"""Resources of the kind mcp: what may be set, and those that are commands."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ def test_a_command_has_a_name_and_nothing_else() -> None:
         check("mcp+stdio:gh", "a-key-of-16-characters-0123")
     with pytest.raises(InvalidRequestError):
         check("mcp+stdio:gh", provider="github")
+
+
+def test_a_server_takes_bearers_and_connections_of_humans_and_nothing_that_is_neither() -> None:
+    check("mcp+https://gh.test/mcp", bearer=True)
+    check("mcp+https://gh.test/mcp", oauth={}, bearer=True)
+    for wrong in ({"bearer": "yes"}, {"bearer": 1}, {"oauth": True}, {"bearers": True}):
+        with pytest.raises(InvalidRequestError):
+            check("mcp+https://gh.test/mcp", **wrong)
+    with pytest.raises(InvalidRequestError, match="no secret and no settings"):
+        check("mcp+stdio:gh", bearer=True)

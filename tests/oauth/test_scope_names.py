@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,23 @@ def test_the_page_shows_the_details_that_a_name_stands_for_and_its_title(tmp_pat
         page = unescape((await authorization_page(app, **NAMED, scope="find")).text)
         for shown in ("find: Search the web", "/v1/**", "find what is asked for", '"paths"'):
             assert shown in page
+
+    _scene(tmp_path, played)
+
+
+def test_a_title_stands_for_no_details_but_its_own(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        both = {"purpose": None, "scope": "find find"}
+        whole, more = "find: Search the web</", "find: Search the web; and more, which no scope names</"
+        for own, shown, hidden in (([SEARCH], whole, more), ([TABLE], more, whole)):
+            told = {**both, "authorization_details": json.dumps(own)}
+            page = unescape((await authorization_page(app, **told)).text)
+            assert shown in page
+            assert hidden not in page
+            asked = app.polled_request(**told, client_id="tv")
+            answer = (await app.made.web.post("/oauth/device_authorization", data=asked)).json()
+            typed = await browser(app.made).post("/oauth/device", data={"user_code": answer["user_code"]})
+            assert shown in unescape(typed.text)
 
     _scene(tmp_path, played)
 
@@ -130,7 +148,7 @@ def test_a_child_is_asked_for_by_name_and_is_no_wider_for_it(tmp_path: Path) -> 
     _scene(tmp_path, played, {"find": FIND, "wide": wide})
 
 
-@pytest.mark.parametrize("ending", ["", "/", "/mcp", "/mcp/"])
+@pytest.mark.parametrize("ending", ["", "/", "/mcp", "/mcp/", "/v1/.well-known/a%20b..c"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 def test_an_endpoint_of_the_gateway_is_an_audience_and_brings_its_own_template(
     tmp_path: Path, host: str, ending: str
@@ -175,6 +193,16 @@ def test_a_token_for_one_endpoint_is_taken_there_and_nowhere_else(tmp_path: Path
         "https://127.0.0.1:8471/search",
         "http://10.0.0.1:8471/search",
         "http://127.0.0.1:8471@evil.test/search",
+        "http://127.0.0.1:8471/search/../warehouse",
+        "http://127.0.0.1:8471/search/..",
+        "http://127.0.0.1:8471/search/./mcp",
+        "http://127.0.0.1:8471/search/%2e%2E/warehouse",
+        "http://127.0.0.1:8471/search/.%2e/warehouse",
+        "http://127.0.0.1:8471/search/..%2fwarehouse",
+        "http://127.0.0.1:8471/search/%252e%252e/warehouse",
+        "http://127.0.0.1:8471/search\\..\\warehouse",
+        "http://127.0.0.1:8471/search/..;/warehouse",
+        "http://localhost:8471/..",
     ],
 )
 def test_what_is_no_endpoint_of_the_gateway_is_no_audience(tmp_path: Path, resource: str) -> None:

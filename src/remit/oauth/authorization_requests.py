@@ -185,15 +185,19 @@ class AuthorizationRequests:
         where = parts.netloc or f"the app that owns {parts.scheme}:"
         if parts.hostname in LOCAL:
             where = f"a program on this computer ({parts.netloc})"
-        facts = (("the answer goes to", where), ("the token is for", audience or ""), ("in short", self._short(form)))
+        facts = (
+            ("the answer goes to", where),
+            ("the token is for", audience or ""),
+            ("in short", self._short(form, asked)),
+        )
         about = ClientDisplay(client.called, client.warning, facts)
         return PushedRequest(about, replace(back, audience=audience), request)
 
     def _meant(self, form: Form, client_id: str) -> tuple[str | None, Form]:
         return token_requests.meant(form, self._verifier, self._identity.scopes, client_id)
 
-    def _short(self, form: Form) -> str:
-        return in_words(form.get("scope", ""), self._identity.scopes)
+    def _short(self, form: Form, asked: Form) -> str:
+        return in_words(form.get("scope", ""), self._identity.scopes, asked["authorization_details"])
 
     async def device(self, _: Request, client: OAuthClient) -> Response:
         """Return the two codes for a request (RFC 8628 §3.2)."""
@@ -202,7 +206,7 @@ class AuthorizationRequests:
         bound = await token_requests.proven(client, self._verifier)
         item = await self._broker.ask_to_open(client.id, token_requests.of_human(asked, bound))
         code, answer = await self._polled(item, client, audience)
-        shown, uri = ("in short", self._short(client.form)), f"{self._verifier.issuer}/oauth/device"
+        shown, uri = ("in short", self._short(client.form, asked)), f"{self._verifier.issuer}/oauth/device"
         user_code = await self._user_code(item, registered, shown)
         complete = {"verification_uri": uri, "verification_uri_complete": f"{uri}?user_code={user_code}"}
         return wire.answer({"device_code": code, "user_code": user_code, **complete, **answer})

@@ -52,10 +52,13 @@ def asked(name: str, templates: Templates, client: str) -> ScopeTemplate:
     return found
 
 
-def in_words(scope: str, templates: Templates) -> str:
-    """Return what names mean to people, beside the details that they stand for."""
-    found = [templates[name] for name in scope.split(" ") if name in templates]
-    return "; ".join(f"{one.name}: {one.title}" if one.title else one.name for one in found)
+def in_words(scope: str, templates: Templates, details: str) -> str:
+    """Return what names mean to people, beside the ``details`` (JSON) that are asked for: theirs, or others too."""
+    found = [templates[name] for name in dict.fromkeys(scope.split(" ")) if name in templates]
+    words = [f"{one.name}: {one.title}" if one.title else one.name for one in found]
+    if found and not set(joined([one.details for one in found])).issuperset(scopes.parse(read_json(details))):
+        words.append("and more, which no scope names")
+    return "; ".join(words)
 
 
 def joined(parts: Sequence[Scope]) -> Scope:

@@ -48,9 +48,12 @@ BYTES = 32  # random ones of a refresh token
 TTL = 3600  # seconds: an OAuth client that knows nothing of remit cannot say
 
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # of SHA-256, base64url
+# what follows a place, without a segment that some reader takes away, with the one before it or to its end
+_BELOW = r"(?:/(?!\.{1,2}(?:/|\Z))(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%(?!2[5EeFf]|5[Cc])[0-9A-Fa-f]{2})*)*"
+_PATH = re.compile(_BELOW)
 # the gateway's listener, by any of the names that it answers to, and a resource there
 _LOOPBACK = re.compile(
-    r"http://(?:127\.0\.0\.1|localhost|\[::1\]):([0-9]{1,5})(?:/(?:([a-z0-9][a-z0-9._-]{0,62})(?:/[^?#\s]*)?)?)?"
+    rf"http://(?:127\.0\.0\.1|localhost|\[::1\]):([0-9]{{1,5}})(?:/|/([a-z0-9][a-z0-9._-]{{0,62}}){_BELOW})?"
 )
 _OTHER_KEY = "`dpop_jkt` must be the thumbprint of the key that the proof is by"
 
@@ -142,7 +145,7 @@ def audience(form: Form, verifier: Verifier) -> str | None:
 
 
 def _audience(named: str, issuer: str, gateway: str | None) -> str:
-    if named == issuer or (named.startswith(f"{issuer}/") and not set("?#") & set(named)):
+    if named.startswith(issuer) and _PATH.fullmatch(named, len(issuer)):
         return issuer
     place = _LOOPBACK.fullmatch(named)
     if place is None or gateway is None or place[1] != gateway.rpartition(":")[2]:

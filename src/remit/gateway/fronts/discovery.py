@@ -19,7 +19,7 @@ WELL_KNOWN = "/.well-known/oauth-protected-resource"
 EXPOSED = "WWW-Authenticate, DPoP-Nonce, Mcp-Session-Id, Mcp-Protocol-Version, Proxy-Status, Retry-After"
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 
-_PLACE = re.compile(rb"(?:/([a-z0-9][a-z0-9._-]{0,62})(?:/[A-Za-z0-9._~-]*)*)?")
+_PLACE = re.compile(rb"(?:/([a-z0-9][a-z0-9._-]{0,62})(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]*)*)?")
 _HEADERS = re.compile(r"[A-Za-z0-9-]{1,64}(?: ?, ?[A-Za-z0-9-]{1,64}){0,31}")  # that a preflight asks for
 _THEIRS = re.compile(rb"(?<=\r\n)access-control-[^\r\n]*\r\n", re.IGNORECASE)
 # to any origin, and never with what a browser adds by itself: a token that a page has not been given, it cannot use
