@@ -30,7 +30,9 @@ def test_a_copied_token_is_worth_nothing_without_its_key(tmp_path: Path) -> None
         for headers in attempts:
             answer = await plane.web.get("/v1/self", headers=headers)
             assert answer.status_code == 401
-            assert answer.headers["www-authenticate"].startswith("DPoP ")
+            tried = headers["authorization"].partition(" ")[0]
+            assert answer.headers["www-authenticate"].startswith(f"{tried} ")  # the scheme that was tried, then DPoP
+            assert "DPoP " in answer.headers["www-authenticate"]
 
     forge.walk(tmp_path, scene)
 
