@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from remit.broker import Broker
 from remit.core.audit import Event
+from remit.core.connection import nonce
+from remit.core.principal import Human
 from remit.core.secret import Secret
 from remit.core.task import Grant, Subject
 from remit.errors import (
@@ -562,6 +565,60 @@ def test_a_provider_that_reads_documents_is_given_ours_where_it_can_read_it(worl
         await broker.put_resource(OPERATOR, search({"issuer": ISSUER}))
         begun = await broker.begin_connection(OPERATOR, "search")
         assert query(begun.url)["client_id"] == "https://remit.test/oauth/client/search"
+
+    run(body())
+
+
+async def discovers(world: Connected, **settings: object) -> Broker:
+    """Return a broker with a resource that says itself who its provider is."""
+    register = f"{ISSUER}/register"
+    world.issuing.provider = structs.replace(world.issuing.provider, registration_endpoint=register, scopes=("read",))
+    broker = await world.served()
+    await broker.put_resource(OPERATOR, search(settings))
+    return broker
+
+
+def test_what_a_resource_says_of_its_provider_counts_once_the_operator_has_connected(world: Connected) -> None:
+    async def body() -> None:
+        broker = await discovers(world)
+        human = Human(Subject("https://idp.test#alice", "urn:mfa"), "d", world.now, world.now, "web", None)
+
+        async def goes(at: str) -> str:
+            there = nonce("search", at)
+            page = replace(human, digest=at, nonce=there, state=at, confidential=True)
+            return (await broker.begin_connection(page, "search", "b")).issuer
+
+        with pytest.raises(DeniedError, match="operator has not agreed") as caught:
+            await goes("s1")
+        assert "`remit connect search`" in str(caught.value.help)
+        assert world.issuing.registered == []
+        await connect(broker)
+        assert await goes("s2") == ISSUER
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "settled"),
+    [
+        ({"issuer": "https://github.test"}, "another provider", {"issuer": "https://github.test"}),
+        ({"scopes": ("read", "admin:org")}, "asks for more", {"scopes": ["read"]}),
+    ],
+)
+def test_a_resource_that_says_something_else_of_its_provider_is_refused_until_the_operator_names_it(
+    world: Connected, change: dict[str, Any], says: str, settled: dict[str, object]
+) -> None:
+    async def body() -> None:
+        broker = await discovers(world)
+        await connect(broker)
+        world.issuing.provider = structs.replace(world.issuing.provider, **change)
+        for restarted in (broker, await world.served()):
+            with pytest.raises(ConflictError, match=says):
+                await restarted.begin_connection(OPERATOR, "search")
+        broker = await world.served()
+        await broker.put_resource(OPERATOR, search(settled))
+        begun = await broker.begin_connection(OPERATOR, "search")
+        assert begun.issuer == world.issuing.provider.issuer
 
     run(body())
 

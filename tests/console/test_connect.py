@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from remit.core.principal import Human
 from remit.errors import StepUpError
 from tests.broker.providers import Connected, query, search
 from tests.broker.world import OPERATOR
-from tests.oauth.consent_driver import ALICE, App, Scene, browser, followed, form_of, press, scene
+from tests.oauth.consent_driver import ALICE, App, Scene, browser, form_of, press, scene
 
 BACK = "/oauth/connected/search"
 
@@ -42,9 +43,19 @@ async def logged_in(app: App, visitor: httpx.AsyncClient) -> httpx.Response:
     return await visitor.get(app.issuer.back(await press(visitor, first)))
 
 
+def leads(page: httpx.Response) -> str:
+    """Return where a page goes on to when that is pressed, and not before: it says what for."""
+    for told in (f"<dd>{ALICE}</dd>", "<dd>https://auth.search.test</dd>", "<dd>https://search.test</dd>"):
+        assert told in page.text
+    assert "http-equiv" not in page.text
+    found = re.search('class="go" rel="noreferrer" href="([^"]+)"', page.text)
+    assert found is not None, page.text
+    return unescape(found[1])
+
+
 async def away(app: App, visitor: httpx.AsyncClient) -> dict[str, str]:
     """Go on to the provider; return what it is asked."""
-    url = followed(await press(visitor, await logged_in(app, visitor)))
+    url = leads(await press(visitor, await logged_in(app, visitor)))
     assert url.startswith("https://auth.search.test/authorize?")
     return query(url)
 
@@ -55,7 +66,7 @@ def test_a_human_logs_in_goes_on_and_is_connected(tmp_path: Path) -> None:
         last = await logged_in(app, visitor)
         assert f"You are logged in as {ALICE}." in last.text
         assert await app.made.broker.connections(OPERATOR) == []
-        asked = query(followed(await press(visitor, last)))
+        asked = query(leads(await press(visitor, last)))
         assert asked["redirect_uri"] == f"https://remit.test{BACK}"
         back = await visitor.get(BACK, params={"code": "c", "state": asked["state"]})
         for told in (f"<dd>{ALICE}</dd>", "<dd>https://auth.search.test</dd>", "<dd>https://search.test</dd>"):
@@ -134,7 +145,7 @@ def test_a_login_for_something_else_connects_nothing_and_one_counts_once(tmp_pat
                 await broker.begin_connection(human, "search")
         visitor = browser(app.made)
         last = await logged_in(app, visitor)
-        followed(await press(visitor, last))
+        leads(await press(visitor, last))
         assert (await press(visitor, last)).status_code == 400
 
     connecting(tmp_path, played)
@@ -145,6 +156,7 @@ def test_what_we_say_of_us_to_a_provider_has_one_redirect_uri_for_each_resource(
         issuer = app.made.verifier.issuer
         told = (await app.made.web.get("/oauth/client/search")).json()
         assert told["client_id"] == f"{issuer}/oauth/client/search"
+        assert told["client_name"] == "remit for search"
         assert told["redirect_uris"] == [f"{issuer}/oauth/connected/search"]
         assert (await app.made.web.get("/oauth/client/no%2Fname")).status_code in {400, 404}
 

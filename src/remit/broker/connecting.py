@@ -96,6 +96,8 @@ class Connecting:
         if isinstance(by, Human):
             await self._log_in(by, name, now, brought=brought)
         provider = await self._provider(resource, asked)
+        if asked.issuer is None:
+            self._check_agreed(resource, asked, provider, told=brought or isinstance(by, Operator))
         client = await self._client(resource, asked, provider)
         audience = asked.resource if asked.resource is not None else provider.audience or self._registry.url(resource)
         scopes = asked.scopes if asked.scopes is not None else provider.scopes
@@ -137,6 +139,33 @@ class Connecting:
         near = named_hosts(([asked.issuer] if asked.issuer else []) + ([url] if is_private(resource, url) else []))
         return await self.kept.providers.port.discover_provider(url, asked.issuer, near)
 
+    def _check_agreed(
+        self, resource: Resource, asked: OAuthSetting, provider: AuthorizationServer, *, told: bool
+    ) -> None:
+        """Raise unless the operator has agreed to what a resource says of its provider: they made the first connection.
+
+        A resource may name anybody, whose tokens it would be sent then. ``told``: whoever begins is, at a terminal.
+        """
+        name, known = resource.name, self.kept.all()
+        agreed = [one for one in known if one.resource == name and one.destination == resource.destination]
+        if not agreed and not told:
+            raise DeniedError(
+                f"the operator has not agreed to who the provider of `{name}` is",
+                help=f"the operator connects first (`remit connect {name}`), or names `issuer` in the setting `oauth`",
+            )
+        same = [one for one in agreed if one.provider.issuer == provider.issuer]
+        if agreed and not same:
+            raise ConflictError(
+                f"`{name}` names another provider than it did: {provider.issuer}",
+                help="where that is right, the operator names it: `issuer` in the setting `oauth`",
+            )
+        wide = not any(set(provider.scopes) <= set(one.provider.scopes) for one in same)
+        if same and asked.scopes is None and wide:
+            raise ConflictError(
+                f"`{name}` asks for more at its provider than it did: {' '.join(provider.scopes)}",
+                help="where that is right, the operator names it: `scopes` in the setting `oauth`",
+            )
+
     async def _client(self, resource: Resource, asked: OAuthSetting, provider: AuthorizationServer) -> ProviderClient:
         """Return what the provider knows us as: by the configuration, by our own document, or by registering."""
         if asked.client_id is not None:
@@ -154,7 +183,8 @@ class Connecting:
                 help=f"register one with the redirect URI {self.redirect_uri(resource.name)}, and put its id into "
                 "`client_id` of the setting `oauth`",
             )
-        return await self.kept.providers.port.register_client(provider, "remit", self.redirect_uri(resource.name))
+        called = f"remit for {resource.name} at {self._registry.url(resource)}"
+        return await self.kept.providers.port.register_client(provider, called, self.redirect_uri(resource.name))
 
     def redirect_uri(self, name: str) -> str:
         """Return where a provider sends browsers back to: a place for each resource."""

@@ -21,7 +21,7 @@ async def document(issuer: str, request: Request) -> Response:
     name = check_name(request.path_params["resource"])
     known = {
         "client_id": f"{issuer}/oauth/client/{name}",
-        "client_name": "remit",
+        "client_name": f"remit for {name}",
         "client_uri": issuer,
         "redirect_uris": [f"{issuer}/oauth/connected/{name}"],
         "grant_types": ["authorization_code", "refresh_token"],

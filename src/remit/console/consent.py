@@ -344,7 +344,8 @@ class ConsentPage:
             return self._unconnected(session)
         begun = await self._connections.begin_connection(human, session.connect, jose.digest(shown))
         back = self._cookie(jose.digest(begun.state)[:16], shown)
-        return pages.leaving("On to the provider", begun.url, "Go on", [gone, back])
+        facts = pages.connection_facts(begun, session.connect, human.name)
+        return pages.leaving("On to the provider", begun.url, "Go on", [gone, back], facts)
 
     async def connected(self, connections: ConnectionPort, request: Request) -> Response:
         """Take what a browser came back with from a provider, and ask whether to connect it, and for whom."""

@@ -24,7 +24,7 @@ from remit.core.legible import escaped, rows, written
 from remit.core.scope import label
 from remit.errors import DeniedError, NotFoundError, RemitError
 from remit.ports.broker import ApprovalView
-from remit.ports.connections import ReturnedConnection
+from remit.ports.connections import BegunConnection, ReturnedConnection
 from remit.web import wire
 from remit.web.authentication import TokenAuth, listener_of
 
@@ -141,9 +141,11 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def leaving(title: str, url: str, link: str, cookies: Sequence[str] = ()) -> Response:
-    """Send the browser elsewhere from a page of ours, after a form."""
-    return document("leaving.html", title, url=url, link=link, cookies=cookies)
+def leaving(
+    title: str, url: str, link: str, cookies: Sequence[str] = (), facts: Sequence[tuple[str, str]] = ()
+) -> Response:
+    """Send the browser elsewhere from a page of ours, after a form; by a press where there are ``facts`` to read."""
+    return document("leaving.html", title, url=url, link=link, cookies=cookies, facts=facts)
 
 
 def away(url: str) -> Response:
@@ -194,15 +196,20 @@ def connecting(name: str, form: DecisionForm, note: str, cookie: str) -> Respons
     return document("connect.html", f"Connect {name}", cookies=[cookie], text=text, form=form, note=note)
 
 
+def connection_facts(about: BegunConnection | ReturnedConnection, name: str, human: str) -> list[tuple[str, str]]:
+    """Return what a human has to know who is to let remit in at a provider."""
+    return [
+        ("resource", name),
+        ("used in tasks of", human),
+        ("account at", about.issuer),
+        ("lets remit do there", about.scope or "what the provider does when nothing is said"),
+        ("its tokens go to", about.destination),
+    ]
+
+
 def returned(back: ReturnedConnection, form: DecisionForm | None = None, cookies: Sequence[str] = ()) -> Response:
     """Say whose connection what came back becomes, and have them confirm it: here, or where they began it."""
-    facts = [
-        ("resource", back.resource),
-        ("used in tasks of", back.human),
-        ("account at", back.issuer),
-        ("lets remit do there", back.scope or "what the provider does when nothing is said"),
-        ("its tokens go to", back.destination),
-    ]
+    facts = connection_facts(back, back.resource, back.human)
     text = "You came back from a provider. Nothing is connected yet. Go on only if you began this yourself, just now."
     note = "Is this you, and the account that you chose yours?" if form else "Type this code where you began it:"
     return document(
