@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from remit.core.policy import Decision, Question
 from remit.core.scope import Access
 from remit.core.secret import Secret
 from remit.core.task import Closure
 from remit.errors import (
+    BearerError,
     ConflictError,
     InvalidRequestError,
     RevokedError,
@@ -108,6 +110,24 @@ def test_a_narrower_bound_ends_the_tasks_that_hold_more_before_it_is_acknowledge
         broker._tasks.check(narrow.id)
         [cause] = [e.cause for e in await world.events() if e.event == "task.close"]
         assert cause == "the resource was changed: wider than the bound of `search`"
+
+    run(body())
+
+
+def test_no_grant_is_borne_whose_resource_stopped_taking_bearers_while_it_was_asked_for() -> None:
+    async def body() -> None:
+        def taken_back(_: Question) -> Decision:
+            broker._registry._resources["search"] = replace(search(), settings={})
+            return Decision(allowed=True, reasons=())
+
+        world = World()
+        broker = await world.ready()
+        await broker.put_resource(OPERATOR, replace(search(), settings={"bearer": True}))
+        broker.policy.deciding = taken_back
+        with pytest.raises(BearerError):
+            await world.opened(broker, SEARCH, bearer="search")
+        assert list(broker._tasks) == []
+        assert (await world.events())[-1].decision == "deny"
 
     run(body())
 

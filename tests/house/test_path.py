@@ -20,7 +20,7 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 4_560,
+    "broker": 4_620,  # that bearers end for good, and their tokens are known by more than a signature, is 25 of it
     "core": 3_260,
     "ports": 1_700,
     "jose": 980,

@@ -69,6 +69,7 @@ class GrantVerbs:
             opened = open_task(task_id, root_id, subject, request, context, now)  # before an approval is used up
             decision = await self.policy.enforce(self.policy.question(opened.head, opened.grants[0]), opener)
             self._subject(opener)  # their login may have ended meanwhile
+            self.check_bearer(request.binding, request.scope)  # and so may what the resource takes
             if isinstance(opener, Human):
                 writes = (UsedToken(opener.digest, opener.until),)
             if isinstance(opener, Approval):
