@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from remit.broker import Broker
+from remit.broker.sessions import LoginRevocations
 from remit.core.audit import Event
 from remit.core.connection import nonce
 from remit.core.principal import Human
@@ -21,10 +23,12 @@ from remit.errors import (
     ConflictError,
     ConnectError,
     DeniedError,
+    GrantTokenError,
     InvalidRequestError,
     NotFoundError,
     RemitError,
     ScopeError,
+    StepUpError,
     UnavailableError,
 )
 from remit.ports import Resource, Write
@@ -578,15 +582,71 @@ async def discovers(world: Connected, **settings: object) -> Broker:
     return broker
 
 
+def at_page(world: Connected, state: str, acr: str = "urn:password", ago: int = 0) -> Human:
+    """Return a human who has logged in on our page to connect."""
+    subject = Subject("https://idp.test#alice", acr, world.now - timedelta(seconds=ago))
+    there = nonce("search", state)
+    return Human(subject, state, world.now, world.now, "web", there, confidential=True, state=state)
+
+
+class Ended(LoginRevocations):
+    """Revokes all logins once it is told to."""
+
+    over = False
+
+    def check(self, human: Human) -> None:  # noqa: ARG002 - all
+        if self.over:
+            raise GrantTokenError("this login was ended at its issuer")
+
+
+@pytest.mark.parametrize("step", ["begin", "confirm", "redeemed"])
+def test_a_login_that_has_ended_connects_nothing(world: Connected, step: str) -> None:
+    async def body() -> None:
+        ended = Ended()
+        broker = world.broker(revocations=lambda _: ended)
+        await broker.start()
+        await broker.put_resource(OPERATOR, search())
+
+        async def ends() -> None:
+            ended.over = True
+
+        async def whole() -> None:
+            begun = await broker.begin_connection(at_page(world, "s"), "search", "b")
+            back = await broker.answer_connection("search", {"state": begun.state, "code": "c"}, "b")
+            ended.over = step == "confirm"
+            await broker.confirm_connection("search", back.begun, "b")
+
+        ended.over = step == "begin"
+        world.issuing.before = ends if step == "redeemed" else None
+        with pytest.raises(GrantTokenError, match="ended at its issuer"):
+            await whole()
+        assert await broker.connections(OPERATOR) == []
+        assert len(world.issuing.asked) == (step == "redeemed")
+
+    run(body())
+
+
+@pytest.mark.parametrize(("acr", "ago"), [("urn:password", 0), ("urn:mfa", 3_600)])
+def test_a_login_has_to_be_as_strong_as_one_that_approves(world: Connected, acr: str, ago: int) -> None:
+    async def body() -> None:
+        world.step_up = {"https://idp.test#alice": ("urn:mfa",)}
+        broker = await world.served()
+        await broker.put_resource(OPERATOR, search())
+        for brought in (True, False):
+            with pytest.raises(StepUpError):
+                await broker.connecting.begin(at_page(world, f"{brought}", acr, ago), "search", "b", brought=brought)
+        begun = await broker.begin_connection(at_page(world, "strong", "urn:mfa"), "search", "b")
+        assert begun.issuer == ISSUER
+
+    run(body())
+
+
 def test_what_a_resource_says_of_its_provider_counts_once_the_operator_has_connected(world: Connected) -> None:
     async def body() -> None:
         broker = await discovers(world)
-        human = Human(Subject("https://idp.test#alice", "urn:mfa"), "d", world.now, world.now, "web", None)
 
         async def goes(at: str) -> str:
-            there = nonce("search", at)
-            page = replace(human, digest=at, nonce=there, state=at, confidential=True)
-            return (await broker.begin_connection(page, "search", "b")).issuer
+            return (await broker.begin_connection(at_page(world, at), "search", "b")).issuer
 
         with pytest.raises(DeniedError, match="operator has not agreed") as caught:
             await goes("s1")

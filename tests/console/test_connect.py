@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -16,9 +17,10 @@ from remit.core.principal import Human
 from remit.errors import StepUpError
 from tests.broker.providers import Connected, query, search
 from tests.broker.world import OPERATOR
-from tests.oauth.consent_driver import ALICE, App, Scene, browser, form_of, press, scene
+from tests.oauth.consent_driver import ALICE, ISSUER, STRONG, App, Scene, browser, form_of, press, scene
 
 BACK = "/oauth/connected/search"
+EMPTY: Mapping[str, tuple[str, ...]] = {}
 
 
 def asked_of(app: App) -> list[dict[str, str]]:
@@ -27,13 +29,14 @@ def asked_of(app: App) -> list[dict[str, str]]:
     return app.made.world.issuing.asked
 
 
-def connecting(tmp_path: Path, played: Scene) -> None:
+def connecting(tmp_path: Path, played: Scene, step_up: Mapping[str, tuple[str, ...]] = EMPTY) -> None:
     async def whole(app: App) -> None:
         await app.made.broker.delete_resource(OPERATOR, "search")  # which has a key
         await app.made.broker.put_resource(OPERATOR, search())
         await played(app)
 
-    scene(tmp_path, whole, world=Connected(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds))
+    world = Connected(now=datetime(2026, 11, 25, 12, tzinfo=UTC), decide=in_bounds, step_up=dict(step_up))
+    scene(tmp_path, whole, world=world)
 
 
 async def logged_in(app: App, visitor: httpx.AsyncClient) -> httpx.Response:
@@ -149,6 +152,18 @@ def test_a_login_for_something_else_connects_nothing_and_one_counts_once(tmp_pat
         assert (await press(visitor, last)).status_code == 400
 
     connecting(tmp_path, played)
+
+
+def test_the_page_asks_for_a_login_as_strong_as_one_that_approves(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        visitor = browser(app.made)
+        weak = await press(visitor, await logged_in(app, visitor))
+        assert (weak.status_code, "Log in again" in weak.text) == (403, True)
+        assert app.issuer.begun[-1].acr == (STRONG,)
+        app.issuer.acr = STRONG
+        await away(app, visitor)
+
+    connecting(tmp_path, played, {f"{ISSUER}#": (STRONG,), ALICE: (STRONG,)})
 
 
 def test_what_we_say_of_us_to_a_provider_has_one_redirect_uri_for_each_resource(tmp_path: Path) -> None:

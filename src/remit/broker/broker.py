@@ -99,11 +99,11 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, port.Br
         self._families, self._sign, self._unwaited = {}, sign, unwaited
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
-        self._approvals = Approvals(tasks, new_id, step_up, self._revocations.check)
+        self._approvals = Approvals(tasks, new_id, step_up, check := self._revocations.check)
         self.wall = ClockAcceptance(tasks, self._approvals, self._revocations)
         self.feeds, self.runs = tasks.notices, RunRecords(tasks, sealer)
         self.checkpoints = Checkpoints(tasks, revoker, witness)
-        self.connecting = Connecting(tasks, self._registry, sealer, new_id, providers, unwaited)
+        self.connecting = Connecting(tasks, self._registry, sealer, new_id, providers, unwaited, check, step_up)
 
     async def start(self) -> None:
         await self.load()

@@ -12,16 +12,18 @@ the same browser presses once more, and is told for whom; where a command did, w
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from urllib.parse import urlencode, urlsplit
 
+from remit.broker.approvals import StepUp
 from remit.broker.begun import Unwaited
 from remit.broker.connections import HeldConnections, Providers, setting_of
 from remit.broker.resources import ResourceRegistry
 from remit.broker.tasks import TaskCache
 from remit.core.addresses import is_address
+from remit.core.approval import check_strength
 from remit.core.connection import (
     AuthorizationServer,
     OAuthSetting,
@@ -66,6 +68,7 @@ class _Away:
     verifier: str
     browser: str
     until: datetime
+    login: Human | None = None  # that it rests on
     code: Secret | None = None  # of the provider
     typed: str = ""  # to be typed where it was begun, unless that was in a browser
 
@@ -81,9 +84,12 @@ class Connecting:
         new_id: NewId,
         providers: Providers | None,
         unwaited: Unwaited,
+        check: Callable[[Human], None],
+        step_up: StepUp,
     ) -> None:
         """Without ``providers`` nobody can connect."""
         self._tasks, self._registry, self._new_id = tasks, registry, new_id
+        self._check_login, self._step_up = check, step_up
         self.kept = HeldConnections(tasks, registry, sealer, providers, unwaited)
         self._away: dict[str, _Away] = {}  # by the digests of their states, the oldest first
 
@@ -93,8 +99,8 @@ class Connecting:
         """``brought``: the owner of the state has brought the human's token to the control socket."""
         now, resource = self._tasks.serving(), self._registry.resource(name)
         asked = setting_of(resource)
-        if isinstance(by, Human):
-            await self._log_in(by, name, now, brought=brought)
+        if (login := by if isinstance(by, Human) else None) is not None:
+            await self._log_in(login, name, now, brought=brought)
         provider = await self._provider(resource, asked)
         if asked.issuer is None:
             self._check_agreed(resource, asked, provider, told=brought or isinstance(by, Operator))
@@ -104,7 +110,7 @@ class Connecting:
         self._make_room(by.name, now)
         state, verifier = self.kept.providers.draw(), self.kept.providers.draw()
         self._away[digest(state)] = _Away(
-            by.name, resource, provider, client, audience, scopes, verifier, browser, now + LIFE
+            by.name, resource, provider, client, audience, scopes, verifier, browser, now + LIFE, login
         )
         query = {
             "response_type": "code",
@@ -123,6 +129,9 @@ class Connecting:
 
     async def _log_in(self, by: Human, name: str, now: datetime, *, brought: bool) -> None:
         """Use up a login that was made for this; StepUpError for one made for something else."""
+        self._check_login(by)
+        strong = self._step_up(by.subject.sub)
+        check_strength(by.subject, strong, now - LIFE, anew=bool(strong))
         meant = by.state is not None and by.nonce == nonce(name, by.state) and by.confidential
         if not (meant or brought):
             raise StepUpError("this login was not made to connect this resource")
@@ -280,8 +289,11 @@ class Connecting:
         return fresh.given(tokens, self._tasks.now())
 
     def _check_same(self, away: _Away) -> None:
+        """Raise unless all is as it was when it was begun."""
         if self._registry.resource(away.resource.name) is not away.resource:
             raise ConflictError(f"`{away.resource.name}` was changed meanwhile", help="begin anew")
+        if away.login is not None:
+            self._check_login(away.login)  # it may have ended meanwhile
 
 
 def _unknown() -> InvalidRequestError:

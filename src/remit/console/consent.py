@@ -278,10 +278,11 @@ class ConsentPage:
 
     async def _login_of(self, session: ConsentSession, item: Approval | None, state: str, at: datetime) -> Login:
         """Return the login that a session takes: anew for a task that there is, and as strong as approving takes."""
+        acr = await self._broker.step_up(f"{session.issuer}#") if session.approves else ()
         if item is None:
-            acr, anew, nonce = tuple[str, ...](), False, connection.nonce(session.connect, state)
+            anew, nonce = False, connection.nonce(session.connect, state)
         else:
-            acr = (await self._broker.step_up(f"{session.issuer}#") or item.acr) if session.approves else ()
+            acr = acr or (item.acr if session.approves else ())
             anew = session.approves and (item.approver is not None or (session.back is not None and session.back.anew))
             nonce = approvals.login_nonce(item, state)
         # Each of several issuers sends browsers back to a place of its own (RFC 9700 §4.4.2.2), so that an answer that

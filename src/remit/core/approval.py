@@ -141,13 +141,17 @@ def _check_shown(approval: Approval, digest: str, by: Subject) -> None:
 def approve(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
     """Return the approval as approved by a human who saw the request of this digest."""
     _check_shown(approval, digest, by)
-    if approval.acr and by.acr not in approval.acr:
-        raise StepUpError(help=f"log in again with {' or '.join(approval.acr)}")
-    fresh = by.auth_time is not None and by.auth_time >= approval.asked_at - SKEW
-    anew = approval.approver is not None or bool(approval.acr)
+    check_strength(by, approval.acr, approval.asked_at, anew=approval.approver is not None or bool(approval.acr))
+    return _decided(approval, Verdict.APPROVED, by, now)
+
+
+def check_strength(by: Subject, acr: tuple[str, ...], since: datetime, *, anew: bool) -> None:
+    """Raise StepUpError unless a human proved who they are by one of ``acr``, if any, and ``anew``: not before."""
+    if acr and by.acr not in acr:
+        raise StepUpError(help=f"log in again with {' or '.join(acr)}")
+    fresh = by.auth_time is not None and by.auth_time >= since - SKEW
     if anew and not by.sub.startswith(LOCAL) and not fresh:
         raise StepUpError("the human has to log in again to decide on this")
-    return _decided(approval, Verdict.APPROVED, by, now)
 
 
 def deny(approval: Approval, digest: str, by: Subject, now: datetime) -> Approval:
