@@ -341,6 +341,95 @@ def test_what_was_cancelled_waits_for_no_answer(tmp_path: Path) -> None:
     play(scene)
 
 
+def test_a_cancelled_request_counts_by_its_own_id_until_its_answer_has_come(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with session(tmp_path) as s:
+            await s.call(1, "look")
+            await s.server.hears()
+            for named in (True, 1.0, "1", None, [1]):
+                note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": named}}
+                await s.client.say(note)
+                await s.server.hears()
+            await s.answer(1)
+            assert (await s.client.hears())["id"] == 1
+            [outcome] = await s.rig.outcomes(1)
+            assert outcome.decision == "done"
+            await s.call(2, "look")
+            await s.client.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2}})
+            await s.asked(2, "ping")
+            heard = await s.client.hears()
+            assert (heard["id"], refused(heard)) == (2, "invalid-request")
+            await s.answer(2, {"content": ["late"]})
+            await s.asked(3, "ping")
+            while (await s.server.hears()).get("id") != 3:
+                pass
+            await s.answer(3)
+            assert (await s.client.hears())["id"] == 3
+            await s.asked(2, "ping")
+            await s.server.hears()
+            await s.answer(2, {"of": "the ping"})
+            assert (await s.client.hears())["result"] == {"of": "the ping"}
+            outcomes = {(each.decision, each.code) for each in await s.rig.outcomes(2)}
+            assert outcomes == {("done", None), ("unknown", None)}
+
+    play(scene)
+
+
+def test_what_was_given_up_is_not_taken_for_the_answer_to_what_comes_next(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with session(tmp_path) as s:
+            await s.call(1, "look")
+            await s.server.hears()
+            await s.server.say(b"x" * (MOST_TOLD + 1) + b"\n")
+            assert refused(await s.client.hears()) == "upstream"
+            await s.asked(1, "ping")
+            assert refused(await s.client.hears()) == "invalid-request"
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"method": "tools/call", "params": {"name": "look", "arguments": {}}},
+        {"method": "prompts/get", "params": {"name": "x"}},
+        {"method": "subscriptions/listen", "params": {"notifications": {}}},
+        {"method": "tools/list"},
+        {"method": "notifications/cancelled", "params": {"requestId": 1}, "id": 5},
+    ],
+)
+def test_what_has_an_effect_is_asked_and_what_is_told_has_no_answer(tmp_path: Path, said: Json) -> None:
+    async def scene() -> None:
+        async with session(tmp_path, {**EVERYTHING, "uses": 1}) as s:
+            await s.client.say({"jsonrpc": "2.0", **said})
+            await s.asked("next", "ping")
+            assert (await s.server.hears())["id"] == "next"
+            assert [decision for decision, _, _ in await s.events("resource.use")] == ["deny"]
+
+    play(scene)
+
+
+def test_leaks_count_in_whatever_a_server_says_and_a_suspended_grant_hears_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with session(tmp_path, EVERYTHING, http(args="any")) as s:
+            port = await s.rig.listen(Channel(s.grant, {"api": PLACEHOLDER}))
+            assert (await s.rig.get("/api/v1/public/x", port=port)).status == 200
+            await s.asked(1, "ping")
+            await s.server.hears()
+            note = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": SECRET}}
+            await s.server.say(note)
+            await s.server.say({"jsonrpc": "2.0", "id": 7, "method": "sampling/createMessage", "params": {"a": SECRET}})
+            assert refused(await s.server.hears()) == "upstream"
+            await s.server.say(note)
+            await s.answer(1)
+            heard = await s.client.hears()
+            assert (heard["id"], refused(heard)) == (1, "denied")
+            await s.asked(2, "ping")
+            assert refused(await s.client.hears()) == "denied"
+
+    play(scene)
+
+
 def test_a_secret_does_not_come_back_and_thrice_suspends_the_grant(tmp_path: Path) -> None:
     async def scene() -> None:
         async with session(tmp_path, CALLS, http(args="any")) as s:
@@ -353,8 +442,6 @@ def test_a_secret_does_not_come_back_and_thrice_suspends_the_grant(tmp_path: Pat
                 heard = await s.client.hears()
                 assert SECRET not in json.dumps(heard)
                 assert refused(heard) == "upstream"
-                note = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": leak}}
-                await s.server.say(note)
             await s.call("next", "look")
             heard = await s.client.hears()
             assert (heard["id"], refused(heard)) == ("next", "denied")

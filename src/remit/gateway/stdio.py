@@ -24,7 +24,7 @@ from remit.gateway.downstream import document
 from remit.gateway.mcp import answers, denials, messages, rules
 from remit.gateway.mcp.answers import Relay
 from remit.gateway.mcp.messages import Message
-from remit.gateway.patterns import LeakError
+from remit.gateway.patterns import LeakError, SecretPatterns
 from remit.gateway.pipe import OPENING
 from remit.gateway.plane import DataPlane, V
 from remit.gateway.quota import TaskQuota
@@ -34,6 +34,7 @@ from remit.ports.broker import Use
 MOST_ASKED = 262_144  # bytes of a line of the client's, which is judged as a whole
 MOST_TOLD = 2_097_152  # bytes of a line of the server's
 AT_ONCE = 64  # requests of one side without an answer
+MOST_CANCELLED = 1_024  # of one side, without one too: most servers give none then
 _CANCELLED = "notifications/cancelled"
 _log = logging.getLogger("remit.gateway")
 
@@ -84,6 +85,44 @@ class OpenRequest:
     use: Use | None
 
 
+class OpenRequests(dict[str | int | None, OpenRequest]):
+    """Those of one side, by their ids. An id that was cancelled is not used again before its answer has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled = set[str | int | None]()
+
+    def check_room(self, said: Message) -> None:
+        """Raise for a request when too many have no answer, or one of its id has none."""
+        if not said.asks:
+            return
+        if said.id in self or said.id in self.cancelled:
+            raise InvalidRequestError("the `id` is that of a request without an answer")
+        if len(self) >= AT_ONCE:
+            raise LimitError("too many requests have no answer yet", retry_after=1)
+
+    def answered(self, said: Message) -> OpenRequest | None:
+        """Return the request that a message answers, which is over; None if nobody waits for that."""
+        self.cancelled.discard(said.id)
+        return self.pop(said.id, None)
+
+    def cancel(self, named: object) -> OpenRequest | None:
+        """Return a request that its side has cancelled, if there is room to remember that."""
+        if not messages.is_id(named) or named not in self or len(self.cancelled) >= MOST_CANCELLED:
+            return None
+        self.cancelled.add(named)
+        return self.pop(named)
+
+    def given_up(self) -> list[OpenRequest]:
+        """Return all, whose answers nobody can tell any more; raise LimitError if that comes again and again."""
+        if len(self.cancelled) >= MOST_CANCELLED:
+            raise LimitError("too many requests were given up")
+        self.cancelled.update(self)
+        given_up = list(self.values())
+        self.clear()
+        return given_up
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class StdioRelay:
     """One session under a grant, with the server that a resource is."""
@@ -94,8 +133,8 @@ class StdioRelay:
     _quota: TaskQuota
     _expected: int = 0  # connections
     _ends: list[StdioEnd] = field(default_factory=list)  # the client's, then the server's
-    _asked: dict[str | int | None, OpenRequest] = field(default_factory=dict)  # by the client
-    _asks: dict[str | int | None, OpenRequest] = field(default_factory=dict)  # by the server
+    _asked: OpenRequests = field(default_factory=OpenRequests)  # by the client
+    _asks: OpenRequests = field(default_factory=OpenRequests)  # by the server
     _relay: Relay = field(init=False)
     _view: GrantView = field(init=False)
     _cut: RemitError | None = None
@@ -182,7 +221,7 @@ class StdioRelay:
             said = await self._worked(line, partial(messages.read, line))
             if said.method is None and said.id not in self._asks:
                 return  # it answers nothing
-            _check_room(said, self._asked)
+            self._asked.check_room(said)
             passed, use = await self._permitted(line, said, request)
         except RemitError as error:
             await self._refused(said, error, request)
@@ -190,9 +229,9 @@ class StdioRelay:
         if said.asks:
             self._asked[said.id] = OpenRequest(said, request, use)
         elif said.method is None:
-            self._over(self._asks.pop(said.id), None)
+            self._over(self._asks.answered(said), None)
         elif said.method == _CANCELLED:
-            self._forget(self._asked, said)
+            self._cancel(self._asked, said)
         await self._ends[1].tell(passed)
 
     async def _permitted(self, line: bytes, said: Message, request: str) -> tuple[bytes, Use | None]:
@@ -200,10 +239,11 @@ class StdioRelay:
         relay = self._relay
         permit = await self._worked(line, partial(rules.judge, relay.rules, said, relay.kind, relay.resource))
         passed = await self._worked(line, partial(canon.json_bytes, permit.body))
+        self._plane.routes.check_suspended(self._view)
         use = None
-        if said.asks and said.method not in rules.UPKEEP:
+        if said.method is not None and said.method not in rules.UPKEEP:
             access = Access(self._resource, permit.action, rules.path(said))
-            use = await self._used(access, request, permit.index)
+            use = await self._plane.recorder.use(self.grant, access, request, permit.index)
         self._plane.check_live(self.grant)
         return passed, use
 
@@ -239,7 +279,7 @@ class StdioRelay:
         if said.asks:
             await self._asked_back(line, said)
             return
-        pending = self._asked.pop(said.id, None) if said.method is None else None
+        pending = self._asked.answered(said) if said.method is None else None
         if said.method is None and pending is None:
             return  # it answers nothing
         try:
@@ -248,10 +288,9 @@ class StdioRelay:
             if pending is not None:
                 await self._refuse(pending, error)
             return
-        if pending is not None:
-            self._over(pending, None)
-        elif said.method == _CANCELLED:
-            self._forget(self._asks, said)
+        self._over(pending, None)
+        if said.method == _CANCELLED:
+            self._cancel(self._asks, said)
         if passed:
             await self._ends[0].tell(passed)
 
@@ -260,11 +299,11 @@ class StdioRelay:
         request, action = self._plane.new_request(), str(said.method)
         access, use = Access(self._resource, action), None
         try:
-            _check_room(said, self._asks)
+            self._asks.check_room(said)
             passed = await self._reduced(line, said)
             index = next((rule.index for rule in self._relay.rules if action in rule.actions), None)
             if index is not None:
-                use = await self._used(access, request, index)
+                use = await self._plane.recorder.use(self.grant, access, request, index)
             self._plane.check_live(self.grant)
         except RemitError as error:
             self._plane.check_live(self.grant)
@@ -278,18 +317,22 @@ class StdioRelay:
         """Return what goes on of a message of the server's, nothing for none; LeakError if a secret is in it."""
         passed = await self._worked(line, partial(_reduced, self._relay, said))
         reached = {detail.resource for detail in self._view.grant.scope}
-        for patterns in self._plane.pools.patterns(self._quota.task, reached):
-            scrubber = Scrubber(patterns)
-            for _ in () if searched(patterns, passed) else scrubber.steps(passed):
-                if scrubber.meter.turn >= TURN:
-                    scrubber.meter.turn = 0
-                    await self._plane.turns.wait(self._quota.task)
+        try:
+            for patterns in self._plane.pools.patterns(self._quota.task, reached):
+                await self._search(patterns, passed)
+        except LeakError:
+            self._plane.routes.leaked(self.grant, self.grant, self._resource)
+            raise
+        self._plane.routes.check_suspended(self._view)
         self._plane.check_live(self.grant)
         return passed
 
-    async def _used(self, access: Access, request: str, index: int) -> Use:
-        self._plane.routes.check_suspended(self._view)
-        return await self._plane.recorder.use(self.grant, access, request, index)
+    async def _search(self, patterns: SecretPatterns, passed: bytes) -> None:
+        scrubber = Scrubber(patterns)
+        for _ in () if searched(patterns, passed) else scrubber.steps(passed):
+            if scrubber.meter.turn >= TURN:
+                scrubber.meter.turn = 0
+                await self._plane.turns.wait(self._quota.task)
 
     # -- both -----------------------------------------------------------------------------------------------------
 
@@ -299,26 +342,21 @@ class StdioRelay:
 
     async def _refuse(self, pending: OpenRequest, error: RemitError) -> None:
         """Tell the client why there is no answer to a request of its."""
-        if isinstance(error, LeakError):
-            self._plane.routes.leaked(self.grant, self.grant, self._resource)
         self._over(pending, error)
         await self._ends[0].tell(self._denial(pending.said, error, pending.request))
 
     async def _refuse_all(self, error: RemitError) -> None:
-        waiting = tuple(self._asked.values())
-        self._asked.clear()
-        for pending in waiting:
+        for pending in self._asked.given_up():
             await self._refuse(pending, error)
 
-    def _forget(self, waiting: dict[str | int | None, OpenRequest], said: Message) -> None:
-        """Forget a request that its side has cancelled: nobody waits for its answer (MCP, cancellation)."""
-        named = said.params.get("requestId")
-        pending = waiting.pop(named, None) if isinstance(named, str | int) else None
-        if pending is not None:
-            self._over(pending, UpstreamError())
+    def _cancel(self, waiting: OpenRequests, said: Message) -> None:
+        """Wait for no answer to what its side has cancelled (MCP, cancellation): what that did, nobody learns."""
+        pending = waiting.cancel(said.params.get("requestId"))
+        if pending is not None and pending.use is not None:
+            self._plane.recorder.outcome(pending.use, "unknown", None)
 
-    def _over(self, pending: OpenRequest, error: RemitError | None) -> None:
-        if pending.use is not None:
+    def _over(self, pending: OpenRequest | None, error: RemitError | None) -> None:
+        if pending is not None and pending.use is not None:
             code = None if error is None else error.code
             self._plane.recorder.outcome(pending.use, "done" if error is None else "failed", code)
 
@@ -333,16 +371,6 @@ class StdioRelay:
         _log.info("the session with %s was cut: %s", self._resource, error.code)
         for end in self._ends:
             end.transport.abort()
-
-
-def _check_room(said: Message, waiting: dict[str | int | None, OpenRequest]) -> None:
-    """Raise for a request when too many have no answer, or one of its id has none."""
-    if not said.asks:
-        return
-    if said.id in waiting:
-        raise InvalidRequestError("the `id` is that of a request without an answer")
-    if len(waiting) >= AT_ONCE:
-        raise LimitError("too many requests have no answer yet", retry_after=1)
 
 
 def _reduced(relay: Relay, said: Message) -> bytes:

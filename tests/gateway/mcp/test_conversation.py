@@ -104,7 +104,8 @@ def test_another_refusal_is_an_error_of_the_protocol() -> None:
     [
         ((JSON,), b"[" + call("open", repo="acme") + b"]", 400),
         ((JSON,), b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}', 400),
-        ((JSON,), message("tools/x", id_=None), 403),
+        ((JSON,), message("tools/x", id_=None), 400),
+        ((JSON,), message("tools/call", {"name": "open", "arguments": {"repo": "acme"}}, id_=None), 400),
         (("Content-Type: text/plain",), call("open", repo="acme"), 400),
         ((JSON, "Content-Encoding: gzip"), call("open", repo="acme"), 400),
         ((JSON,), b'"' + b"a" * 262_144 + b'"', 413),

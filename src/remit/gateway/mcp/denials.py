@@ -20,7 +20,7 @@ def denied(said: Message | None, problem: Mapping[str, object], code: int = REFU
     """Return what a client is told instead of an answer; ``said`` is None where it could not be read."""
     text = told(said, problem)
     head: Json = {"jsonrpc": "2.0", "id": None if said is None else said.id}
-    if said is None or said.method != CALL or code == MISMATCH:
+    if said is None or not said.asks or said.method != CALL or code == MISMATCH:
         return {**head, "error": {"code": code, "message": text, "data": {PROBLEM: problem}}}
     result = {"content": [{"type": "text", "text": text}], "isError": True, "_meta": {PROBLEM: problem}}
     return {**head, "result": result if said.version is None else {"resultType": "complete", **result}}

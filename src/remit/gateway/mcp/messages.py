@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from remit.errors import InvalidRequestError
 from remit.gateway import canon
@@ -76,15 +77,20 @@ def message(value: object) -> Message:
         raise InvalidRequestError("a message has `method` and perhaps `params`, or `result`, or `error`, and no more")
     if "method" in value and not (isinstance(method, str) and _METHOD.fullmatch(method)):
         raise InvalidRequestError("the message's `method` is not the name of one")
-    text = isinstance(id_, str) and len(id_) <= _MAX_ID
-    number = isinstance(id_, int) and not isinstance(id_, bool)
-    if not (text or number or ("id" not in value and "method" in value) or (id_ is None and "error" in value)):
+    named = is_id(id_)
+    if not (named or ("id" not in value and "method" in value) or (id_ is None and "error" in value)):
         raise InvalidRequestError("the message's `id` is not text or a whole number")
     if not isinstance(value.get("params", {}), dict) or not isinstance(value.get("result", {}), dict):
         raise InvalidRequestError("the message's `params` or `result` is not an object")
     if not isinstance(value.get("error", {}), dict):
         raise InvalidRequestError("the message's `error` is not an object")
-    return Message(value, method if isinstance(method, str) else None, id_ if text or number else None)
+    return Message(value, method if isinstance(method, str) else None, id_ if named else None)
+
+
+def is_id(value: object) -> TypeGuard[str | int]:
+    """Whether it can be the id of a request; Python takes `true` for 1, JSON-RPC does not."""
+    short = isinstance(value, str) and len(value) <= _MAX_ID
+    return short or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def shown(text: str) -> str:

@@ -19,6 +19,7 @@ from remit.gateway import canon
 from remit.gateway.mcp.messages import META, Json, Message, shown
 
 CALL, GET_PROMPT, READ, SUBSCRIBE = "tools/call", "prompts/get", "resources/read", "resources/subscribe"
+NOTES = "notifications/"  # what begins so is told, and has no answer; anything else is asked
 COMPLETE, LISTEN = "completion/complete", "subscriptions/listen"
 SAMPLE, ELICIT, ROOTS = "sampling/createMessage", "elicitation/create", "roots/list"
 ACTIONS = (CALL, COMPLETE, ELICIT, GET_PROMPT, READ, ROOTS, SAMPLE, SUBSCRIBE)
@@ -119,6 +120,8 @@ class MessagePermit:
 def judge(rules: MessageRules, said: Message, kind: str, resource: str) -> MessagePermit:
     """Return how a message of a client is permitted, or raise ScopeError with the detail that would be enough."""
     action = said.method or "answer"
+    if said.method is not None and said.asks is said.method.startswith(NOTES):
+        raise InvalidRequestError(f"`{shown(action)}` {'has no `id`' if said.asks else 'is asked with an `id`'}")
     name = _name(said)
     body = _narrowed(rules, said)
     if said.method is None or "inputResponses" in said.params:
