@@ -19,6 +19,8 @@ PAIRS = sorted(FOLDER.glob("*.before.*"))
 KEY = "BSAkL2mN5pQ8rS1-tU4kL2mN5pQ8rS1"
 BRAVE = {("BRAVE_API_KEY", KEY): MovedKey("brave", catalog.load()["brave"])}
 
+NAMES = st.text("BC_d1", min_size=1, max_size=5).filter(str.isidentifier)
+
 
 def form(path: Path) -> Form:
     return {".json": "json", ".toml": "toml", ".env": "env"}[path.suffix]  # type: ignore[return-value]  # these three
@@ -53,7 +55,7 @@ def test_where_nothing_is_moved_nothing_changes(path: Path) -> None:
 
 
 @given(
-    st.dictionaries(st.text(max_size=5), st.one_of(st.text(max_size=9), st.just(KEY), st.integers()), max_size=4),
+    st.dictionaries(NAMES, st.one_of(st.text(max_size=9), st.just(KEY), st.integers()), max_size=4),
     st.lists(st.text(max_size=9), max_size=3),
     st.sampled_from(["mcpServers", "servers", "context_servers"]),
     st.sampled_from([None, 1, "\t"]),
@@ -129,10 +131,16 @@ def test_toml_that_is_written_otherwise_is_refused_and_not_guessed() -> None:
         brokered("toml", text, BRAVE)
 
 
-@pytest.mark.parametrize(
-    ("name", "passed"), [("DEBUG", True), ("PATH", False), ("LD_PRELOAD", False), ("HTTPS_PROXY", False), ("-x", False)]
-)
+@pytest.mark.parametrize(("name", "passed"), [("DEBUG", True), ("AWS_CA_BUNDLE", False)])
 def test_a_server_keeps_its_other_variables_but_for_those_that_a_run_has_itself(name: str, *, passed: bool) -> None:
     text = json.dumps({"servers": {"s": {"command": "x", "env": {name: "1", "BRAVE_API_KEY": KEY}}}})
     args = json.loads(brokered("json", text, BRAVE))["servers"]["s"]["args"]
     assert (["-e", name] == args[5:7]) is passed
+
+
+@pytest.mark.parametrize("more", [{"env": {"PATH": "./bin"}}, {"env": {"PYTHONPATH": "."}}, {"cwd": "x"}], ids=str)
+def test_a_server_that_would_steer_remit_itself_keeps_its_key_and_that_is_told(more: dict[str, object]) -> None:
+    env = {"BRAVE_API_KEY": KEY, **(more.get("env") or {})}  # type: ignore[dict-item]  # a table
+    text = json.dumps({"mcpServers": {"s": {"command": "x", **more, "env": env}}})
+    assert "remit itself" in held("json", text)[0].fixed
+    assert brokered("json", text, BRAVE) == text

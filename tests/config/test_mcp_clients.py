@@ -158,6 +158,69 @@ def test_a_server_that_cannot_be_rewritten_is_left(file: ClientFile, text: str, 
     assert "ghp_" not in f"{refused.value.detail} {refused.value.help}"
 
 
+STEERED = [
+    *("PATH", "HOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES", "GCONV_PATH", "GLIBC_TUNABLES"),
+    *("LOCPATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONIOENCODING", "__PYVENV_LAUNCHER__"),
+    *("OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSLKEYLOGFILE", "HTTPS_PROXY", "all_proxy", "NETRC"),
+    *("REMIT_SOCKET", "REMIT_STATE_DIR", "REMIT_GRANT", "_REMIT_COMPLETE", "XDG_CONFIG_HOME", "XDG_STATE_HOME"),
+    *("TMPDIR", "BASH_ENV", "ENV", "BASH_FUNC_exec%%", "HOSTALIASES", "LISTEN_FDS", "NOTIFY_SOCKET"),
+    *("PYTHONPATH=./evil:", "LD_PRELOAD=\u2028"),
+]
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_a_server_whose_variables_would_steer_remit_itself_is_left(name: str) -> None:
+    text = json.dumps({"mcpServers": {"github": {"command": "x", "env": {"LOG": "1", name: "./evil"}}}})
+    with pytest.raises(InvalidRequestError, match="remit itself") as refused:
+        rewrapped(CODE, text, ["github"], {"github": WORDS})
+    assert name.isprintable() == (name in refused.value.detail)
+    table = f'[mcp_servers.github]\ncommand = "x"\n[mcp_servers.github.env]\n{json.dumps(name)} = "./evil"\n'
+    with pytest.raises(InvalidRequestError, match="remit itself"):
+        rewrapped(CODEX, table, ["github"], {"github": WORDS})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"cwd": "./evil"},
+        {"envFile": "${workspaceFolder}/.env"},
+        {"env_vars": ["PYTHONPATH"]},
+        {"dev": {"debug": {"type": "node"}}},
+        {"headersHelper": "./evil"},
+        {"Command": "./evil"},
+        {"env": ["PYTHONPATH=./evil"]},
+        {"env": "PYTHONPATH=./evil"},
+    ],
+    ids=str,
+)
+def test_a_server_with_a_member_that_may_steer_how_it_is_started_is_left(more: dict[str, object]) -> None:
+    text = json.dumps({"mcpServers": {"github": {"command": "x", **more}}})
+    with pytest.raises(InvalidRequestError, match=next(iter(more))):
+        rewrapped(CODE, text, ["github"], {"github": WORDS})
+
+
+def test_a_server_keeps_what_says_nothing_of_how_it_is_started() -> None:
+    more = {"type": "stdio", "timeout": 9, "disabled": False, "alwaysAllow": ["a"], "env": {"PYTHONUNBUFFERED": "1"}}
+    text = json.dumps({"mcpServers": {"github": {"command": "x", **more}}})
+    server = json.loads(rewrapped(CODE, text, ["github"], {"github": WORDS}))["mcpServers"]["github"]
+    assert {name: server[name] for name in more} == more
+
+
+@pytest.mark.parametrize("more", [{"env": {"PYTHONPATH": "./evil"}}, {"cwd": "./evil"}, {"envFile": ".env"}], ids=str)
+def test_a_server_that_looks_like_remits_own_and_is_steered_is_another(more: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequestError, match="another server"):
+        added(CODE, json.dumps({"mcpServers": {"remit": {**entry(CODE), **more}}}))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_of_servers_of_one_name_each_is_looked_at(*, first: bool) -> None:
+    fine, steered = {"command": "a"}, {"command": "a", "env": {"PYTHONPATH": "./evil"}}
+    one, other = (steered, fine) if first else (fine, steered)
+    text = json.dumps({"mcpServers": {"github": one}, "projects": {"p": {"mcpServers": {"github": other}}}})
+    with pytest.raises(InvalidRequestError, match="PYTHONPATH"):
+        rewrapped(CODE, text, ["github"], {"github": WORDS})
+
+
 def test_servers_of_one_name_are_both_rewritten_or_neither() -> None:
     one = (
         '{"mcpServers": {"github": {"command": "a"}}, "projects": {"p": {"mcpServers": {"github": {"command": "%s"}}}}}'

@@ -41,7 +41,7 @@ BUDGET = {
     "kinds": 3_115,  # SDS for Envoys is 230 of it
     "oauth": 1_940,
     "sessions": 900,
-    "config": 2_380,
+    "config": 2_430,  # what a file may say of how remit itself is started is 45 of it
     "compose": 3_720,
     "cli": 3_890,
     "sdk": 2_195,

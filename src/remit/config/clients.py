@@ -31,6 +31,32 @@ _SCHEME = re.compile(r"(?:Bearer|token|Basic) +", re.IGNORECASE)
 SENT = "the client itself sends it: have it run by remit, with a variable here"
 ARGUMENT = "it stands where init changes nothing"
 OWN_LAUNCH = "its server has no plain command that init could put `remit run` before"
+STEERED = "`{}` of its server would steer remit itself, outside of the run: take it out, if you know why it is there"
+# What a client does with a server once it runs, and what it shows of it. Whatever else may say how it is started.
+_HARMLESS = frozenset(
+    {
+        *(
+            "alwaysAllow",
+            "args",
+            "autoApprove",
+            "command",
+            "description",
+            "disabledTools",
+            "disabled_tools",
+            "enabledTools",
+        ),
+        *("enabled_tools", "env", "excludeTools", "icon", "includeTools", "name", "source", "title", "tools", "type"),
+    }
+)
+# What the loader, the C library, a shell that is a wrapper of remit, Python, OpenSSL and remit itself read before or
+# instead of what remit would do; and what an environment makes another name of.
+_STEERING = re.compile(
+    r"_?REMIT.*|_TYPER.*|LD_.*|DYLD_.*|G(CONV_PATH|LIBC_TUNABLES|ETCONF_DIR)|MALLOC_.*|LOCPATH|NLSPATH|LOCALDOMAIN|TZDIR"
+    r"|HOSTALIASES|RES_OPTIONS|RESOLV_.*|NIS_PATH|HOME|USER|PWD|PATH|TMP|TEMP|TMPDIR|TERMINFO.*|TERMCAP|NETRC|.*_PROXY"
+    r"|ENV|BASH.*|SHELL.*|IFS|PS4|CDPATH|PYENV.*|ASDF_.*|MISE_.*|__PYVENV.*|PYTHON(?!UNBUFFERED$|DONTWRITEBYTECODE$).*"
+    r"|OPENSSL.*|SSL.*|XDG_.*|LISTEN_.*|NOTIFY_SOCKET|.*[=\0].*",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +216,7 @@ def _of_client(form: Form, text: str, document: Mapping[str, Any]) -> Iterator[H
 
 def _of_server(text: str, label: str, server: Mapping[str, Any]) -> Iterator[HeldValue]:
     env, headers = server.get("env"), server.get("headers", server.get("http_headers"))
-    fixed = "" if launchable(server) else OWN_LAUNCH
+    fixed = unfit(server)
     for name, value in env.items() if isinstance(env, dict) else ():
         if isinstance(value, str):
             yield HeldValue(name, value, _line(text, value), label, fixed, str(server.get("command")))
@@ -200,11 +226,25 @@ def _of_server(text: str, label: str, server: Mapping[str, Any]) -> Iterator[Hel
             yield HeldValue(named_so, _SCHEME.sub("", value, 1), _line(text, value), label, SENT)
 
 
-def launchable(server: Mapping[str, Any]) -> bool:
+def unfit(server: Mapping[str, Any]) -> str:
+    """Return why a server cannot be started by remit; nothing where it can."""
     command, args = server.get("command"), server.get("args", [])
     if not isinstance(command, str) or not isinstance(args, list) or not all(isinstance(each, str) for each in args):
-        return False
-    return bool(command) and PurePosixPath(command).name != "remit"
+        return OWN_LAUNCH
+    return steered(server) if command and PurePosixPath(command).name != "remit" else OWN_LAUNCH
+
+
+def steered(server: Mapping[str, Any]) -> str:
+    """Return why remit, as this server, might be another program, or act for somebody else; nothing if it would not.
+
+    A project's file is whoever's who wrote it, and its ``env`` and ``cwd`` are of the process that is started: remit.
+    """
+    env = server.get("env", {})
+    if not isinstance(env, dict):
+        return STEERED.format("env")
+    members = (name for name, value in server.items() if name not in _HARMLESS and not isinstance(value, int | float))
+    found = next(members, None) or next((name for name in env if _STEERING.fullmatch(name)), None)
+    return "" if found is None else STEERED.format(found.encode("unicode_escape").decode()[:64])
 
 
 def _line(text: str, value: str) -> int:
@@ -251,7 +291,7 @@ def _stand_in(name: str, value: Any, moved: Moved) -> Any:
 def _launch(server: Mapping[str, Any], moved: Moved) -> list[str]:
     """Return the words between `remit` and the server's own arguments; none where none of its keys was moved."""
     env = server.get("env")
-    if not isinstance(env, dict) or not launchable(server):
+    if not isinstance(env, dict) or unfit(server):
         return []
     mine = {
         name: moved[name, value] for name, value in env.items() if isinstance(value, str) and (name, value) in moved

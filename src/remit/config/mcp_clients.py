@@ -75,7 +75,9 @@ def _command(file: ClientFile) -> str:
 
 def _same(file: ClientFile, there: object) -> bool:
     ours = entry(file)
-    return isinstance(there, dict) and all(there.get(name) == ours[name] for name in (_command(file), "args"))
+    if not isinstance(there, dict) or clients.steered({name: each for name, each in there.items() if name not in ours}):
+        return False
+    return all(there.get(name) == ours[name] for name in (_command(file), "args"))
 
 
 def _document(file: ClientFile, text: str) -> dict[str, Any]:
@@ -169,10 +171,10 @@ def rewrapped(file: ClientFile, text: str, names: Sequence[str], words: Mapping[
         )
     document = _document(file, text)
     for name in names:
-        _check_server(file.form, text, name, dict(clients.servers_of(document)).get(name))
+        _check_servers(file.form, text, name, _servers(document, name))
     wanted, whole = deepcopy(document), {name: [*words[name], "--"] for name in names}
     for name, server in clients.servers_of(wanted):
-        if name in names and clients.launchable(server):
+        if name in names:
             passed = [item for each in server.get("env", {}) if clients.may_pass(each) for item in ("-e", each)]
             whole[name] = [*words[name], *passed, "--", server["command"]]
             server |= {"command": "remit", "args": [*whole[name], *server.get("args", [])]}
@@ -236,11 +238,18 @@ def _toml_redirect(text: str, old: str, url: str) -> Iterator[Edit]:
         yield Edit(*found.span(1), json.dumps(url))
 
 
-def _check_server(form: Form, text: str, name: str, server: Mapping[str, Any] | None) -> None:
-    if server is None:
+def _servers(document: object, name: str) -> list[dict[str, Any]]:
+    return [server for label, server in clients.servers_of(document) if label == name]
+
+
+def _check_servers(form: Form, text: str, name: str, servers: Sequence[Mapping[str, Any]]) -> None:
+    """Raise for a name that no server has, or where one of those that have it cannot be started by remit."""
+    if not servers:
         raise NotFoundError(f"there is no server `{name}` in it")
-    if not clients.launchable(server):
-        raise InvalidRequestError(f"`{name}`: {clients.OWN_LAUNCH}, or it is started by remit already")
+    for why in filter(None, map(clients.unfit, servers)):
+        raise InvalidRequestError(
+            f"`{name}`: {why}{', or it is started by remit already' if why == clients.OWN_LAUNCH else ''}"
+        )
     for each in clients.held(form, text):
         if each.server == name and recognised.recognise(each.variable, each.value) is not None:
             move = "`remit init` moves it and rewrites the server; --user for files in your home"
@@ -249,8 +258,7 @@ def _check_server(form: Form, text: str, name: str, server: Mapping[str, Any] | 
 
 def _in_json(value: Placed, whole: Mapping[str, Sequence[str]]) -> Iterator[Edit]:
     for (label, _), server in _placed(value, whole).items():
-        if clients.launchable({name: each.plain() for name, each in server.items()}):
-            yield from clients.launched(server, whole[label])
+        yield from clients.launched(server, whole[label])
 
 
 def _placed(value: Placed, names: Container[str]) -> dict[tuple[str, int], Mapping[str, Placed]]:
