@@ -532,6 +532,48 @@ def test_what_came_back_waits_for_ten_minutes_and_for_its_resource(world: Connec
     run(body())
 
 
+def test_a_connection_that_is_made_anew_is_revoked_at_its_provider_before_the_new_one_is_asked_for(
+    world: Connected,
+) -> None:
+    async def body() -> None:
+        broker = await world.connected()
+        grant, asked = await world.opened(broker, SEARCH), len(world.issuing.asked)
+
+        async def before() -> None:
+            seen.append((list(world.issuing.revoked), len(world.issuing.asked) - asked))
+
+        seen: list[tuple[list[str], int]] = []
+        world.issuing.before = before
+        await connect(broker)
+        world.issuing.before = None
+        assert seen == [([], 0), (["refresh-token-number-0"], 0)]
+        assert await lent(broker, grant) == "access-token-number-1"
+        assert world.issuing.good == {"refresh-token-number-1"}
+        assert await events(world, "connection.revoke") == ["done"]
+
+    run(body())
+
+
+def test_a_provider_that_cannot_be_told_of_the_connection_before_does_not_keep_the_new_one_away(
+    world: Connected, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        broker = await world.connected()
+        grant = await world.opened(broker, SEARCH)
+
+        async def before() -> None:
+            world.issuing.before = None
+            raise UnavailableError("down")
+
+        world.issuing.before = before
+        await connect(broker)
+        assert await lent(broker, grant) == "access-token-number-1"
+        assert "was not told that a connection is over" in caplog.text
+        assert await events(world, "connection.revoke") == ["failed"]
+
+    run(body())
+
+
 def test_we_register_once_for_a_resource_where_the_provider_wants_it(world: Connected) -> None:
     async def body() -> None:
         broker = await world.served()

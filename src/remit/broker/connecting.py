@@ -238,6 +238,8 @@ class Connecting:
             )
         del self._away[begun]
         try:
+            self._check_same(away)
+            await self.kept.clear((away.human, name))
             made = await self._redeemed(away, away.code.reveal())
             await self.kept.made(made, away.human)
         except RemitError as error:

@@ -49,6 +49,7 @@ UNMADE = "has not been connected for this human"
 MOVED = "was connected before it was given another destination or provider"
 SPENT = "had a refresh that was cut off, and the provider does not take its token again"
 REFUSED = "is over at the provider"
+ANEW = "was connected anew"
 SHORT = "had an access token that ended, and the provider gave nothing to renew it with"
 Key = tuple[str, str]  # human, resource
 
@@ -218,10 +219,23 @@ class HeldConnections:
         async with self._alone(_key(fresh)):
             before = self._of.get(_key(fresh))
             forget = [] if before is None else [self._written(before.wiped(), self._tasks.now())]
-            event = self._event("connection.make", "allow", fresh, cause=by)
-            await self._tasks.store.commit((self._written(fresh, self._until(fresh)), *forget), (event,))
+            events = [self._event("connection.make", "allow", fresh, cause=by)]
+            if before is not None and before.access_token is not None:
+                _LOG.error("the provider of `%s` was not told that a connection is over", fresh.resource)
+                events.append(self._event("connection.revoke", "failed", before))
+            await self._tasks.store.commit((self._written(fresh, self._until(fresh)), *forget), events)
             self._settle(fresh)
         await self._changed(fresh)
+
+    async def clear(self, key: Key) -> None:
+        """Make room for a new connection: end the one before, and have its provider told before that gives a new one.
+
+        Told later, one that knows a single grant of a human for a client would end the new one, too.
+        """
+        if (before := self._of.get(key)) is not None and not before.over:
+            await self.end(key, ANEW, key[0])
+        if key in self._unrevoked:
+            await self._revoke(key)
 
     async def end(self, key: Key, why: str, by: str) -> ProviderConnection:
         """End a connection; nothing of it is lent from now on, and its provider is told."""
@@ -274,6 +288,7 @@ class HeldConnections:
             if not found.over or token is None:
                 self._unrevoked.pop(key, None)
                 return
+            decision = "done"
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self.providers.port.revoke_token(found.provider, await self.client(found), token)
@@ -281,7 +296,8 @@ class HeldConnections:
                 if self._tasks.now() < (found.over_at or found.made_at) + TRIED:
                     return
                 _LOG.error("the provider of `%s` was not told that a connection is over: %r", found.resource, error)
-            await self.put(found.wiped(), "connection.revoke", "done")
+                decision = "failed"
+            await self.put(found.wiped(), "connection.revoke", decision)
             self._unrevoked.pop(key, None)
 
     async def _use(self, key: Key) -> None:
