@@ -234,7 +234,7 @@ class Scene:
         asked = {"authorization_details": details, "ttl": 60}
         names = {"grant": grant, "parent": grant, "task": self.holder(self.roots[who]).task, "lease": "lse_0"}
         names |= {"approval": self.approvals.get(who, "apr_0"), "resource": first.resource, "secret": first.resource}
-        names |= {"ring": "spiffe", "kid": "a", "code": "denied", "receiver": "siem", "number": "1"}
+        names |= {"ring": "spiffe", "kid": "a", "code": "denied", "receiver": "siem", "number": "1", "begun": "a"}
         browser = {"client_id": "browser-app", "response_type": "code", "redirect_uri": "http://127.0.0.1/cb"}
         browser |= {"code_challenge": "a" * 43, "code_challenge_method": "S256", "state": "s", "csrf": "a"}
         browser |= {"visit": "a", "decision": "approve", "user_code": self.code, "login_hint": f"{URL}#a"}
