@@ -14,7 +14,17 @@ from remit.compose.bound_grants import BoundGrants
 from remit.core.policy import in_bounds
 from remit.core.principal import IdToken
 from remit.core.request import Binding, Bounds, GrantRequest
-from remit.errors import AudienceError, GrantTokenError, NotFoundError, RemitError, ReplayError, RevokedError, UsedError
+from remit.errors import (
+    AudienceError,
+    GrantTokenError,
+    NotFoundError,
+    RemitError,
+    ReplayError,
+    RevokedError,
+    TargetError,
+    TokenError,
+    UsedError,
+)
 from remit.jose.proof import Proof
 from remit.jose.strict import read_json
 from remit.jose.token import TokenSpec
@@ -113,6 +123,35 @@ def test_a_proof_that_was_seen_opens_nothing(world: World, stranger: bool) -> No
         with pytest.raises(ReplayError):
             await there.open_with_token(ALICES, BOUND, TokenSpec(), proof(world), stranger=stranger)
         assert len(await broker.tasks(OPERATOR)) == 1
+
+    run(body())
+
+
+def test_what_no_token_can_be_made_for_uses_nothing_up_and_makes_nothing(world: World) -> None:
+    async def body() -> None:
+        world.decide = in_bounds
+        broker = await world.ready()
+        there, spec = bound(world, broker, FakeIdentity(world)), TokenSpec("https://elsewhere.test")
+        with pytest.raises(TargetError):
+            await there.open_with_token(ALICES, BOUND, spec, proof(world))
+        assert await broker.tasks(OPERATOR) == []
+        made = await there.open_with_token(ALICES, BOUND, TokenSpec(), proof(world))
+        who, wanted = await there.present(made.token), child(SEARCH, jkt=KEY, depth=0)
+        with pytest.raises(TargetError):
+            await there.delegate_with_token(who, made.grant, wanted, spec, proof(world, "proof-002"))
+        assert len(broker._tasks.task_of(made.grant).grants) == 1
+        await there.delegate_with_token(who, made.grant, wanted, TokenSpec(), proof(world, "proof-002"))
+
+    run(body())
+
+
+def test_what_no_token_was_made_for_has_ended(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        by_certificate = replace(BOUND, binding=Binding(x5t=KEY))  # whose end nobody said
+        with pytest.raises(TokenError):
+            await bound(world, broker).open_with_token(OPERATOR, by_certificate, TokenSpec())
+        assert [task.closed for task in await broker.tasks(OPERATOR)] == [True]
 
     run(body())
 

@@ -124,9 +124,9 @@ def test_whoever_asks_for_anything_else_is_told_the_two_ways(
 
 def test_another_audience_than_its_endpoint_is_refused(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        for resource in (GATEWAY, f"{GATEWAY}/warehouse"):
-            answer = await _unproven(app, **app.redeeming(await app.code(resource=resource)))
-            assert answer.json()["error"] == "invalid_target"
+        code = await app.code(resource=GATEWAY)
+        assert (await _unproven(app, **app.redeeming(code))).json()["error"] == "invalid_target"
+        assert (await app.redeem(code)).status_code == 200  # by a key it can be for that, and nothing was used up
         assert parts((await _borne(app, resource=f"{ENDPOINT}/"))["access_token"])[1]["aud"] == ENDPOINT
 
     _scene(tmp_path, played)
@@ -214,6 +214,29 @@ def test_whoever_has_the_key_that_signs_makes_none(tmp_path: Path, changes: dict
             await _used(app, forged)
         last = (await app.made.world.events())[-1]
         assert (last.decision, last.code, last.grant) == ("deny", "token", told["grant"])
+
+    _scene(tmp_path, played)
+
+
+def test_a_refresh_that_cannot_be_answered_spends_nothing(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = await _borne(app)
+        form: dict[str, str | None] = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"]}
+        for resource in (GATEWAY, f"{GATEWAY}/warehouse"):
+            assert (await _unproven(app, **form, resource=resource)).json()["error"] == "invalid_target"
+        told = (await _unproven(app, **form)).json()
+        assert await _used(app, told["access_token"]) == told["grant"]
+
+    _scene(tmp_path, played)
+
+
+def test_a_code_that_comes_while_the_resource_takes_no_bearers_is_not_used_up(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        form = app.redeeming(await app.code())
+        await _let(app, bear=False)
+        assert (await _unproven(app, **form)).json()["code"] == "bearer"
+        await _let(app, bear=True)
+        assert (await _unproven(app, **form)).json()["token_type"] == "Bearer"
 
     _scene(tmp_path, played)
 

@@ -10,9 +10,8 @@ import pytest
 from starlette.requests import Request
 
 from remit import jose
-from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload
-from remit.errors import InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
-from remit.oauth import revocation
+from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload, check_given
+from remit.errors import GrantTokenError, InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
 from remit.oauth.clients import Clients, OAuthClient
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.verifier import Verifier, assertion_type
@@ -132,13 +131,15 @@ def test_nobody_authenticates_by_authorization() -> None:
             authenticated({}, asked=request([("Authorization", value)]))
 
 
-@pytest.mark.parametrize("named", [ME, "wimse://prod.example/agents/a", OIDC])
-def test_what_was_given_to_a_workload_was_not_given_to_whoever_takes_its_name(named: str) -> None:
-    workload = Workload(named, "wit", datetime(2026, 11, 25, tzinfo=UTC))
-    assert revocation._is(OAuthClient(named, workload), named, attested=True)
-    assert not revocation._is(OAuthClient(named), named, attested=True)
-    assert revocation._is(OAuthClient("remit-cli"), "remit-cli", attested=False)
-    assert not revocation._is(OAuthClient("other"), "remit-cli", attested=False)
+@pytest.mark.parametrize("named", [ME, "wimse://prod.example/agents/a", OIDC, "https://app.test/client.json"])
+def test_what_was_given_to_whom_had_to_prove_its_name_was_not_given_to_whoever_takes_it(named: str) -> None:
+    check_given(named, named, keyed=True, proven=True)
+    check_given("remit-cli", "remit-cli", keyed=False, proven=False)
+    with pytest.raises(UnauthenticatedError):
+        check_given(named, named, keyed=True, proven=False)
+    for keyed in (True, False):
+        with pytest.raises(GrantTokenError):
+            check_given(named, "other", keyed=keyed, proven=True)
 
 
 # -- assertions (RFC 7521 §4.2, RFC 7523 §2.2) ------------------------------------------------------------------------

@@ -352,6 +352,22 @@ def test_an_agent_goes_on_by_the_name_of_its_approval(tmp_path: Path) -> None:
     scene(tmp_path, played)
 
 
+def test_what_an_approval_is_redeemed_for_is_what_the_token_is_for_or_nothing_is_used_up(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        child, gateway = Agent(), "http://127.0.0.1:8471"
+        item = await child_requested(app, child)
+        form: dict[str, str | None] = {"grant_type": CIBA, "auth_req_id": item["approval"]}
+        visitor = browser(app.made)
+        await decide(visitor, app.issuer, await visitor.get(f"/approvals/{item['approval']}"))
+        answer = await app.token(child, **form, resource=f"{gateway}/search")
+        assert answer.json()["error"] == "invalid_target"
+        later(app.made, 5)
+        told = (await app.token(child, **form, resource=f"{gateway}/warehouse")).json()
+        assert parts(told["access_token"])[1]["aud"] == f"{gateway}/warehouse"
+
+    scene(tmp_path, played, gateway="http://127.0.0.1:8471")
+
+
 def test_an_approval_nobody_asked_for_is_no_way_to_a_token(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         answer = await app.token(grant_type=CIBA, auth_req_id="apr_guess")

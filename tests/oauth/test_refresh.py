@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from remit import jose
+from remit.oauth.clients import OAuthClient
 from remit.oauth.token_requests import RefreshTokenGrantType, TokenIssuer
 from tests.attacks.forge import parts
 from tests.oauth.consent_driver import Issuer
@@ -34,7 +35,7 @@ async def begun(plane: Plane, agent: Agent, client: str = APP, audience: str | N
     """Open a task for ``agent`` and hand out the first refresh token."""
     await opened(plane, agent, f"id-token-of-alice-{agent.signer.kid}", **proving)
     refreshes = RefreshTokenGrantType(plane.deps, TokenIssuer(plane.verifier, {}))
-    return await refreshes.begin(agent.grant, client, audience)
+    return await refreshes.begin(agent.grant, OAuthClient(client, proven=bool(proving)), audience)
 
 
 def refreshing(token: str, client: str = APP, **more: str) -> Form:

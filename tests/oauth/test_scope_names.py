@@ -215,9 +215,10 @@ def test_what_is_no_endpoint_of_the_gateway_is_no_audience(tmp_path: Path, resou
 
 def test_no_token_is_for_a_resource_that_its_grant_does_not_name(tmp_path: Path) -> None:
     async def played(app: App) -> None:
-        resource = f"{GATEWAY}/other"
-        answer = await app.redeem(await app.code(resource=resource))
-        assert answer.json()["error"] == "invalid_target"
+        other = f"{GATEWAY}/other"
+        sent = await authorization_page(app, resource=other)
+        assert "error=invalid_target" in sent.headers["location"]
+        assert (await app.redeem(await app.code(), resource=other)).json()["error"] == "invalid_target"
 
     _scene(tmp_path, played)
 

@@ -208,6 +208,7 @@ class GrantVerbs:
 
     async def to_open(self, request: GrantRequest) -> str:
         open_task("", "", Subject("", ""), request, GrantContext(), self._tasks.serving())
+        self.check_bearer(request.binding, request.scope)
         # a key may still come with the token request; where none has to, the human decides on that too
         bearer = None if request.binding.thumbprint else self._bearers(request.scope)
         return approvals.text_of(replace(request, binding=replace(request.binding, bearer=bearer)))

@@ -14,13 +14,13 @@ import msgspec
 
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.tasks import TaskCache
+from remit.core.principal import check_given
 from remit.core.refresh import RefreshFamily
 from remit.errors import (
     GrantTokenError,
     IntegrityError,
     NotFoundError,
     RemitError,
-    UnauthenticatedError,
     UsedError,
     WrongKeyError,
 )
@@ -52,18 +52,20 @@ class RefreshTokenVerbs:
     async def refresh_token(self, digest: str) -> RefreshFamily | None:
         return self._families[digest][0] if digest in self._families else None
 
-    async def issue_refresh_token(self, grant_id: str, client: str, digest: str, audience: str | None = None) -> None:
+    async def issue_refresh_token(
+        self, grant_id: str, client: str, digest: str, audience: str | None = None, *, keyed: bool = False
+    ) -> None:
         grant, now = self._tasks.live(grant_id).grant, self._tasks.now()
         for token in [token for token, (_, until) in self._families.items() if until < now]:
             del self._families[token]
-        family = RefreshFamily(self._new_id("rfc"), grant_id, client, audience, digest)
+        family = RefreshFamily(self._new_id("rfc"), grant_id, client, audience, digest, keyed=keyed)
         await self._put_family(family, grant.expires_at + KEPT)
 
     async def rotate_refresh_token(self, presented: Presented, fresh: str) -> Rotated:
         """GrantTokenError for one that is unknown, or another client's.
 
-        UnauthenticatedError where the workload that it was given to has not proven its name, WrongKeyError for another
-        key: neither ends the grant.
+        UnauthenticatedError where the client that it was given to had to prove its name, and has not, WrongKeyError for
+        another key: neither ends the grant, or spends anything.
         UsedError for one that was spent: then the grant has ended, as nobody can say which of two has stolen it.
         """
         if presented.digest not in self._families:
@@ -94,16 +96,14 @@ class RefreshTokenVerbs:
         return Rotated(self._tasks.view(family.grant), rotated)
 
     def _check_presented(self, family: RefreshFamily, presented: Presented) -> None:
-        if presented.client != family.client:
-            raise GrantTokenError("the refresh token was given to another client")
+        proven = presented.attested or presented.keyed
+        check_given(family.client, presented.client, keyed=family.keyed, proven=proven)
         try:
             grant = self._tasks.check(family.grant).grant
         except NotFoundError:
             raise GrantTokenError("the grant of the refresh token is over") from None
-        if grant.attested and not presented.attested:
-            raise UnauthenticatedError(
-                "the refresh token was given to an attested workload, which has to prove its name"
-            )
+        # nobody but who attested the workload says that it is that one
+        check_given(family.client, presented.client, keyed=grant.attested, proven=presented.attested)
         if (presented.jkt, presented.x5t) != (grant.binding.jkt, grant.binding.x5t) or not grant.binding.by_token:
             raise WrongKeyError("the proof is by another key than the refresh token is bound to")
 

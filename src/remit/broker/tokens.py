@@ -17,9 +17,11 @@ from typing import NamedTuple
 from remit import jose
 from remit.broker.broker import Broker
 from remit.core import scope as scopes
+from remit.core.audience import settled
 from remit.core.principal import Claims, GrantView, Holder
+from remit.core.request import Binding
 from remit.core.scope import Scope
-from remit.errors import ExpiredError, NotFoundError, RemitError, TargetError, TokenError, WrongKeyError
+from remit.errors import ExpiredError, NotFoundError, RemitError, TokenError, WrongKeyError
 from remit.jose import status
 from remit.jose import token as tokens
 from remit.jose.keys import PublicKey, public_key
@@ -64,7 +66,7 @@ class GrantTokens(TokenPort):
         """
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
         self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
-        self._audiences, self._humans, self._gateway = {None, issuer, gateway}, humans, gateway
+        self._humans, self._gateway = humans, gateway
         self._key = secrets.token_bytes(32)  # of this process: bearers' tokens are named by it
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
@@ -84,11 +86,9 @@ class GrantTokens(TokenPort):
 
     async def mint(self, grant_id: str, spec: TokenSpec) -> Granted:
         view = await self._broker.grant(grant_id)
-        binding = view.grant.binding
-        if binding.bearer is not None:
-            spec = self._borne(spec, view)
-        if spec.audience not in self._audiences and not self._endpoint(spec.audience, view.grant.scope):
-            raise TargetError("the grant is not for this audience")
+        binding, scope = view.grant.binding, view.grant.scope
+        self._broker.check_bearer(binding, scope)
+        spec = replace(spec, audience=self._audience(spec.audience, scope, binding))
         if not binding.by_token:
             raise TokenError("its grant is not bound to a key")
         if binding.x5t is not None and spec.until is None:
@@ -96,28 +96,19 @@ class GrantTokens(TokenPort):
         claims = tokens.claims(view, spec, self._issuer, self._new_id("tok"), self._clock())
         if binding.bearer is not None:
             claims["jti"] = self._marked(claims["jti"], grant_id, claims["exp"])
-        details = scopes.text(view.grant.scope)
+        details = scopes.text(scope)
         text = self._signed(claims, tokens.TYPE, authorization_details=details)
         self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
         kind = "DPoP" if binding.jkt is not None else "Bearer"
         return Granted(view.task, grant_id, claims["exp"] - claims["iat"], details, text, kind)
 
-    def _borne(self, spec: TokenSpec, view: GrantView) -> TokenSpec:
-        """Return what a bearer's token is to say: it is for its one resource, which has to take it still."""
-        binding, endpoint = view.grant.binding, f"{self._gateway}/{view.grant.binding.bearer}"
-        self._broker.check_bearer(binding, view.grant.scope)
-        if self._gateway is None or spec.audience not in {None, endpoint}:
-            raise TargetError("a bearer's token is for its one resource at the gateway")
-        return replace(spec, audience=endpoint)
+    def _audience(self, audience: str | None, scope: Scope, binding: Binding) -> str | None:
+        return settled(audience, scope, binding, self._issuer, self._gateway)
 
     def _marked(self, name: str, grant: str, end: int) -> str:
         """Return the name of a bearer's token, which nobody can make who has but the key that signs."""
         mark = hmac.digest(self._key, f"{name}\n{grant}\n{end}".encode(), "sha256")
         return name + jose.encode(mark)[:MARK]
-
-    def _endpoint(self, audience: str | None, scope: Scope) -> bool:
-        """Whether an audience is a resource at the gateway that the grant names."""
-        return self._gateway is not None and audience in {f"{self._gateway}/{each.resource}" for each in scope}
 
     async def present(self, token: str, proof: Proof | None = None) -> Holder:
         view = await self._of(token, self._broker.grant)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from remit.broker.tokens import GrantTokens
 from remit.core.approval import Approval
-from remit.core.principal import Human, IdToken, Principal, Workload
+from remit.core.principal import GrantView, Human, IdToken, Principal, Workload
 from remit.core.request import GrantRequest
-from remit.errors import GrantTokenError, UnauthenticatedError
+from remit.errors import GrantTokenError, RemitError, UnauthenticatedError
 from remit.jose.proof import Proof
 from remit.jose.token import TokenSpec
 from remit.ports.broker import Opener
@@ -25,10 +25,12 @@ class BoundGrants(GrantTokens):
         *,
         stranger: bool = False,
     ) -> Granted:
+        if request.binding.by_token:  # before anything is used up
+            self._audience(spec.audience, request.scope, request.binding)
         await self.burn(proof, stranger=stranger)
         named = await self.human(opener.text) if isinstance(opener, IdToken) else opener
         root = await self._broker.open(named, request)
-        return unbound(root, self._clock()) if not request.binding.by_token else await self.mint(root.id, spec)
+        return unbound(root, self._clock()) if not request.binding.by_token else await self._first(root, spec)
 
     async def delegate_with_token(
         self,
@@ -40,9 +42,18 @@ class BoundGrants(GrantTokens):
         approval: Approval | None = None,
         actor: Workload | None = None,
     ) -> Granted:
+        self._audience(spec.audience, request.scope, request.binding)
         await self.burn(proof)
         child = await self._broker.delegate(principal, parent_id, request, approval, actor)
-        return await self.mint(child.id, spec)
+        return await self._first(child, spec)
+
+    async def _first(self, made: GrantView, spec: TokenSpec) -> Granted:
+        """Return the first token of a grant; what it cannot be made for has ended: nobody holds it."""
+        try:
+            return await self.mint(made.id, spec)
+        except RemitError:
+            await self._broker.revoke(made.holder, made.id)
+            raise
 
     async def human(self, token: str) -> Human:
         """Return the human of an ID token; a refusal is recorded."""

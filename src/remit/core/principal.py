@@ -14,11 +14,12 @@ from typing import ClassVar
 
 from remit.core.grant import UNPROVEN, WORKLOAD, Grant, Subject
 from remit.core.task import Task
-from remit.errors import DeniedError, GrantTokenError
+from remit.errors import DeniedError, GrantTokenError, UnauthenticatedError
 
 # what a workload's client assertion is (``client_assertion_type``)
 JWT_SPIFFE = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+PRIVATE_KEY_JWT = "private_key_jwt"  # how an OAuth client authenticates by a key of its own
 FRESH = timedelta(minutes=10)  # since the ID token that renews a task was issued
 
 
@@ -137,6 +138,18 @@ def check_right(principal: Principal, right: Right) -> None:
     """Raise DeniedError unless a principal has a right."""
     if right not in principal.rights:
         raise DeniedError("only the operator may do this", help="use the control socket, outside of runs")
+
+
+def check_given(given_to: str, client: str, *, keyed: bool, proven: bool) -> None:
+    """Raise unless what was handed out to one client came back from it: GrantTokenError if from another.
+
+    ``keyed``: it went to a client that has to prove who it is, whatever is handed out; UnauthenticatedError unless that
+    is ``proven`` now (RFC 6749 §6, RFC 8628 §3.4).
+    """
+    if client != given_to:
+        raise GrantTokenError("it was given to another client")
+    if keyed and not proven:
+        raise UnauthenticatedError("this client has to authenticate", help="as it did when this was given to it")
 
 
 def root_in(principal: Principal, task: Task) -> str | None:

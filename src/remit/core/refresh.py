@@ -21,13 +21,14 @@ class RefreshFamily:
     id: str
     grant: str
     client: str  # the ``client_id`` it was given to
-    audience: str | None  # whom the access tokens are for; None: the broker
+    audience: str | None  # whom the access tokens are for, at the most; None: the broker
     current: str  # SHA-256 of the newest token that counts, base64url
     spent: tuple[str, ...] = ()
     rev: int = 1  # grows by one with every change
     beside: tuple[str, ...] = ()  # the others that count, the oldest first
     before: str = ""  # the one that was spent last, while no answer to it was used
     since: float = 0.0  # when it was spent, in seconds since the epoch
+    keyed: bool = False  # whether ``client`` had to prove who it is, and has to every time
 
     @property
     def known(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from remit.core.principal import Workload
+from remit.core.principal import PRIVATE_KEY_JWT, Workload
 from remit.errors import UnauthenticatedError
 from remit.identity.issuers import KeptFetch
 from remit.jose import client_assertion
@@ -52,4 +52,4 @@ class KeyedClients:
         read = client_assertion.read(token, self.audiences, self.clock())
         await keys.verify(read)
         over = read.expires_at + SKEW
-        return Workload(read.client, "private_key_jwt", read.expires_at, digest=read.digest, until=over)
+        return Workload(read.client, PRIVATE_KEY_JWT, read.expires_at, digest=read.digest, until=over)

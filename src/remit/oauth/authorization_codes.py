@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 from msgspec import structs
 from starlette.responses import Response
@@ -19,7 +20,7 @@ from remit import jose
 from remit.console.consent import ConsentPage
 from remit.core import approval as approvals
 from remit.core.approval import Approval
-from remit.core.principal import GrantView
+from remit.core.principal import check_given
 from remit.core.request import Binding, GrantRequest
 from remit.errors import (
     BearerError,
@@ -28,8 +29,6 @@ from remit.errors import (
     NotFoundError,
     RemitError,
     SlowDownError,
-    TargetError,
-    UnauthenticatedError,
     UsedError,
     WrongKeyError,
 )
@@ -41,7 +40,6 @@ from remit.ports.pending import INTERVAL, AuthorizationCode, PendingKind, Pendin
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
 from remit.web.verifier import attested
-from remit.web.wire import Form
 
 CODE = "authorization_code"
 REFRESH_TOKEN = "refresh_token"  # noqa: S105 - the name of a grant type
@@ -102,16 +100,7 @@ class ConsentFlows:
         binding, until = await self._tokens.binding(client)  # first: a proof that lacks a nonce uses up no code
         code = wire.text(client.form, "code")
         found = await self._first_use(code, client, binding)
-        audience = self._audience(client.form, found.audience)
-        grant = await self._open(found.approval, binding, client)
-        try:  # whatever fails from here on, nobody has what was opened
-            token = await self._refresh.begin(grant.id, client.id, audience)
-            if await self._codes.find(code) != found:  # used again while the first use was being answered
-                raise UsedError("the code was used twice, so what it opened has ended")
-        except RemitError as error:
-            await self._end(found.approval, error)
-            raise
-        return await self._tokens.answer(grant.id, audience, until, refresh_token=token)
+        return await self._opened(found, client, binding, until, code)
 
     async def device(self, client: OAuthClient) -> Response:
         """Poll for the decision on a device code (RFC 8628 §3.4)."""
@@ -124,6 +113,28 @@ class ConsentFlows:
             return await self._delegated(secret, client)
         return await self._polled(secret, client)
 
+    async def _opened(
+        self,
+        found: AuthorizationCode | Poll,
+        client: OAuthClient,
+        binding: Binding,
+        until: datetime | None,
+        code: str | None = None,
+    ) -> Response:
+        """Open what a human approved of, and answer with its tokens; ``code`` is what was found by it, if one was."""
+        approval, asked = await self._requested(found.approval, binding, client)
+        audience = self._audience(client, found, asked)
+        approvals.ready(approval, self._verifier.clock())
+        grant = await self._broker.open(approval, asked)
+        try:  # whatever fails from here on, nobody has what was opened
+            token = await self._refresh.begin(grant.id, client, audience)
+            if code is not None and await self._codes.find(code) != found:  # used again while this was being answered
+                raise UsedError("the code was used twice, so what it opened has ended")
+            return await self._tokens.answer(grant.id, audience, until, refresh_token=token)
+        except RemitError as error:
+            await self._end(found.approval, error)
+            raise
+
     async def _first_use(self, code: str, client: OAuthClient, binding: Binding) -> AuthorizationCode:
         """Return what a code means, used from now on. Who merely found it uses up nothing, and ends nothing."""
         while True:
@@ -131,7 +142,11 @@ class ConsentFlows:
             if found is None:
                 raise GrantTokenError("the code is not known, or its time is up")
             _check_code(found, client)
-            await self._requested(found.approval, binding)
+            _, asked = await self._requested(found.approval, binding, client)
+            if not found.used:  # what cannot be answered uses up nothing
+                self._audience(client, found, asked)
+                if asked.binding.bearer is not None:
+                    await self._broker.to_open(asked)  # what is asked for may take bearers no more
             used = structs.replace(found, used=found.used + 1)
             if await self._codes.swap(code, found, used):
                 break  # else another use came between
@@ -147,7 +162,10 @@ class ConsentFlows:
         with suppress(NotFoundError):  # long over, or nothing yet: then its first use ends it
             await self._broker.revoke_opened(approval_id, error)
 
-    async def _requested(self, approval_id: str, binding: Binding) -> tuple[Approval, GrantRequest]:
+    async def _requested(
+        self, approval_id: str, binding: Binding, client: OAuthClient
+    ) -> tuple[Approval, GrantRequest]:
+        """Return an approval, and its request as it is made for who redeems it; raise if it is not for them."""
         try:
             approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
@@ -157,29 +175,23 @@ class ConsentFlows:
             raise WrongKeyError("the human approved of another key")
         if binding.bearer is not None and found.binding.bearer is None:
             raise BearerError  # a human decided on a key, or what was asked for takes no bearers
-        return approval, found
-
-    async def _open(self, approval_id: str, binding: Binding, client: OAuthClient) -> GrantView:
-        approval, found = await self._requested(approval_id, binding)
-        approvals.ready(approval, self._verifier.clock())
         if found.binding.identity is not None:
             if client.workload is None or client.workload.id != found.binding.identity:
                 raise GrantTokenError("the human approved of another workload")
             binding = attested(binding, client.workload)
         borne = None if binding.bearer is None else found.binding.bearer
-        return await self._broker.open(approval, replace(found, binding=replace(binding, bearer=borne)))
+        return approval, replace(found, binding=replace(binding, bearer=borne))
 
     async def _polled(self, secret: str, client: OAuthClient) -> Response:
         client.check_named()
         binding, until = await self._tokens.binding(client)
         poll = await self._polls.find(secret)
-        if poll is None or poll.client_id != client.id:
-            raise GrantTokenError("the code is not known, or was given to another client")
-        audience = self._audience(client.form, poll.audience)
+        if poll is None:
+            raise GrantTokenError("the code is not known")
+        check_given(poll.client_id, client.id, keyed=poll.keyed, proven=client.proven)
+        token_requests.narrowed(client.form, self._verifier, poll.audience)
         await self._slowly(self._polls, secret, poll)
-        grant = await self._open(poll.approval, binding, client)
-        token = await self._refresh.begin(grant.id, client.id, audience)
-        return await self._tokens.answer(grant.id, audience, until, refresh_token=token)
+        return await self._opened(poll, client, binding, until)
 
     async def _delegated(self, approval_id: str, client: OAuthClient) -> Response:
         """Make the child that a human approved, for whoever proves the key it was asked for with."""
@@ -188,9 +200,11 @@ class ConsentFlows:
             approval = (await self._broker.look(approval_id)).approval
         except NotFoundError:
             raise GrantTokenError("there is no such request") from None
-        jkt = approvals.request_of(approval).binding.jkt
+        asked = approvals.request_of(approval)
+        jkt, audience = asked.binding.jkt, token_requests.audience(client.form, self._verifier)
         if approval.grant is None or jkt is None or jkt != binding.jkt:
             raise GrantTokenError("there is no such request for this key")
+        token_requests.check_audience(audience, asked.scope, asked.binding, self._verifier)
         poll, now = await self._delegations.find(approval.id), self._verifier.clock()
         if poll is None:
             poll = Poll(approval.id, approval.asker, now)
@@ -198,16 +212,17 @@ class ConsentFlows:
         await self._slowly(self._delegations, approval.id, poll)
         approvals.ready(approval, self._verifier.clock())
         child = await self._broker.delegate_approved(approval.id, jkt)
-        return await self._tokens.answer(child.id, None, None)
+        try:
+            return await self._tokens.answer(child.id, audience, None)
+        except RemitError:  # nobody has what was made
+            await self._broker.revoke(child.holder, child.id)
+            raise
 
-    def _audience(self, form: Form, meant: str | None) -> str | None:
-        """Return whom the token is for: as was asked at the start, or less; never more (RFC 8707 §2.2)."""
-        if not form.keys() & TARGETS:
-            return meant
-        named = token_requests.audience(form, self._verifier)
-        if meant not in {None, named}:
-            raise TargetError("this was asked for with another audience")
-        return named
+    def _audience(self, client: OAuthClient, found: AuthorizationCode | Poll, asked: GrantRequest) -> str | None:
+        """Return whom the token is to be for, that a client comes for; TargetError where it cannot be made for that."""
+        whom = token_requests.narrowed(client.form, self._verifier, found.audience)
+        token_requests.check_audience(whom, asked.scope, asked.binding, self._verifier)
+        return whom
 
     async def _slowly(self, polls: PendingStore[Poll], name: str, poll: Poll) -> None:
         """Count a poll; SlowDownError for one that comes too early, or together with another (RFC 8628 §3.5)."""
@@ -221,10 +236,7 @@ class ConsentFlows:
 
 def _check_code(found: AuthorizationCode, client: OAuthClient) -> None:
     form = client.form
-    if client.id != found.client_id:
-        raise GrantTokenError("the code was given to another client")
-    if found.keyed and not client.proven:
-        raise UnauthenticatedError("this client has to authenticate", help="by `private_key_jwt`, RFC 7523 §2.2")
+    check_given(found.client_id, client.id, keyed=found.keyed, proven=client.proven)
     if form.get("redirect_uri") != found.redirect_uri:
         raise GrantTokenError("`redirect_uri` is not the one that the code was sent to")
     verifier = form.get("code_verifier", "")

@@ -29,7 +29,7 @@ from remit.console.consent import ConsentPage, PushedRequest, RedirectTarget, de
 from remit.console.pages import ClientDisplay
 from remit.core.approval import Approval
 from remit.core.legible import TYPED, is_legible
-from remit.core.request import MAX_LABEL, Binding
+from remit.core.request import MAX_LABEL, Binding, GrantRequest
 from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
 from remit.oauth import token_requests
 from remit.oauth.clients import TARGETS, Clients, OAuthClient, Registry, asking, check_proven, is_registered
@@ -113,6 +113,7 @@ class AuthorizationRequests:
         client.check_named()
         registered = await self._registry.get(wire.text(form, "client_id"))
         check_proven(registered, client)
+        registered = replace(registered, proven=client.proven)
         back = self._target(form, registered)
         if client.workload is not None and client.id != registered.client_id:
             raise UnauthenticatedError("`client_id` must be the whole name of the workload that asks")
@@ -120,7 +121,6 @@ class AuthorizationRequests:
         if refused is not None:
             return wire.answer({"error": refused[0], "error_description": described(refused[1])}, 400)
         binding = await token_requests.proven(client, self._verifier)
-        registered = replace(registered, proven=client.proven)
         pushed = await self._draft(form, registered, back, binding)
         room, most = registered.vouched or registered.client_id, None if client.workload is not None else MAX_PUSHED
         name = await self._pushed.keep(pushed, PUSHED_LIFE, room=room, most=most)
@@ -174,13 +174,14 @@ class AuthorizationRequests:
             raise InvalidRequestError("`client_id`, `redirect_uri` and `state` are too long together")
         challenge, anew = form.get("code_challenge", ""), "max_age" in form or "login" in form.get("prompt", "").split()
         issuer = self._verifier.issuer
-        return RedirectTarget(client.client_id, uri, challenge, state, issuer, anew=anew, keyed=client.keyed)
+        keyed = client.keyed or client.proven
+        return RedirectTarget(client.client_id, uri, challenge, state, issuer, anew=anew, keyed=keyed)
 
     async def _draft(self, form: Form, client: Registered, back: RedirectTarget, binding: Binding) -> PushedRequest:
         if form.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(back.challenge):
             raise InvalidRequestError("`code_challenge` with `code_challenge_method` S256 is required")
-        audience, asked = self._meant(form, client.client_id)
-        request = await self._broker.to_open(token_requests.of_human(asked, binding))
+        audience, wanted = self._wanted(form, client.client_id, binding)
+        request = await self._broker.to_open(wanted)
         parts = urlsplit(back.redirect_uri)
         where = parts.netloc or f"the app that owns {parts.scheme}:"
         if parts.hostname in LOCAL:
@@ -188,25 +189,29 @@ class AuthorizationRequests:
         facts = (
             ("the answer goes to", where),
             ("the token is for", audience or ""),
-            ("in short", self._short(form, asked)),
+            ("in short", self._short(form, wanted)),
         )
         about = ClientDisplay(client.called, client.warning, facts)
         return PushedRequest(about, replace(back, audience=audience), request)
 
-    def _meant(self, form: Form, client_id: str) -> tuple[str | None, Form]:
-        return token_requests.meant(form, self._verifier, self._identity.scopes, client_id)
+    def _wanted(self, form: Form, client_id: str, binding: Binding) -> tuple[str | None, GrantRequest]:
+        """Return whom a token is to be for, and what a human is to decide on, of which such a token can be made."""
+        audience, asked = token_requests.meant(form, self._verifier, self._identity.scopes, client_id)
+        wanted = token_requests.of_human(asked, binding)
+        token_requests.check_audience(audience, wanted.scope, wanted.binding, self._verifier)
+        return audience, wanted
 
-    def _short(self, form: Form, asked: Form) -> str:
-        return in_words(form.get("scope", ""), self._identity.scopes, asked["authorization_details"])
+    def _short(self, form: Form, wanted: GrantRequest) -> str:
+        return in_words(form.get("scope", ""), self._identity.scopes, wanted.scope)
 
     async def device(self, _: Request, client: OAuthClient) -> Response:
         """Return the two codes for a request (RFC 8628 §3.2)."""
         registered = await asking(self._registry, client)
-        audience, asked = self._meant(client.form, client.id)
         bound = await token_requests.proven(client, self._verifier)
-        item = await self._broker.ask_to_open(client.id, token_requests.of_human(asked, bound))
+        audience, wanted = self._wanted(client.form, client.id, bound)
+        item = await self._broker.ask_to_open(client.id, wanted)
         code, answer = await self._polled(item, client, audience)
-        shown, uri = ("in short", self._short(client.form, asked)), f"{self._verifier.issuer}/oauth/device"
+        shown, uri = ("in short", self._short(client.form, wanted)), f"{self._verifier.issuer}/oauth/device"
         user_code = await self._user_code(item, registered, shown)
         complete = {"verification_uri": uri, "verification_uri_complete": f"{uri}?user_code={user_code}"}
         return wire.answer({"device_code": code, "user_code": user_code, **complete, **answer})
@@ -214,7 +219,8 @@ class AuthorizationRequests:
     async def _polled(self, item: Approval, client: OAuthClient, audience: str | None) -> tuple[str, dict[str, int]]:
         """Return what to poll with while somebody decides, and what both flows answer about polling."""
         now = self._verifier.clock()
-        poll, life = Poll(item.id, client.id, now, audience=audience), item.expires_at - now
+        poll = Poll(item.id, client.id, now, audience=audience, keyed=client.proven)
+        life = item.expires_at - now
         name = await self._polls.keep(poll, life + REMEMBERED, room=item.room)
         return name, {"expires_in": int(life.total_seconds()), "interval": int(INTERVAL.total_seconds())}
 
@@ -264,10 +270,10 @@ class AuthorizationRequests:
             return wire.answer({"error": "invalid_binding_message", "error_description": told}, 400)
         # CIBA Core §7.1 has `openid` in every request; no ID token comes of it
         named = " ".join(name for name in form.get("scope", "").split(" ") if name != "openid")
-        (audience, asked), expiry = self._meant({**form, "scope": named}, client.id), "requested_expiry"
         # the message that both devices show (CIBA §7.1) is the label, so that the human sees it
-        labelled = {**asked, "label": message} if message else asked
-        wanted = token_requests.of_human(labelled, await token_requests.proven(client, self._verifier))
+        labelled = {**form, "scope": named, **({"label": message} if message else {})}
+        bound = await token_requests.proven(client, self._verifier)
+        (audience, wanted), expiry = self._wanted(labelled, client.id, bound), "requested_expiry"
         most = wire.seconds(expiry, wire.whole(expiry, form[expiry])) if expiry in form else timedelta.max
         human = await self._human(form)
         if human is None:

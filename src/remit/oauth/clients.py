@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from remit.core import spiffe
 from remit.core.legible import is_legible
-from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Principal, Workload
+from remit.core.principal import JWT_BEARER, JWT_SPIFFE, PRIVATE_KEY_JWT, Principal, Workload
 from remit.errors import (
     InvalidRequestError,
     ReplayError,
@@ -50,7 +50,6 @@ MAX_REDIRECTS = 20  # of one client
 MAX_KEPT = 1_000  # documents
 KEPT = timedelta(minutes=5)
 RETRY = timedelta(seconds=10)  # no document is fetched sooner again, whoever wants it anew
-KEYED = "private_key_jwt"
 MAX_ASSERTION = timedelta(seconds=MAX_AGE + SKEW)  # from now, that one by a document counts: so long it is remembered
 
 _SPENT, _ANEW = "the client's credential counts once, and was used", "get a new one"
@@ -296,9 +295,9 @@ def described(client_id: str, raw: bytes) -> tuple[Registered, str | None]:
     if not isinstance(document, dict) or document.get("client_id") != client_id:
         raise InvalidRequestError("its `client_id` is not its URL")
     method = document.get("token_endpoint_auth_method", "none")
-    if "client_secret" in document or method not in {"none", KEYED}:
+    if "client_secret" in document or method not in {"none", PRIVATE_KEY_JWT}:
         raise InvalidRequestError("a client known by a document is public here, or authenticates by `private_key_jwt`")
-    keyed, jwks, uri = method == KEYED, document.get("jwks"), document.get("jwks_uri")
+    keyed, jwks, uri = method == PRIVATE_KEY_JWT, document.get("jwks"), document.get("jwks_uri")
     if keyed and (jwks is None) == (uri is None):
         raise InvalidRequestError("it must have `jwks` or `jwks_uri`, by which the client authenticates")
     if keyed and uri is not None and not isinstance(uri, str):

@@ -7,9 +7,9 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.control import render
-from remit.core.principal import Claims, GrantView, Holder, Principal, Right
+from remit.core.principal import Claims, GrantView, Holder, Principal, Right, check_given
 from remit.core.refresh import RefreshFamily
-from remit.errors import GrantEndedError, NotFoundError, RemitError, UnauthenticatedError
+from remit.errors import GrantEndedError, GrantTokenError, NotFoundError, RemitError, UnauthenticatedError
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.ports.broker import BrokerPort
 from remit.web import wire
@@ -65,9 +65,15 @@ class IssuedTokens:
                 view = await self._broker.find(family.grant)
         except (NotFoundError, UnauthenticatedError):
             return None
-        given_to, attested = view.grant.agent if family is None else family.client, view.grant.attested
-        open_to_all = family is None and not attested
-        return view.holder if open_to_all or _is(client, given_to, attested=attested) else None
+        attested = view.grant.attested
+        if family is None and not attested:  # open to all
+            return view.holder
+        given_to, keyed = (view.grant.agent, True) if family is None else (family.client, family.keyed or attested)
+        try:
+            check_given(given_to, client.id, keyed=keyed, proven=client.proven)
+        except (GrantTokenError, UnauthenticatedError):
+            return None
+        return view.holder
 
     async def introspect(self, request: Request, caller: Principal) -> Response:
         """Tell the claims of a live token of the caller's own subtree; of all else, that it is not active.
@@ -98,8 +104,3 @@ class IssuedTokens:
             return await self._broker.find(grant, caller)
         except (NotFoundError, GrantEndedError):
             return None
-
-
-def _is(client: OAuthClient, given_to: str, *, attested: bool) -> bool:
-    """Whether a token was given to this client: the name of a workload that was attested has to be proven again."""
-    return client.id == given_to and (client.workload is not None or not attested)

@@ -52,11 +52,11 @@ def asked(name: str, templates: Templates, client: str) -> ScopeTemplate:
     return found
 
 
-def in_words(scope: str, templates: Templates, details: str) -> str:
-    """Return what names mean to people, beside the ``details`` (JSON) that are asked for: theirs, or others too."""
+def in_words(scope: str, templates: Templates, details: Scope) -> str:
+    """Return what names mean to people, beside the ``details`` that are asked for: theirs, or others too."""
     found = [templates[name] for name in dict.fromkeys(scope.split(" ")) if name in templates]
     words = [f"{one.name}: {one.title}" if one.title else one.name for one in found]
-    if found and not set(joined([one.details for one in found])).issuperset(scopes.parse(read_json(details))):
+    if found and not set(joined([one.details for one in found])).issuperset(details):
         words.append("and more, which no scope names")
     return "; ".join(words)
 

@@ -18,12 +18,21 @@ from typing import NamedTuple
 from starlette.responses import Response
 
 from remit import jose
+from remit.core import audience as audiences
 from remit.core import request as requests
 from remit.core import scope as scopes
 from remit.core.principal import IdToken
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.core.scope import Scope
-from remit.errors import BearerError, InvalidRequestError, TargetError, UnsupportedScopeError, WrongKeyError
+from remit.errors import (
+    BearerError,
+    GrantEndedError,
+    InvalidRequestError,
+    NotFoundError,
+    TargetError,
+    UnsupportedScopeError,
+    WrongKeyError,
+)
 from remit.jose import token as tokens
 from remit.jose.proof import Proof
 from remit.jose.strict import read_json
@@ -144,6 +153,16 @@ def audience(form: Form, verifier: Verifier) -> str | None:
     return None if found <= {issuer} else found.pop()
 
 
+def narrowed(form: Form, verifier: Verifier, meant: str | None) -> str | None:
+    """Return whom a token is to be for that was ``meant`` for somebody when it was asked for; see ``core.audience``."""
+    return audiences.narrowed(meant, audience(form, verifier)) if form.keys() & TARGETS else meant
+
+
+def check_audience(whom: str | None, scope: Scope, binding: Binding, verifier: Verifier) -> None:
+    """Raise TargetError where no token for this audience could be made, before anything is asked or used up."""
+    audiences.settled(whom, scope, binding, verifier.issuer, verifier.gateway)
+
+
 def _audience(named: str, issuer: str, gateway: str | None) -> str:
     if named.startswith(issuer) and _PATH.fullmatch(named, len(issuer)):
         return issuer
@@ -256,31 +275,44 @@ class RefreshTokenGrantType:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
         self._templates = deps.identity.scopes
 
-    async def begin(self, grant_id: str, client_id: str, audience: str | None = None) -> str:
+    async def begin(self, grant_id: str, client: OAuthClient, audience: str | None = None) -> str:
         """Return the first refresh token of a grant, for the client that it is given to."""
         token = secrets.token_urlsafe(BYTES)
-        await self._broker.issue_refresh_token(grant_id, client_id, jose.digest(token), audience)
+        digest, keyed = jose.digest(token), client.proven
+        await self._broker.issue_refresh_token(grant_id, client.id, digest, audience, keyed=keyed)
         return token
 
-    async def _check_scope(self, client: OAuthClient, digest: str) -> None:
-        """Raise UnsupportedScopeError for names of another scope than was granted (RFC 6749 §6): it stays as it is."""
-        named = expanded({"scope": client.form.get("scope", "")}, self._templates, client.id)
-        family = await self._broker.refresh_token(digest) if named else None
-        if family is None:
-            return
-        granted = (await self._broker.grant(family.grant)).grant.scope
-        if set(scopes.parse(read_json(named["authorization_details"]))) != set(granted):
+    async def _asked(self, client: OAuthClient, digest: str, *, bound: bool) -> str | None:
+        """Return whom the token is to be for, or raise what its family cannot answer: nothing is spent by then.
+
+        UnsupportedScopeError for names of another scope than was granted (RFC 6749 §6): it stays as it is. TargetError
+        for more than was asked for at the start. What a token means that counts no more, spending it says.
+        """
+        whom, form = audience(client.form, self._verifier), client.form
+        named = expanded({"scope": form.get("scope", "")}, self._templates, client.id)
+        family = await self._broker.refresh_token(digest)
+        if family is None or family.turn(digest, "", self._verifier.clock().timestamp(), bound=bound) is None:
+            return whom
+        whom = narrowed(form, self._verifier, family.audience)
+        if not named and not form.keys() & TARGETS:
+            return whom
+        try:
+            grant = (await self._broker.grant(family.grant)).grant
+        except (GrantEndedError, NotFoundError):
+            return whom
+        if named and set(scopes.parse(read_json(named["authorization_details"]))) != set(grant.scope):
             raise UnsupportedScopeError("a refreshed token is for all that was granted", help="leave out `scope`")
+        check_audience(whom, grant.scope, grant.binding, self._verifier)
+        return whom
 
     async def refresh(self, client: OAuthClient) -> Response:
         """Spend a refresh token for an access token and the next refresh token."""
         client.check_named()
-        named = audience(client.form, self._verifier)
         digest = jose.digest(wire.text(client.form, "refresh_token"))
         binding, until = await self._tokens.binding(client)
         fresh = secrets.token_urlsafe(BYTES)
-        presented = Presented(digest, client.id, binding.jkt, binding.x5t, client.workload is not None)
-        await self._check_scope(client, digest)
+        attested, keyed = client.workload is not None, client.proven and client.workload is None
+        presented = Presented(digest, client.id, binding.jkt, binding.x5t, attested, keyed)
+        whom = await self._asked(client, digest, bound=binding.thumbprint is not None)
         rotated = await self._broker.rotate_refresh_token(presented, jose.digest(fresh))
-        meant = rotated.family.audience if named is None else named
-        return await self._tokens.answer(rotated.grant.id, meant, until, refresh_token=fresh)
+        return await self._tokens.answer(rotated.grant.id, whom, until, refresh_token=fresh)

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from remit import jose
+from remit.core.principal import PRIVATE_KEY_JWT
 from remit.errors import NotFoundError
 from remit.jose import client_assertion
 from remit.jose.token import STATUS
-from remit.oauth.clients import KEYED
 from remit.oauth.token_endpoint import JWT_BEARER
 from remit.web import wire
 from remit.web.middleware import error_classes
@@ -39,7 +39,7 @@ class WellKnown:
 
     async def server(self, _request: Request) -> Response:
         issuer, methods = self._verifier.issuer, ["none", *self._identity.methods]
-        signed = sorted(client_assertion.ALGORITHMS) if KEYED in methods else []
+        signed = sorted(client_assertion.ALGORITHMS) if PRIVATE_KEY_JWT in methods else []
         return wire.answer(
             self._aliased(
                 {

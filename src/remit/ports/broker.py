@@ -82,6 +82,7 @@ class Presented:
     jkt: str | None = None
     x5t: str | None = None
     attested: bool = False  # whether ``client`` is a workload's name that was proven
+    keyed: bool = False  # whether it has proven its name by a key of its own document
 
 
 class Rotated(Struct, frozen=True):
@@ -245,7 +246,10 @@ class BrokerPort(Protocol):
         """Ask the task's human for a child that exceeds its parent."""
 
     async def to_open(self, request: GrantRequest) -> str:
-        """Return what a human would be asked, as text, or raise what nobody could approve; nobody is asked yet."""
+        """Return what a human would be asked, as text, or raise what nobody could approve; nobody is asked yet.
+
+        BearerError for a bearer of what takes none: asked again before what was approved is used up.
+        """
 
     async def ask_to_open(
         self, client: str, request: GrantRequest, approver: str | None = None, life: timedelta = APPROVAL_LIFE
@@ -272,8 +276,10 @@ class BrokerPort(Protocol):
     async def refresh_token(self, digest: str) -> RefreshFamily | None:
         """Return the family of a refresh token, spent or not, by its SHA-256."""
 
-    async def issue_refresh_token(self, grant_id: str, client: str, digest: str, audience: str | None = None) -> None:
-        """Start the family of a grant with its first token."""
+    async def issue_refresh_token(
+        self, grant_id: str, client: str, digest: str, audience: str | None = None, *, keyed: bool = False
+    ) -> None:
+        """Start the family of a grant with its first token; ``keyed``: its client has proven who it is, and has to."""
 
     async def rotate_refresh_token(self, presented: Presented, fresh: str) -> Rotated:
         """Spend a refresh token for the next one, whose SHA-256 is ``fresh``."""

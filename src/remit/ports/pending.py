@@ -96,7 +96,7 @@ class AuthorizationCode(msgspec.Struct, frozen=True):
     redirect_uri: str
     challenge: str
     until: datetime
-    audience: str | None = None
+    audience: str | None = None  # whom the token is for, at the most
     used: int = 0
     keyed: bool = False  # whether its client has to authenticate
 
@@ -108,4 +108,5 @@ class Poll(msgspec.Struct, frozen=True):
     client_id: str
     next_at: datetime
     interval: timedelta = INTERVAL
-    audience: str | None = None
+    audience: str | None = None  # whom the token is for, at the most
+    keyed: bool = False  # whether its client has to authenticate

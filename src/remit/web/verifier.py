@@ -12,7 +12,7 @@ from typing import TypeVar
 from cryptography import x509
 
 from remit import jose
-from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Claims, Holder, Workload
+from remit.core.principal import JWT_BEARER, JWT_SPIFFE, PRIVATE_KEY_JWT, Claims, Holder, Workload
 from remit.core.request import Binding
 from remit.errors import (
     GrantEndedError,
@@ -234,10 +234,13 @@ def ends(certificate: bytes) -> datetime:
 async def verified_actor(workloads: Workloads, token: str, jkt: str | None) -> Workload:
     """Return the workload that a child is, by a credential of its own (RFC 8693 §2.1); ``jkt`` is the child's key.
 
-    A WIT is worth nothing to whoever has not its key, the parent included: the child's key has to be that one.
+    A WIT is worth nothing to whoever has not its key, the parent included: the child's key has to be that one. What an
+    OAuth client signs to authenticate with names no child: it is the client itself that asks, with a key of its own.
     """
     kind = assertion_type(token)
     workload = await (workloads.named(token) if kind == WIT else workloads.assertion(token, kind))
+    if workload.method == PRIVATE_KEY_JWT:
+        raise UnauthenticatedError("a client's assertion says who asks, and not who a child is")
     if workload.jkt not in {None, jkt}:
         raise WrongKeyError("`req_cnf` is another key than the actor token is bound to")
     return workload
