@@ -88,6 +88,17 @@ def test_a_refused_call_reaches_nobody_and_is_a_result_that_is_an_error(body: by
     play(scene)
 
 
+def test_a_call_that_some_server_would_read_as_another_reaches_nobody() -> None:
+    async def scene() -> None:
+        async with forge() as there:
+            params = {"name": "open", "arguments": {"repo": "acme"}, "Name": "drop"}
+            found: Any = (reply := await there.post(message("tools/call", params))).json()
+            assert (found["id"], told(reply)["code"]) == (1, "invalid-request")
+            assert there.seen == []
+
+    play(scene)
+
+
 def test_another_refusal_is_an_error_of_the_protocol() -> None:
     async def scene() -> None:
         async with forge() as there:

@@ -16,6 +16,7 @@ from remit.core.paths import MAX_TEXT, Places, matched, places, uri_path, within
 from remit.core.scope import Detail, Scope
 from remit.errors import InvalidRequestError, ScopeError
 from remit.gateway import canon
+from remit.gateway.mcp import members
 from remit.gateway.mcp.messages import META, Json, Message, shown
 
 CALL, GET_PROMPT, READ, SUBSCRIBE = "tools/call", "prompts/get", "resources/read", "resources/subscribe"
@@ -122,6 +123,7 @@ def judge(rules: MessageRules, said: Message, kind: str, resource: str) -> Messa
     action = said.method or "answer"
     if said.method is not None and said.asks is said.method.startswith(NOTES):
         raise InvalidRequestError(f"`{shown(action)}` {'has no `id`' if said.asks else 'is asked with an `id`'}")
+    members.check(said)
     name = _name(said)
     body = _narrowed(rules, said)
     if said.method is None or "inputResponses" in said.params:
@@ -227,7 +229,8 @@ def _narrowed(rules: MessageRules, said: Message) -> Json:
 def _without(capabilities: object, names: set[str]) -> object:
     if not isinstance(capabilities, dict):
         raise InvalidRequestError("the capabilities are not an object")
-    return {name: value for name, value in capabilities.items() if name not in names}
+    left = {name: value for name, value in capabilities.items() if name not in names}
+    return {name: value for name, value in left.items() if name not in members.alike(left, names)}
 
 
 def enough(said: Message, kind: str, resource: str) -> dict[str, object] | None:
