@@ -265,6 +265,45 @@ def test_a_server_at_a_url_is_reached_through_the_gateway(file: ClientFile, text
     assert "theirs" in new
 
 
+FORGE = {"url": "https://forge.example/mcp"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"mcpServers": {"forge": {**FORGE, "command": "./evil"}}},
+        {"mcpServers": {"forge": {**FORGE, "headersHelper": "./evil"}}},
+        {"mcpServers": {"forge": {**FORGE, "bearer_token_env_var": "KEY"}}},
+        {"mcpServers": {"forge": {**FORGE, "httpUrl": "https://other.example/mcp"}}},
+        {"mcpServers": {"forge": {"command": "./evil"}}, "servers": {"forge": FORGE}},
+        {"servers": {"forge": FORGE}, "mcpServers": {"forge": {"command": "./evil"}}},
+        {"mcpServers": {"forge": {"url": "https://other.example/mcp"}}, "servers": {"forge": FORGE}},
+        {"mcpServers": {"forge": {"url": 1}}, "servers": {"forge": FORGE}},
+        {"mcpServers": {"forge": {"url": ["https://forge.example/mcp"], "httpUrl": FORGE["url"]}}},
+        {"mcpServers": {"forge": {}}, "a": {"b": {"context_servers": {"forge": FORGE}}}},
+    ],
+    ids=str,
+)
+def test_a_server_of_which_more_than_one_url_would_go_beside_the_gateway_is_left(document: dict[str, object]) -> None:
+    text = json.dumps(document)
+    with pytest.raises(InvalidRequestError, match="`forge`"):
+        remote(CODE, text, "forge")
+    with pytest.raises(InvalidRequestError, match="`forge`"):
+        redirected(CODE, text, "forge", "http://127.0.0.1:8471/forge")
+
+
+def test_a_server_at_a_url_that_also_has_a_command_is_not_started_by_remit_either() -> None:
+    text = json.dumps({"mcpServers": {"forge": {**FORGE, "command": "x"}}})
+    with pytest.raises(InvalidRequestError, match="`forge`"):
+        rewrapped(CODE, text, ["forge"], {"forge": WORDS})
+
+
+def test_servers_of_one_name_and_url_go_through_the_gateway_both() -> None:
+    text = json.dumps({"mcpServers": {"forge": FORGE}, "projects": {"p": {"mcpServers": {"forge": FORGE}}}})
+    new = json.loads(redirected(CODE, text, "forge", "http://127.0.0.1:8471/forge"))
+    assert new["mcpServers"] == new["projects"]["p"]["mcpServers"] == {"forge": {"url": "http://127.0.0.1:8471/forge"}}
+
+
 def test_in_toml_a_server_with_headers_of_its_own_is_left() -> None:
     text = f'{REMOTE_TOML}http_headers = {{ Authorization = "Bearer x" }}\n'
     with pytest.raises(InvalidRequestError, match="cannot change"):

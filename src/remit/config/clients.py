@@ -242,9 +242,13 @@ def steered(server: Mapping[str, Any]) -> str:
     env = server.get("env", {})
     if not isinstance(env, dict):
         return STEERED.format("env")
-    members = (name for name, value in server.items() if name not in _HARMLESS and not isinstance(value, int | float))
-    found = next(members, None) or next((name for name in env if _STEERING.fullmatch(name)), None)
+    found = next(iter((*unknown(server), *filter(_STEERING.fullmatch, env))), None)
     return "" if found is None else STEERED.format(found.encode("unicode_escape").decode()[:64])
+
+
+def unknown(server: Mapping[str, Any]) -> list[str]:
+    """Return the members of a server of which it is not known that they say nothing of how it is started or reached."""
+    return [name for name, value in server.items() if name not in _HARMLESS and not isinstance(value, int | float)]
 
 
 def _line(text: str, value: str) -> int:

@@ -24,6 +24,7 @@ SERVE = ("mcp", "serve")
 TAKEN = f"it has another server `{NAME}`"
 ODD = "it is written in a way that remit cannot change"
 PLACES = ("url", "httpUrl", "serverUrl")  # of a server that a client speaks to itself
+MIXED = "take out what is not used: it would go on beside the gateway"
 _HEADERS = ("headers", "http_headers")
 _INDENT = re.compile(r"\n([ \t]+)\S")
 
@@ -209,9 +210,23 @@ def _own_servers(file: ClientFile, text: str) -> dict[str, Placed]:
 
 
 def remote(file: ClientFile, text: str, name: str) -> str | None:
-    """Return the URL of a server that a client speaks to itself; None of one that it starts, or that is not there."""
-    server = dict(clients.servers_of(_document(file, text))).get(name, {})
-    return next((server[each] for each in PLACES if isinstance(server.get(each), str)), None)
+    """Return the URL of a server that a client speaks to itself; None of one that it starts, or that is not there.
+
+    InvalidRequestError where another of this name is started or elsewhere, or it is not by this URL alone that one is
+    reached: what a client makes of two that it finds is not known.
+    """
+    servers = _servers(_document(file, text), name)
+    urls = [[value for place, value in server.items() if place in PLACES] for server in servers]
+    if not any(urls):
+        return None
+    first, *others = (each for found in urls for each in found)
+    if not all(urls) or not isinstance(first, str) or any(each != first for each in others):
+        raise InvalidRequestError(f"`{name}` is more than one server", help=MIXED)
+    for server in servers:
+        more = {"command", "args"} & server.keys() or {*clients.unknown(server)} - {*PLACES, *_HEADERS}
+        if more:
+            raise InvalidRequestError(f"`{name}` has `{min(more)[:64]}` beside its URL", help=MIXED)
+    return first
 
 
 def redirected(file: ClientFile, text: str, name: str, url: str) -> str:
