@@ -51,6 +51,7 @@ from remit.ports.connections import BegunConnection, ConnectionView, ReturnedCon
 
 LIFE = timedelta(minutes=10)  # that a browser may be away
 MOST = 1_000  # that are away at once
+MAX_CODE = 4_096  # characters, which wait in memory
 MOST_OF_ONE = 16  # of one human
 DOCUMENT = "/oauth/client"  # what remit publishes about itself as a client
 
@@ -264,6 +265,8 @@ class Connecting:
             raise DeniedError("the answer is not from the provider that was asked")
         if "code" not in answer:
             raise DeniedError("the provider did not connect you", help="begin anew, and agree to what it shows")
+        if len(answer["code"]) > MAX_CODE:
+            raise InvalidRequestError("the provider's code is too long")
 
     async def _redeemed(self, away: _Away, code: str) -> ProviderConnection:
         name, now = away.resource.name, self._tasks.now()
