@@ -81,6 +81,33 @@ def test_what_an_attested_workload_was_given_it_spends_only_if_it_is_attested_ag
     run(scene())
 
 
+def test_what_a_client_with_a_key_of_its_own_was_given_it_spends_only_if_it_proves_that_again() -> None:
+    async def scene() -> None:
+        world, name = World(), "https://app.test/client.json"
+        broker = await world.ready()
+        grant = await world.opened(broker, jkt=JKT)
+        await broker.issue_refresh_token(grant.id, name, jose.digest("first"), None, keyed=True)
+        for step in ("first", "second"):
+            await refusal(broker, shown(step, name), UnauthenticatedError)
+            assert (await told(world))[-1] == ("token.refresh", "deny", "unauthenticated")
+            presented = replace(shown(step, name), keyed=True)
+            await broker.rotate_refresh_token(presented, jose.digest("second" if step == "first" else "third"))
+            broker = await world.ready()  # started anew, it is known still
+
+    run(scene())
+
+
+def test_no_key_of_its_own_makes_a_client_the_workload_that_was_attested() -> None:
+    async def scene() -> None:
+        world, name = World(), "spiffe://example.org/planner"
+        broker = await world.ready()
+        grant = await world.opened(broker, jkt=JKT, agent=name, attested=True)
+        await broker.issue_refresh_token(grant.id, name, jose.digest("first"), None, keyed=True)
+        await refusal(broker, replace(shown("first", name), keyed=True), UnauthenticatedError)
+
+    run(scene())
+
+
 def test_a_spent_token_ends_the_grant_with_all_below_it_and_the_audit_says_why() -> None:
     async def scene() -> None:
         world = World()

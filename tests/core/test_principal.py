@@ -22,12 +22,13 @@ from remit.core.principal import (
     Workload,
     ancestor,
     check_acting,
+    check_given,
     check_right,
     root_in,
 )
 from remit.core.request import Binding, Bounds, GrantRequest
 from remit.core.task import Task, nothing, open_task
-from remit.errors import DeniedError, NotFoundError
+from remit.errors import DeniedError, GrantTokenError, NotFoundError, UnauthenticatedError
 from tests.grant_requests import changed
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -151,3 +152,16 @@ def test_those_below_a_grant_are_told_who_holds_it_and_what_it_is_called() -> No
 def test_claims_that_name_no_key_are_a_bearers(jkt: str | None, x5t: str | None, *, bearer: bool) -> None:
     claims = Claims("t", "g", None, "ann", "agent", jkt, "jti", 0, 1, "https://remit.test", None, {}, x5t)
     assert claims.bearer is bearer
+
+
+@pytest.mark.parametrize(
+    "named", ["spiffe://prod.example/agents/a", "https://ci.test#build", "https://app.test/c.json"]
+)
+def test_what_was_given_to_whom_had_to_prove_its_name_was_not_given_to_whoever_takes_it(named: str) -> None:
+    check_given(named, named, keyed=True, proven=True)
+    check_given(named, named, keyed=False, proven=False)
+    with pytest.raises(UnauthenticatedError):
+        check_given(named, named, keyed=True, proven=False)
+    for keyed in (True, False):
+        with pytest.raises(GrantTokenError):
+            check_given(named, "other", keyed=keyed, proven=True)

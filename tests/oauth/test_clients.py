@@ -10,8 +10,8 @@ import pytest
 from starlette.requests import Request
 
 from remit import jose
-from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload, check_given
-from remit.errors import GrantTokenError, InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
+from remit.core.principal import JWT_BEARER, JWT_SPIFFE, Holder, Workload
+from remit.errors import InvalidRequestError, RemitError, ReplayError, TokenError, UnauthenticatedError
 from remit.oauth.clients import Clients, OAuthClient
 from remit.web.authentication import SocketAuth, TokenAuth
 from remit.web.verifier import Verifier, assertion_type
@@ -129,17 +129,6 @@ def test_nobody_authenticates_by_authorization() -> None:
     for value in ("Basic cmVtaXQ6", "Bearer token"):
         with pytest.raises(UnauthenticatedError):
             authenticated({}, asked=request([("Authorization", value)]))
-
-
-@pytest.mark.parametrize("named", [ME, "wimse://prod.example/agents/a", OIDC, "https://app.test/client.json"])
-def test_what_was_given_to_whom_had_to_prove_its_name_was_not_given_to_whoever_takes_it(named: str) -> None:
-    check_given(named, named, keyed=True, proven=True)
-    check_given("remit-cli", "remit-cli", keyed=False, proven=False)
-    with pytest.raises(UnauthenticatedError):
-        check_given(named, named, keyed=True, proven=False)
-    for keyed in (True, False):
-        with pytest.raises(GrantTokenError):
-            check_given(named, "other", keyed=keyed, proven=True)
 
 
 # -- assertions (RFC 7521 §4.2, RFC 7523 §2.2) ------------------------------------------------------------------------
