@@ -108,9 +108,6 @@ class HeldConnections:
     def all(self) -> list[ProviderConnection]:
         return list(self._of.values())
 
-    def get(self, human: str, name: str) -> ProviderConnection | None:
-        return self._of.get((human, name))
-
     async def lend(self, subject: Subject, resource: Resource) -> AccessToken:
         """Return a human's access token for a resource, renewed where it is about to end; or ConnectError."""
         found, now, key = self._current(subject, resource), self._tasks.serving(), (subject.sub, resource.name)
