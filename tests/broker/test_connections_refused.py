@@ -176,10 +176,10 @@ async def slowly(
     """Have a second step asked for while the first is being stored."""
     commit, going, goes = world.store.commit, asyncio.Event(), asyncio.Event()
 
-    async def held(writes: Sequence[Write], told: Sequence[Event]) -> None:
+    async def held(writes: Sequence[Write], events: Sequence[Event]) -> None:
         going.set()
         await goes.wait()
-        await commit(writes, told)
+        await commit(writes, events)
 
     world.store.commit = held  # type: ignore[method-assign]  # for a while
     one = asyncio.ensure_future(first())

@@ -362,3 +362,21 @@ def test_what_the_operator_does_to_the_house_is_in_the_audit() -> None:
         assert (entry.subject, entry.grant) == (OPERATOR.subject.sub, None)
 
     run(scene())
+
+
+def test_a_token_that_is_forgotten_while_its_turn_is_waited_for_is_not_known() -> None:
+    async def scene() -> None:
+        broker, grant = await begun(World())
+        digest = jose.digest("first")
+        family = await broker.refresh_token(digest)
+        assert family is not None
+        turn = broker._turning.setdefault(family.id, asyncio.Lock())
+        async with turn:
+            waits = asyncio.create_task(broker.rotate_refresh_token(shown("first"), jose.digest("second")))
+            await asyncio.sleep(0)
+            del broker._families[digest]
+        with pytest.raises(GrantTokenError, match="was forgotten"):
+            await waits
+        broker._tasks.check(grant.id)
+
+    run(scene())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -272,5 +272,30 @@ def test_edges_are_told_of_a_key_for_nonces_that_turns_and_take_those_of_the_one
         mint.tokens.turn_nonces(b"o" * 32)
         mint.tokens.turn_nonces(b"p" * 32)
         assert (await anext(told)).nonces == Nonces(b"p" * 32, b"o" * 32) == await mint.there.nonces()
+
+    scene(body)
+
+
+async def _borne(mint: Mint) -> str:
+    """Have the resource take bearers, and mint a token of a grant that is held by it alone."""
+    taking = replace(await mint.broker.resource("search"), settings={"bearer": True})
+    await mint.broker.put_resource(OPERATOR, taking)
+    mint.root = await mint.world.opened(mint.broker, SEARCH, bearer="search")
+    return await mint.minted()
+
+
+def test_a_bearers_token_counts_while_the_broker_that_made_it_runs_and_none_is_made_of_the_signing_key_alone() -> None:
+    async def body(mint: Mint) -> None:
+        text = await _borne(mint)
+        assert (await mint.there.present(text)).grant == mint.root.id
+        mint.tokens.keys_changed()  # which forgets what was minted
+        assert (await mint.there.present(text)).grant == mint.root.id
+        later = int((mint.world.now + timedelta(days=365)).timestamp())
+        for changes in ({"exp": later}, {"jti": "tok_1" + "a" * 22}, {"aud": GATEWAY, "exp": later}):
+            with pytest.raises(TokenError):
+                await mint.there.present(mint.forged(text, **changes))
+        mint.__post_init__()
+        with pytest.raises(TokenError, match="not made since this broker started"):
+            await mint.there.present(text)
 
     scene(body)
