@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -105,3 +106,83 @@ def test_a_url_that_names_another_grant_is_not_explained_as_of_this_one() -> Non
     assert explained(found, "grt_1", Request("GET", "/@grt_1/search/v1/x"), NOW).allowed
     with pytest.raises(InvalidRequestError, match="another grant: grt_2"):
         explained(found, "grt_1", Request("GET", "/@grt_2/search/v1/x"), NOW)
+
+
+FORGE: dict[str, Any] = {
+    "type": "mcp",
+    "resource": "forge",
+    "actions": ["tools/call"],
+    "tools": {"search": {"q": "any", "limit": {"at_most": 20}}},
+}
+
+
+def said(method: str, target: str = "/forge", **params: Any) -> Request:
+    return Request("POST", target, json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))
+
+
+def test_of_a_server_that_speaks_messages_the_message_is_judged() -> None:
+    found = task(grant("grt_1", None, FORGE))
+    allowed = explained(found, "grt_1", said("tools/call", name="search", arguments={"q": "a", "limit": 20}), NOW)
+    assert (allowed.allowed, allowed.by) == (True, FORGE)
+    assert explained(found, "grt_1", said("tools/list"), NOW).allowed
+    for place in ("mcp+https://forge.example/mcp", "mcp+stdio:forge"):
+        there = {"resource": "forge", "destination": place, "settings": {"bearer": True}}
+        assert explained(found, "grt_1", said("tools/list"), NOW, there).allowed
+    assert explained(found, "grt_1", Request("GET", "/@grt_1/forge"), NOW).allowed
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        said("tools/call", name="search", arguments={"q": "a", "limit": 21}),
+        said("tools/call", name="delete_file", arguments={"path": "/a"}),
+        said("resources/read", uri="file:///a"),
+    ],
+)
+def test_of_a_message_what_would_be_enough_is_enough(what: Request) -> None:
+    refused = explained(task(grant("grt_1", None, FORGE)), "grt_1", what, NOW)
+    assert not refused.allowed
+    assert refused.enough is not None
+    assert refused.enough["actions"] == [json.loads(what.body or "")["method"]]
+    assert explained(task(grant("grt_1", None, dict(refused.enough))), "grt_1", what, NOW).allowed
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        (said("tools/call", "/forge/search", name="search", arguments={}), "one endpoint"),
+        (Request("PUT", "/forge", "{}"), "POST, GET and DELETE"),
+        (said("admin/wipe"), "no method that a grant can have"),
+    ],
+)
+def test_what_no_grant_permits_at_such_a_server_is_refused_with_the_reason(what: Request, why: str) -> None:
+    refused = explained(task(grant("grt_1", None, FORGE)), "grt_1", what, NOW)
+    assert (refused.allowed, refused.enough) == (False, None)
+    assert why in refused.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        Request("POST", "/forge"),
+        Request("POST", "/forge", '{"q": 1}'),
+        said("tools/call", name="search", Name="delete_file", arguments={}),
+        said("tools/call", name="search", arguments={"q": "a", "limit": 1}, requestState="of an answer"),
+    ],
+)
+def test_what_cannot_be_judged_as_a_message_is_said_to_be_so(what: Request) -> None:
+    with pytest.raises(InvalidRequestError):
+        explained(task(grant("grt_1", None, FORGE)), "grt_1", what, NOW)
+
+
+def test_the_budget_of_messages_is_that_of_the_detail_that_permits_them() -> None:
+    found = task(grant("grt_1", None, {**FORGE, "uses": 2}, used=[2]))
+    answer = explained(found, "grt_1", said("tools/call", name="search", arguments={"q": "a", "limit": 1}), NOW)
+    assert answer.reasons == ("the budget of grt_1 is used up (2 uses)",)
+
+
+def test_of_what_is_not_reached_by_requests_none_is_judged() -> None:
+    tables = {"type": "postgres", "resource": "warehouse", "actions": ["select"], "tables": ["sales"]}
+    found = task(grant("grt_1", None, tables))
+    with pytest.raises(InvalidRequestError, match="no requests"):
+        explained(found, "grt_1", Request("GET", "/warehouse/sales"), NOW)

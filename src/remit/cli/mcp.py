@@ -43,9 +43,9 @@ def _judged(task: Mapping[str, Any], grant: str, would: Mapping[str, Any]) -> di
     """Judge a request that an agent thinks of, as the gateway would; nothing is made."""
     from remit.compose.explain import Request, explained
 
-    options.kinds()  # whose details the grant has
+    kinds, what = options.kinds(), Request(would["method"], would["target"], would.get("body"))
     try:
-        found = explained(task, grant, Request(would["method"], would["target"], would.get("body")), datetime.now(UTC))
+        found = explained(task, grant, what, datetime.now(UTC), kinds=kinds)
     except ValueError as error:
         raise InvalidRequestError("the request cannot be judged: it is not well formed") from error
     return {name: value for name, value in asdict(found).items() if value is not None}

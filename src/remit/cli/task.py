@@ -99,7 +99,7 @@ def explain(
             "A request as it is made to the gateway, or a detail for which a credential is to be issued.",
         ),
     ],
-    body: Annotated[str | None, option("--body JSON", "The request's JSON body.")] = None,
+    body: Annotated[str | None, option("--body JSON", "The request's JSON body; to an MCP server the message.")] = None,
     json: options.Json = False,
 ) -> None:
     """Explain why a request would be allowed or refused, and what would be enough. Nothing is done.
@@ -112,7 +112,7 @@ def explain(
     from remit.compose.explain import Request, explained
     from remit.gateway.fronts.path import read_target
 
-    options.kinds()  # whose details the grant has
+    kinds = options.kinds()  # whose details the grant has
     asked: Request | str | options.Detail
     match what:
         case [method, target] if target.startswith("/"):
@@ -125,7 +125,7 @@ def explain(
     if isinstance(asked, Request):
         with suppress(DeniedError, NotFoundError):  # only the operator may look at it
             resource = sdk.ask(sdk.verbs.resource(read_target(asked.target.encode()).resource))
-    found = explained(task, grant, asked, datetime.now(UTC), resource)
+    found = explained(task, grant, asked, datetime.now(UTC), resource, kinds)
     document = {name: value for name, value in asdict(found).items() if value is not None}
     parts = ["allowed" if found.allowed else "refused", *(f"  {reason}" for reason in found.reasons)]
     parts += [] if found.by is None else [f"  by: {detail_line(found.by)}"]

@@ -8,19 +8,24 @@ from datetime import datetime
 from typing import Any
 
 from remit import catalog
+from remit.compose.kinds import BUILT_IN
 from remit.core import scope as scopes
-from remit.errors import InvalidRequestError, ScopeError
+from remit.errors import InvalidRequestError, MethodError, NotFoundError, ScopeError
 from remit.gateway.authorize import HttpRequest, authorize, compile_rules
+from remit.gateway.conversation import Conversation
 from remit.gateway.framing import Fields
 from remit.gateway.fronts.path import read_target
+from remit.gateway.mcp import messages
+from remit.gateway.mcp.rules import compile_messages, judge
 from remit.gateway.target import HttpTarget
 from remit.ports import Resource
+from remit.ports.kind import GatewayAccess, Kind
 from remit.sdk.detail import DetailLike, expand_one
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to the gateway: ``METHOD /RESOURCE/PATH``, and its JSON body if it has one."""
+    """A request to the gateway: ``METHOD /RESOURCE/PATH``, and its JSON body, or message, if it has one."""
 
     method: str
     target: str
@@ -44,6 +49,7 @@ def explained(
     what: Request | DetailLike,
     now: datetime,
     resource: Mapping[str, Any] | None = None,
+    kinds: Mapping[str, Kind] = BUILT_IN,
 ) -> Explanation:
     """Judge what a grant of a task would be used for, at a resource as it is configured, if the caller may know."""
     by_id = {node["grant"]: node for node in task["grants"]}
@@ -55,7 +61,7 @@ def explained(
     if not holder["exercise"]:
         reasons.append(f"the grant may delegate, but not be used itself ({holder.get('unusable') or 'advisory'})")
     if isinstance(what, Request):
-        index, why, enough, name = _request(holder, what, resource)
+        index, why, enough, name = _request(holder, what, resource, kinds)
     else:
         [detail] = scopes.parse([expand_one(what, holder["authorization_details"])])
         index = scopes.cover(detail, scopes.read(holder["authorization_details"]))
@@ -109,7 +115,9 @@ def _spent(line: Sequence[Mapping[str, Any]], index: int) -> list[str]:
 Judged = tuple[int | None, str, Mapping[str, Any] | None, str]  # covering detail, else why and what is enough; resource
 
 
-def _request(holder: Mapping[str, Any], what: Request, found: Mapping[str, Any] | None) -> Judged:
+def _request(
+    holder: Mapping[str, Any], what: Request, found: Mapping[str, Any] | None, kinds: Mapping[str, Kind]
+) -> Judged:
     target = read_target(what.target.encode())
     if target.grant not in {None, holder["grant"]}:
         raise InvalidRequestError(f"the URL names another grant: {target.grant}", help="explain that one with --grant")
@@ -117,13 +125,33 @@ def _request(holder: Mapping[str, Any], what: Request, found: Mapping[str, Any] 
     fields = Fields(((b"content-type", b"application/json"),) if raw else (), None, False, True, frozenset())
     request = HttpRequest(what.method.upper(), target, fields, raw is not None, raw)
     kind = next((d["type"] for d in holder["authorization_details"] if d["resource"] == target.resource), "")
-    rules = compile_rules(scopes.read(holder["authorization_details"]), target.resource)
-    settings = found["settings"] if found else {}  # an agent cannot look, and is told what its grant alone says
-    destination = found["destination"] if found else "https://unseen.invalid"
-    provider = catalog.load().get(str(settings.get("provider")))
-    at = HttpTarget(Resource(target.resource, kind, destination, (), None, settings), provider)
+    access = kinds[kind].access if kind in kinds else None
+    if access is not None and not isinstance(access, GatewayAccess):
+        raise InvalidRequestError(f"`{target.resource}` takes no requests", help="`remit explain` judges details of it")
+    said = access is not None and access.messages  # where it is said to changes nothing
+    settings = found["settings"] if found and not said else {}  # an agent cannot look: its grant alone says
+    destination = found["destination"] if found and not said else "https://unseen.invalid"
+    there, judged = Resource(target.resource, kind, destination, (), None, settings), _message if said else _plain
     try:
-        permit = authorize(rules, at, request)
-    except ScopeError as error:
+        return judged(scopes.read(holder["authorization_details"]), there, request), "", None, target.resource
+    except (MethodError, NotFoundError, ScopeError) as error:
         return None, error.detail, error.enough, target.resource
-    return (permit.index if permit else None), "", None, target.resource
+
+
+def _plain(scope: scopes.Scope, there: Resource, request: HttpRequest) -> int | None:
+    """Return the index of the detail that permits a request; None where there is none for its resource."""
+    provider = catalog.load().get(str(there.settings.get("provider")))
+    permit = authorize(compile_rules(scope, there.name), HttpTarget(there, provider), request)
+    return permit.index if permit else None
+
+
+def _message(scope: scopes.Scope, there: Resource, request: HttpRequest) -> int:
+    """Return the same for a message to a server that speaks MCP, or for what opens a stream of it or ends a session."""
+    rules = compile_messages(scope, there.name)
+    Conversation(rules, HttpTarget(there, None, messages=True), "", b"").check(request)
+    if request.body is None:
+        return rules[0].index
+    said = messages.read(request.body)
+    if "requestState" in said.params:
+        raise InvalidRequestError("a state that is handed back cannot be judged beforehand", help="leave it out")
+    return judge(rules, said, there.kind, there.name).index

@@ -69,7 +69,7 @@ WOULD = _object(
     {
         "method": _text("GET, POST, …", 32),
         "target": _text("/RESOURCE/PATH?QUERY", 8192, pattern="^/"),
-        "body": _text("its JSON body, if it has one", 65536),
+        "body": _text("its JSON body, if it has one; to an MCP server, by POST to /RESOURCE, the whole message", 65536),
     },
     "method",
     "target",
