@@ -230,3 +230,32 @@ def test_a_provider_that_is_never_told_is_given_up_after_a_day_and_its_tokens_go
         assert world.issuing.revoked == []
 
     run(body())
+
+
+def test_who_connects_anew_while_the_provider_is_being_told_of_the_end_tells_it_no_second_time(
+    world: Connected,
+) -> None:
+    async def body() -> None:
+        broker = await world.connected()
+        world.issuing.before = silent
+        await broker.end_connection(OPERATOR, "search")
+        await swept(broker)
+        going, goes = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> None:
+            going.set()
+            await goes.wait()
+
+        world.issuing.before = slow
+        world.later(connections.PAUSE.total_seconds() + 1)
+        broker.connecting.kept.sweep()
+        await going.wait()
+        anew = asyncio.create_task(connect(broker))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        goes.set()
+        await anew
+        assert world.issuing.revoked == ["refresh-token-number-0"]
+        assert [each.over for each in await broker.connections(OPERATOR)] == [""]
+
+    run(body())

@@ -242,9 +242,8 @@ class HeldConnections:
         try:
             async with self._alone(key):
                 found = self._of[key]
-                if not found.over:
-                    keep = found.provider.revocation_endpoint is not None
-                    found = await self._ended(found, why, "done", keep=keep, cause=by)
+                keep = found.provider.revocation_endpoint is not None
+                found = found if found.over else await self._ended(found, why, "done", keep=keep, cause=by)
         finally:
             self._ending.discard(key)
         await self._changed(found)
