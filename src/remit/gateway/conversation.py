@@ -40,6 +40,8 @@ from remit.gateway.target import HttpTarget
 
 SESSION, RESUME = b"mcp-session-id", b"last-event-id"
 _JSON, _EVENTS = b"application/json", b"text/event-stream"
+_TEXT = b"text/plain"  # of an error, which is no message
+_OURS = {b"www-authenticate", b"content-length", b"content-type", b"transfer-encoding"}
 _SHOWN = 200  # characters of a name that an entry in the audit log has
 _ORIGINS = (b"http://", b"https://")
 
@@ -152,17 +154,14 @@ class Conversation:
                 self._session = value.decode("latin-1")
                 value = self._seal("session").sealed(self._session).encode("latin-1")
                 lines.append(b"%b: %b" % (name, value))
-            elif key not in {b"www-authenticate", b"content-length", b"transfer-encoding"} or not plan.has_body:
+            elif key not in _OURS or not plan.has_body:
                 lines.append(line)
+        if content not in {_JSON, _EVENTS}:
+            if plan.has_body and plan.status < HTTPStatus.MULTIPLE_CHOICES and self._method != "DELETE":
+                raise UpstreamError("the server answers in what is neither JSON nor a stream of events")
+            content = _TEXT
         if plan.has_body:
-            lines[-2:-2] = [b"transfer-encoding: chunked"]
-        if (
-            plan.has_body
-            and plan.status == HTTPStatus.OK
-            and content not in {_JSON, _EVENTS}
-            and self._method != "DELETE"
-        ):
-            raise UpstreamError("the server answers in what is neither JSON nor a stream of events")
+            lines[-2:-2] = [b"content-type: " + content, b"transfer-encoding: chunked"]
         return MessageBody(patterns, plan, talk=self, front=b"\r\n".join(lines), content=content)
 
     def heard(self, data: bytes | None) -> bytes | None:
@@ -170,7 +169,7 @@ class Conversation:
 
     def event(self, event: ServerEvent) -> bytes:
         """Return an event as the client gets it; of one that is not to be heard, its id alone."""
-        data = self.heard(event.data)
+        data = None if event.name not in {None, b"", b"message"} else self.heard(event.data)
         handle = None if not event.id else self._events().sealed(event.id.decode("latin-1")).encode("latin-1")
         name = event.name if data is not None else None
         return ServerEvent(data, handle, name, event.retry).written
@@ -243,5 +242,14 @@ class MessageBody(ResponseBody):
             raise UpstreamError(f"the upstream sent an answer of more than {MOST:,} bytes")
         if not done:
             return b""
-        whole = self.talk.heard(self.whole) or b"" if self.content == _JSON else self.whole
+        whole = self._heard()
         return self.front + chunk(whole, done=True)
+
+    def _heard(self) -> bytes:
+        try:
+            return self.talk.heard(self.whole) or b"" if self.content == _JSON else self.whole
+        except UpstreamError:
+            if self._plan.status < HTTPStatus.BAD_REQUEST:
+                raise
+        self.front = self.front.replace(b"content-type: " + _JSON, b"content-type: " + _TEXT)
+        return self.whole  # an error whose body is no message

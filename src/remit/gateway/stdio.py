@@ -8,7 +8,6 @@ an answer: an answer to what was not asked goes nowhere.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -376,11 +375,4 @@ class StdioRelay:
 def _reduced(relay: Relay, said: Message) -> bytes:
     """Return what a client may hear of a message of the server's, nothing for none; UpstreamError if it cannot."""
     reduced = relay.reduced(said)
-    if reduced is None:
-        return b""
-    try:
-        return reduced.written
-    except UnicodeEncodeError:  # half of a surrogate pair, for which JSON has an escape and UTF-8 nothing
-        return json.dumps(reduced.body).encode()
-    except RecursionError:
-        raise UpstreamError("the server said what is too deep to be read") from None
+    return b"" if reduced is None else answers.written(reduced)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_a_tool_that_is_not_as_it_was_accepted_is_not_listed() -> None:
 
 def test_a_result_goes_on_as_it_is() -> None:
     body = raw(id=1, result={"content": [{"type": "text", "text": '{"method": "sampling/createMessage"}'}]})
-    assert relay(OPEN).heard(body) is body
+    assert json.loads(relay(OPEN).heard(body) or b"") == json.loads(body)
 
 
 @pytest.mark.parametrize("method", ["sampling/createMessage", "elicitation/create", "roots/list", "x/y"])
@@ -73,6 +74,51 @@ def test_what_is_spelled_otherwise_is_the_same() -> None:
     body = raw(id=1, method="sampling/createMessage").replace(b"method", b"m\\u0065thod")
     with pytest.raises(ScopeError):
         relay(OPEN).heard(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        raw(id=1, error={"Code": URL_REQUIRED, "message": "go"}),
+        raw(id=1, result={"InputRequests": {"a": {"method": "roots/list"}}}),
+        raw(id=1, result={"re\u017fources": [{"uri": "repo://other"}]}),
+        raw(id=1, result={"inputRequests": {"a": {"method": "elicitation/create", "Params": elicitation()}}}),
+        raw(id=1, result={"inputRequests": {"a": {"method": "elicitation/create", "params": [1]}}}),
+        raw(id=1, result={"inputRequests": [{"method": "elicitation/create", "params": {}}]}),
+        raw(id=1, method="elicitation/create", params={"message": "m", "RequestedSchema": {}}),
+        raw(id=1, method="elicitation/create", params={"message": "m", "requestedSchema": {"Properties": {}}}),
+        raw(id=1, method="roots/list").decode().encode("utf-16"),
+        raw(id=1, method="roots/list").decode().encode("utf-16-le"),
+        raw(id=1, method="roots/list").decode().encode("utf-32"),
+        b"/other/x",
+    ],
+)
+def test_what_some_client_reads_otherwise_does_not_go_on(body: bytes) -> None:
+    with pytest.raises(UpstreamError):
+        relay(ASKED).heard(body)
+
+
+def test_a_listed_item_that_some_client_reads_otherwise_is_left_out() -> None:
+    found = heard(relay(OPEN), id=1, result={"tools": [{"name": "open", "Name": "drop"}, {"name": "open"}]})
+    assert found is not None
+    assert found["result"]["tools"] == [{"name": "open"}]
+
+
+def test_half_of_a_surrogate_pair_goes_on_as_it_came() -> None:
+    body = raw(id=1, result={"content": [{"type": "text", "text": "\ud83d"}]})
+    assert json.loads(relay(OPEN).heard(body) or b"") == json.loads(body)
+
+
+def test_a_page_is_asked_for_in_any_spelling_of_its_code() -> None:
+    with pytest.raises(ScopeError):
+        relay(OPEN).heard(b'{"jsonrpc":"2.0","id":1,"error":{"code":-3.2042e4,"message":"go"}}')
+
+
+@pytest.mark.parametrize("mode", ["x", "url", 7, []])
+def test_a_form_is_one_in_whatever_mode(mode: object) -> None:
+    params = {**elicitation(password={"type": "string"}), "mode": mode}
+    with pytest.raises(ScopeError):
+        heard(relay(ASKED), id=1, method="elicitation/create", params=params)
 
 
 def test_a_server_asks_where_an_action_lets_it() -> None:

@@ -27,6 +27,7 @@ from tests.gateway.mcp.forge import (
 from tests.gateway.rig import SECRET, Reply, bearing, borne, play
 from tests.support.upstream import chunked, whole
 
+PROGRESS = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}}
 META = "io.modelcontextprotocol/"
 
 
@@ -413,6 +414,60 @@ def test_what_must_not_reach_a_client_does_not(raw: bytes) -> None:
             assert b"evil.test" not in reply.raw
             found: Any = json.loads(reply.body.decode().removeprefix("event: message\ndata: ").strip())
             assert found["result"]["isError"] is True
+
+    play(scene)
+
+
+ASKS = event({"jsonrpc": "2.0", "id": 9, "method": "elicitation/create", "params": {}})
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "203 Other", "206 Part"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/jsonx", "text/event-streams", ""])
+def test_what_is_neither_json_nor_events_is_no_answer_whatever_its_status(status: str, kind: str) -> None:
+    async def scene() -> None:
+        async with forge() as there:
+            there.answers(whole(status, ASKS, *([f"Content-Type: {kind}"] if kind else [])))
+            assert b"elicitation" not in (await there.rig.get("/forge", "Accept: text/event-stream")).raw
+            assert b"elicitation/create" not in (await there.post(call("open", repo="acme"))).raw
+
+    play(scene)
+
+
+@pytest.mark.parametrize("status", ["201 Created", "203 Other", "400 Bad Request"])
+def test_what_a_client_takes_for_json_is_judged_whatever_its_status(status: str) -> None:
+    asks = {"jsonrpc": "2.0", "id": 9, "method": "elicitation/create", "params": {}}
+
+    async def scene() -> None:
+        async with forge() as there:
+            there.answers(whole(status, json.dumps(asks).encode(), JSON + "; charset=utf-16"))
+            reply = await there.post(call("open", repo="acme"))
+            assert reply.headers["content-type"] == "application/json"
+            assert told(reply)["code"] == "scope"
+
+    play(scene)
+
+
+@pytest.mark.parametrize("kind", [JSON, "Content-Type: text/html", EVENTS + "x"])
+def test_an_error_that_is_no_message_is_text(kind: str) -> None:
+    async def scene() -> None:
+        async with forge() as there:
+            there.answers(whole("429 Too Many Requests", b'{"error": "slowly"}', kind))
+            reply = await there.post(call("open", repo="acme"))
+            assert (reply.status, reply.body) == (429, b'{"error": "slowly"}')
+            assert reply.headers["content-type"] == "text/plain"
+
+    play(scene)
+
+
+def test_events_of_other_names_say_nothing() -> None:
+    async def scene() -> None:
+        async with forge() as there:
+            said = "event: message\n" + event(PROGRESS).decode()
+            there.answers(events("event: endpoint\nid: 1\ndata: /other/x\n\n", said))
+            reply = await there.rig.get("/forge", "Accept: text/event-stream")
+            assert b"/other/x" not in reply.body
+            assert b"endpoint" not in reply.body
+            assert b"notifications/progress" in reply.body
 
     play(scene)
 

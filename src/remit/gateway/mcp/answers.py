@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from remit.core.paths import path_le, uri_path, within
 from remit.errors import InvalidRequestError, ScopeError, UpstreamError
+from remit.gateway.mcp.members import alike, folded, folds
 from remit.gateway.mcp.messages import Json, Message, message, shown
 from remit.gateway.mcp.rules import (
     CALL,
@@ -42,12 +43,9 @@ TELLS = frozenset(  # notifications of servers that go on
     }
 )
 URL_REQUIRED = -32_042  # 2025-11-25
-_TELLING = tuple(  # what no message has that goes on as it is; an escape may spell any of them
-    (
-        b'"capabilities" "inputRequests" "method" "prompts" "requestState" "resourceTemplates" "resources" "tools" '
-        b"-32042 \\u"
-    ).split()
-)
+_QUESTION = ("method", "params", "mode", "requestedSchema", "properties")
+_LISTED = ("tools", "prompts", "resources", "resourceTemplates", "name", "uri", "uriTemplate")
+_JUDGED = folds((*_QUESTION, *_LISTED, "capabilities", "code", "inputRequests", "requestState"))
 _SECRET = re.compile(
     r"pass(?:word|wd|phrase|code)|secret|api[ _-]?key|access[ _-]?key|private[ _-]?key|token|credential|bearer"
     r"|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:[^a-z]|$)|card[ _-]?number|recovery[ _-]?code|seed[ _-]?phrase",
@@ -76,14 +74,13 @@ class Relay:
 
         UpstreamError for what is no message; ScopeError for a request that the grant lets no server make.
         """
-        if not any(word in raw for word in _TELLING):  # as most results are: no name in it says more than that
-            return raw
-        said = read(raw)
-        reduced = self.reduced(said)
-        return None if reduced is None else reduced.written
+        reduced = self.reduced(read(raw))
+        return None if reduced is None else written(reduced)
 
     def reduced(self, said: Message) -> Message | None:
         """Return a server's message as the grant permits it, or None; ScopeError for a request it does not permit."""
+        for held in ("params", "result", "error"):
+            _check_exact(said.body.get(held))
         if said.method is None:
             self._check_url(said.body.get("error"))
             return self._result(said) if "result" in said.body else said
@@ -106,6 +103,8 @@ class Relay:
         if not granted(self.rules, method):
             detail = {"type": self.kind, "resource": self.resource, "actions": [method]}
             raise ScopeError(f"the server asks for `{method}`, and the grant lets it not", enough=detail)
+        if method == ELICIT and params.get("mode", "form") not in ("form", "url"):
+            raise ScopeError(f"the server asks in the mode `{shown(str(params['mode']))}`, which nobody knows")
         if method == ELICIT and (asked := _asks_for_secret(params)) is not None:
             raise ScopeError(
                 f"the server asks for a secret (`{shown(asked)}`) in a form that goes through the agent",
@@ -114,17 +113,18 @@ class Relay:
 
     def _result(self, said: Message) -> Message:
         result = dict(said.result)
-        asked = result.get("inputRequests")
-        for each in asked.values() if isinstance(asked, dict) else ():
-            params = each.get("params") if isinstance(each, dict) else None
-            self._check(str(each.get("method")) if isinstance(each, dict) else "", params or {})
+        for each in _objects(result.get("inputRequests")):
+            [params] = _objects({"": each.get("params") or {}})
+            self._check(str(each.get("method")), params)
         if isinstance(state := result.get("requestState"), str):
             result["requestState"] = self.seal(state)
         if isinstance(able := result.get("capabilities"), dict):
-            result["capabilities"] = {name: value for name, value in able.items() if name != "tasks"}
+            result["capabilities"] = {name: value for name, value in able.items() if folded(name) != "tasks"}
         for name, permitted in self._lists().items():
-            if isinstance(items := result.get(name), list):
-                result[name] = [item for item in items if isinstance(item, dict) and permitted(item)]
+            if name in result:
+                items = result[name]
+                listed = items if isinstance(items, list) else []
+                result[name] = [item for item in listed if isinstance(item, dict) and _exact(item) and permitted(item)]
         return Message({**said.body, "result": result}, None, said.id)
 
     def _lists(self) -> Mapping[str, Callable[[Json], bool]]:
@@ -151,10 +151,40 @@ class Relay:
 def read(raw: bytes) -> Message:
     """Read what a server says as one message, or raise UpstreamError."""
     try:
-        value = json.loads(raw, parse_constant=_refused, parse_float=_finite)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refused, parse_float=_finite)
         return message(value)
     except (ValueError, RecursionError, InvalidRequestError) as error:
         raise UpstreamError("the upstream said what is no message of the protocol") from error
+
+
+def written(said: Message) -> bytes:
+    """Write what a server says; UpstreamError if that cannot be."""
+    try:
+        return said.written
+    except UnicodeEncodeError:  # half of a surrogate pair, for which JSON has an escape and UTF-8 nothing
+        return json.dumps(said.body).encode()
+    except RecursionError:
+        raise UpstreamError("the upstream said what is too deep to be read") from None
+
+
+def _objects(held: object) -> list[Json]:
+    """Return the objects in an object of them, which may be missing; UpstreamError for what is none."""
+    found = {} if held is None else held
+    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+        raise UpstreamError("the upstream asks in what is no question of the protocol")
+    for each in found.values():
+        _check_exact(each)
+    return list(found.values())
+
+
+def _exact(held: Json) -> bool:
+    """Whether no client takes a name in it for one that is judged (``members``): a Go client has `Tools` be `tools`."""
+    return not alike(held, _JUDGED)
+
+
+def _check_exact(held: object) -> None:
+    if isinstance(held, dict) and not _exact(held):
+        raise UpstreamError("the upstream said what some clients read otherwise: names that differ in case alone")
 
 
 def _refused(text: str) -> float:
@@ -170,9 +200,8 @@ def _finite(text: str) -> float:
 
 def _asks_for_secret(params: Json) -> str | None:
     """Return the field of a form by which a server asks for a secret, if there is one (MCP, elicitation)."""
-    if params.get("mode", "form") != "form":
-        return None
-    schema = params.get("requestedSchema")
+    schema = params.get("requestedSchema")  # of any mode: some clients know none, and show the form
+    _check_exact(schema)
     fields = schema.get("properties") if isinstance(schema, dict) else None
     for name, field in fields.items() if isinstance(fields, dict) else ():
         told = [field.get("title"), field.get("description"), field.get("format")] if isinstance(field, dict) else []

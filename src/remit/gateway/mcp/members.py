@@ -45,7 +45,6 @@ _INNER = {  # of what those hold, where the protocol names it
         {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"}
     ),
 }
-_IN_META = ("progressToken", *(META + name for name in ("protocolVersion", "clientInfo", "clientCapabilities")))
 
 
 def folded(name: str) -> str:
@@ -54,10 +53,17 @@ def folded(name: str) -> str:
     return name.lower() if name.isascii() else name.replace("\u0130", "i").upper().casefold()
 
 
-def alike(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Return the names that some reader takes for one of others, which they are not."""
-    known = {folded(name): name for name in others}
-    return [name for name in names if known.get(folded(name), name) != name]
+def folds(names: Iterable[str]) -> Mapping[str, str]:
+    """Return names by what they have in common with those that some reader takes for them."""
+    return {folded(name): name for name in names}
+
+
+def alike(names: Iterable[str], others: Mapping[str, str]) -> list[str]:
+    """Return the names that some reader takes for one of others (``folds``), which they are not."""
+    return [name for name in names if others.get(folded(name), name) != name]
+
+
+_IN_META = folds(["progressToken", *(META + name for name in ("protocolVersion", "clientInfo", "clientCapabilities"))])
 
 
 def check(said: Message) -> None:

@@ -230,7 +230,8 @@ def _without(capabilities: object, names: set[str]) -> object:
     if not isinstance(capabilities, dict):
         raise InvalidRequestError("the capabilities are not an object")
     left = {name: value for name, value in capabilities.items() if name not in names}
-    return {name: value for name, value in left.items() if name not in members.alike(left, names)}
+    others = members.alike(left, members.folds(names))
+    return {name: value for name, value in left.items() if name not in others}
 
 
 def enough(said: Message, kind: str, resource: str) -> dict[str, object] | None:
