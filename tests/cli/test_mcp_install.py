@@ -84,6 +84,19 @@ def test_a_server_whose_tools_are_named_is_wrapped(home: Path, capsys: pytest.Ca
 
 
 @pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("env", [{"PYTHONPATH": "./evil"}, {"PATH": "./bin"}, {"REMIT_SOCKET": "./s"}], ids=str)
+def test_a_projects_server_that_would_steer_remit_is_left(
+    capsys: pytest.CaptureFixture[str], env: dict[str, str]
+) -> None:
+    Path(".cursor").mkdir()
+    text = json.dumps({"mcpServers": {"github": {"command": "x", "env": env}}})
+    Path(".cursor/mcp.json").write_text(text)
+    told = refused(capsys, "cursor", "--project", "-s", "github", "-r", "search", "--yes")
+    assert f"`.cursor/mcp.json` was left: `github`: `{next(iter(env))}`" in told
+    assert Path(".cursor/mcp.json").read_text() == text
+
+
+@pytest.mark.usefixtures("home")
 def test_in_a_project_the_file_and_its_folder_are_made(capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "vs-code", "--project", "--yes")
     assert json.loads(Path(".vscode/mcp.json").read_text()) == {"servers": {"remit": OURS}}
