@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from remit.core.fields import check_issuer, check_url, is_loopback
+from remit.core.fields import check_endpoint, check_issuer, check_url, is_loopback
 from remit.errors import InvalidRequestError
 
 
@@ -70,3 +70,11 @@ def test_an_issuer_is_an_https_url_without_query_and_fragment(url: object) -> No
 
 def test_an_issuer_is_kept_as_it_was_written() -> None:
     assert check_issuer("https://login.test/a/", "the issuer") == "https://login.test/a/"
+
+
+def test_an_endpoint_of_an_issuer_by_https_is_https() -> None:
+    near, far = "http://127.0.0.1:8080", "https://issuer.test"
+    for url, issuer in ((f"{far}/token?tenant=a", far), (f"{near}/token", near), (f"{far}/token", near)):
+        assert check_endpoint(url, "`token_endpoint`", issuer) == url
+    with pytest.raises(InvalidRequestError, match="`token_endpoint` must be https, as the issuer is"):
+        check_endpoint(f"{near}/token", "`token_endpoint`", far)
