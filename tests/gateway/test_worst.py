@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from h2.config import H2Configuration
@@ -44,6 +45,7 @@ from remit.gateway.websocket import WebSocket
 from remit.ports import Resource
 from tests.gateway.playbook import Line, SecureLine, play
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, http
+from tests.gateway.test_stdio import session
 
 BOUND = 0.050  # seconds: what one callback of an edge may take
 RANDOM = random.Random(7)  # noqa: S311 - the same inputs in each run
@@ -426,3 +428,46 @@ class Nobody:
     def hold_upstream(self, *, hold: bool) -> None: ...
     def delivered(self) -> None: ...
     def cut(self, error: RemitError) -> None: ...
+
+
+async def _turns_until(done: asyncio.Future[object]) -> float:
+    """Return the dearest turn of the loop until something has come."""
+    turns = [0.0]
+    while not done.done():
+        before = time.thread_time()
+        await asyncio.sleep(0)
+        turns.append(time.thread_time() - before)
+    done.result()
+    return max(turns)
+
+
+LINES = {
+    "empty lines": b"\n",
+    "lines that are no messages": b"{}\n",
+    "answers to nothing": b'{"jsonrpc":"2.0","id":1,"result":{}}\n',
+    "notifications that nobody knows": b'{"jsonrpc":"2.0","method":"notifications/x"}\n',
+    "objects": b'{"jsonrpc":"2.0","id":1,"result":{"tools":[%b{}]}}\n' % (b"{}," * 600_000),
+    "lists": b'{"jsonrpc":"2.0","id":1,"result":{"x":[%b0]}}\n' % (b'{"a":[]},' * 200_000),
+    "digits": b'{"jsonrpc":"2.0","id":1,"result":{"x":[%b0]}}\n' % (b"%b," % (b"9" * 4_200) * 400),
+    "fractions": b'{"jsonrpc":"2.0","id":1,"result":{"x":0.%b}}\n' % (b"9" * 2_000_000),
+}
+
+
+@pytest.mark.attack("DOS-17")
+@pytest.mark.parametrize(("by", "name"), [("client", "answers to nothing"), *(("server", name) for name in LINES)])
+def test_a_turn_of_the_dearest_lines_of_a_session(tmp_path: Path, by: str, name: str) -> None:
+    async def scene(folder: Path) -> float:
+        async with session(folder) as s:
+            line = LINES[name]
+            flooding, other = (s.client, s.server) if by == "client" else (s.server, s.client)
+            flooding.writer.write(line * (262_144 // len(line) + 1))
+            if by == "client":
+                await s.asked("last", "ping")
+            else:
+                await s.server.say({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
+            return await _turns_until(asyncio.ensure_future(other.hears()))
+
+    folders = [tmp_path / again for again in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    within({f"{name}, of the {by}": min(asyncio.run(scene(folder)) for folder in folders)})

@@ -146,14 +146,14 @@ def heavy(raw: bytes) -> bool:
 
 def json_body(raw: bytes) -> object:
     """Read a JSON body strictly: UTF-8, no duplicate names, no NaN, bounded depth and number of values."""
-    _check_structure(raw)
+    check_structure(raw, MAX_LEAVES, MAX_CONTAINERS)
     try:
         value: object = json.loads(
             raw.decode("utf-8"),
             object_pairs_hook=_unique,
-            parse_constant=_number,
-            parse_float=_number,
-            parse_int=_whole,
+            parse_constant=number,
+            parse_float=number,
+            parse_int=whole,
         )
         _check_text(value, MAX_DEPTH)
     except (ValueError, RecursionError) as error:
@@ -161,28 +161,28 @@ def json_body(raw: bytes) -> object:
     return value
 
 
-def _check_structure(raw: bytes) -> None:
-    """Raise TooLargeError for more values than are judged, before they are made: each but one has a comma before it.
+def check_structure(raw: bytes, leaves: int, containers: int) -> None:
+    """Raise TooLargeError for more values than are to be made of JSON: each but one has a comma before it.
 
     Up to the first byte that no JSON has there, which is as far as a parser gets, the count is exact.
     """
-    if raw.count(b",") < MAX_LEAVES and raw.count(b"[") + raw.count(b"{") <= MAX_CONTAINERS:
+    if raw.count(b",") < leaves and raw.count(b"[") + raw.count(b"{") <= containers:
         return
-    pieces = raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', 4 * MAX_CONTAINERS)
+    pieces = raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', 4 * containers)
     bare = b"".join(pieces[::2])  # what stands outside of strings
-    if bare.count(b",") >= MAX_LEAVES:
-        raise TooLargeError(f"the body has more than {MAX_LEAVES} values to be judged")
-    if bare.count(b"[") + bare.count(b"{") > MAX_CONTAINERS or len(pieces) > 4 * MAX_CONTAINERS:
-        raise TooLargeError(f"the body has more than {MAX_CONTAINERS} objects and lists to be judged")
+    if bare.count(b",") >= leaves:
+        raise TooLargeError(f"the body has more than {leaves} values to be judged")
+    if bare.count(b"[") + bare.count(b"{") > containers or len(pieces) > 4 * containers:
+        raise TooLargeError(f"the body has more than {containers} objects and lists to be judged")
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(text)
     return int(text)
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):  # also NaN and Infinity, by name
         raise ValueError(text)

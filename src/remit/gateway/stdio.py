@@ -34,6 +34,7 @@ MOST_ASKED = 262_144  # bytes of a line of the client's, which is judged as a wh
 MOST_TOLD = 2_097_152  # bytes of a line of the server's
 AT_ONCE = 64  # requests of one side without an answer
 MOST_CANCELLED = 1_024  # of one side, without one too: most servers give none then
+LEAST = 4_096  # bytes that a line counts for at least in its task's turn
 _CANCELLED = "notifications/cancelled"
 _log = logging.getLogger("remit.gateway")
 
@@ -44,6 +45,7 @@ class StdioEnd:
 
     _reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    turn: int = 0  # bytes that were read in this turn
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -202,7 +204,7 @@ class StdioRelay:
         try:
             with suppress(EOFError):
                 while True:
-                    await self._said(await self._ends[0].line())
+                    await self._said(await self._line(self._ends[0]))
             self._ends[1].tell_no_more()
         except RemitError as error:
             self.cut(error)
@@ -263,7 +265,7 @@ class StdioRelay:
     async def _from_server(self) -> None:
         with suppress(EOFError):
             while True:
-                line = await self._ends[1].line()
+                line = await self._line(self._ends[1])
                 if line is None:  # to which of its requests it is the answer, nobody knows
                     await self._refuse_all(UpstreamError(f"the server said more than {MOST_TOLD} bytes at once"))
                     continue
@@ -334,6 +336,15 @@ class StdioRelay:
                 await self._plane.turns.wait(self._quota.task)
 
     # -- both -----------------------------------------------------------------------------------------------------
+
+    async def _line(self, end: StdioEnd) -> bytes | None:
+        """Return a side's next line; where many came at once, others get their turns in between."""
+        if end.turn >= TURN:
+            end.turn = 0
+            await self._plane.turns.wait(self._quota.task)
+        line = await end.line()
+        end.turn += max(LEAST, len(line or b""))
+        return line
 
     async def _worked(self, line: bytes, work: Callable[[], V]) -> V:
         """Return what work on a line makes: beside the loop, if that takes long."""

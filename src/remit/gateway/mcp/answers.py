@@ -8,13 +8,13 @@ of a client is authority, and goes on only where an action permits it.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from remit.core.paths import path_le, uri_path, within
 from remit.errors import InvalidRequestError, ScopeError, UpstreamError
+from remit.gateway import canon
 from remit.gateway.mcp.members import alike, folded, folds
 from remit.gateway.mcp.messages import Json, Message, message, shown
 from remit.gateway.mcp.rules import (
@@ -46,6 +46,7 @@ URL_REQUIRED = -32_042  # 2025-11-25
 _QUESTION = ("method", "params", "mode", "requestedSchema", "properties")
 _LISTED = ("tools", "prompts", "resources", "resourceTemplates", "name", "uri", "uriTemplate")
 _JUDGED = folds((*_QUESTION, *_LISTED, "capabilities", "code", "inputRequests", "requestState"))
+MOST_VALUES = 65_536  # of a message of a server's, and so many objects and lists
 _SECRET = re.compile(
     r"pass(?:word|wd|phrase|code)|secret|api[ _-]?key|access[ _-]?key|private[ _-]?key|token|credential|bearer"
     r"|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:[^a-z]|$)|card[ _-]?number|recovery[ _-]?code|seed[ _-]?phrase",
@@ -151,7 +152,10 @@ class Relay:
 def read(raw: bytes) -> Message:
     """Read what a server says as one message, or raise UpstreamError."""
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refused, parse_float=_finite)
+        canon.check_structure(raw, MOST_VALUES, MOST_VALUES)
+        value = json.loads(
+            raw.decode("utf-8"), parse_constant=canon.number, parse_float=canon.number, parse_int=canon.whole
+        )
         return message(value)
     except (ValueError, RecursionError, InvalidRequestError) as error:
         raise UpstreamError("the upstream said what is no message of the protocol") from error
@@ -185,17 +189,6 @@ def _exact(held: Json) -> bool:
 def _check_exact(held: object) -> None:
     if isinstance(held, dict) and not _exact(held):
         raise UpstreamError("the upstream said what some clients read otherwise: names that differ in case alone")
-
-
-def _refused(text: str) -> float:
-    raise ValueError(text)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
 
 
 def _asks_for_secret(params: Json) -> str | None:
