@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remit.core import paths
 from remit.core.paths import Places, check_path, check_uri, matched, path_le, places, uri_path, within
 from remit.errors import UnknownDetailError
 from tests.core.drawn import below_path, paths_in, patterns
@@ -270,3 +271,10 @@ def test_what_is_no_uri_in_canonical_form_is_refused_in_a_grant_and_meets_only_t
         narrow = uri_path(uri)
         assert within(narrow, places(("/**",)))
         assert not within(narrow, places(("/https:/**", "/https:/a.example/**", "/*/**/", "/*/*/**")))
+
+
+def test_nothing_is_kept_of_what_no_pattern_can_be() -> None:
+    before = paths._uri_path.cache_info().currsize
+    for uri in ("file:///" + "a" * 1_017, "file:///\u00e9", "x" * 1_025):
+        assert uri_path(uri) == f"//{uri}"
+    assert paths._uri_path.cache_info().currsize == before

@@ -31,12 +31,17 @@ def check_path(name: str, path: object) -> str:
     return path
 
 
-@lru_cache(maxsize=2_048)  # more than two scopes have: each URI is compared with those of each detail that is alike
 def uri_path(uri: str) -> str:
     """Return a URI, or a pattern of URIs, as a path: its scheme, its authority (`:` where it is empty), its path.
 
-    What is no URI in canonical form becomes a path that no pattern but `**` matches.
+    What is no URI in canonical form becomes a path that no pattern but `**` matches. Of one that no pattern could be
+    nothing is kept: strangers say those, at any length.
     """
+    return _uri_path(uri) if len(uri) <= MAX_TEXT and uri.isascii() else f"//{uri}"
+
+
+@lru_cache(maxsize=2_048)  # more than two scopes have: each URI is compared with those of each detail that is alike
+def _uri_path(uri: str) -> str:
     if uri == "**":
         return "/**"
     found = _URI.fullmatch(uri)

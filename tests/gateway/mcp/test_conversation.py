@@ -188,6 +188,7 @@ HEADS: dict[str, tuple[list[str], str]] = {
     "a name in another code": (["Mcp-Name: =?base64?ZHJvcA==?="], "mcp-name"),
     "a name in no code": (["Mcp-Name: =?base64?!?="], "base64"),
     "an argument that is not there": (["Mcp-Param-Repo: other"], "mcp-param-repo"),
+    "an argument that is another's": (["Mcp-Param-R-Epo: here"], "mcp-param-r-epo"),
     "no revision": (["Mcp-Protocol-Version: a b"], "mcp-protocol-version"),
 }
 
@@ -198,7 +199,7 @@ def test_headers_that_say_something_else_are_refused(name: str) -> None:
 
     async def scene() -> None:
         async with forge() as there:
-            reply = await there.post(call("open", repo="acme"), *lines)
+            reply = await there.post(call("open", repo="acme", note="here"), *lines)
             found: Any = reply.json()
             assert (reply.status, found["error"]["code"], found["id"]) == (400, -32_020, 1)
             assert named in found["error"]["message"]

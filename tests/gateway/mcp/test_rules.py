@@ -98,6 +98,15 @@ def test_arguments_that_no_detail_names_are_not_taken_apart() -> None:
         ("REPO://acme/app", False),
         ("repo:/acme/app", False),
         ("repo://acme/app?x=1", False),
+        ("repo://acme/%C0%AE%C0%AE/x", False),
+        ("repo://acme/..;/x", False),
+        ("repo://acme/..%20/x", False),
+        ("repo://acme/%EF%BC%8E%EF%BC%8E/x", False),
+        ("repo://acme/a%E2%81%84b", False),
+        ("repo://acme/a%3Fb", False),
+        ("repo://acme/a%23b", False),
+        ("repo://acme/*", False),
+        ("repo://acme/caf%C3%A9", True),
     ],
 )
 def test_a_uri_is_read_as_it_is_written(uri: str, *, permitted: bool) -> None:
@@ -128,6 +137,53 @@ def test_a_completion_is_of_a_prompt_or_a_template_that_can_be_had() -> None:
     refused(held, said("completion/complete", {"ref": {"type": "ref/resource", "uri": "repo://{org}/{+rest}/x"}}))
     with pytest.raises(InvalidRequestError):
         judged(held, said("completion/complete", {"ref": "greet"}))
+
+
+@pytest.mark.parametrize(
+    ("template", "permitted"),
+    [
+        ("file:///a/{p}", True),
+        ("file:///a/{+p}", False),
+        ("file:///a/{p*}", False),
+        ("file:///a{/p*}", False),
+        ("file:///a/{p}{?q}", False),
+        ("file:///a/x{.p}", False),
+        ("file:///b/{+p}", True),
+        ("file:///b{/p*}", True),
+        ("file:///b/{?p}", False),
+    ],
+)
+def test_a_template_is_as_wide_as_what_it_can_become(template: str, *, permitted: bool) -> None:
+    held = talk.rules({"actions": ["completion/complete"], "resources": ["file:///a/*", "file:///b/**"]})
+    message = said("completion/complete", {"ref": {"type": "ref/resource", "uri": template}})
+    if permitted:
+        judged(held, message)
+    else:
+        refused(held, message)
+
+
+@pytest.mark.parametrize(
+    ("context", "argument", "permitted"),
+    [
+        ({"repo": "acme/app"}, {"name": "title", "value": "a"}, True),
+        ({}, {"name": "title", "value": ""}, True),
+        ({}, {"name": "repo", "value": "acme/app"}, True),
+        ({"repo": "secret/repo"}, {"name": "title", "value": "a"}, False),
+        ({"other": "x"}, {"name": "title", "value": "a"}, False),
+        ({"repo": "acme/app"}, {"name": "repo", "value": "secret/"}, False),
+        ({}, {"name": "other", "value": "a"}, False),
+    ],
+)
+def test_a_completion_is_held_to_the_arguments_of_its_prompt(
+    context: dict[str, str], argument: dict[str, str], *, permitted: bool
+) -> None:
+    held = talk.rules({"actions": ["completion/complete"], "prompts": {"p": {"repo": "acme/app", "title": "any"}}})
+    ref = {"type": "ref/prompt", "name": "p"}
+    message = said("completion/complete", {"ref": ref, "context": {"arguments": context}, "argument": argument})
+    if permitted:
+        judged(held, message)
+    else:
+        refused(held, message)
 
 
 @pytest.mark.parametrize("method", sorted(rules.UPKEEP))
@@ -171,9 +227,23 @@ def test_a_client_is_capable_of_what_a_server_may_ask_for_and_no_more() -> None:
     }
 
 
+ANSWERS: dict[str, dict[str, Any]] = {
+    "elicitation/create": {"Action": "accept", "content": {}},
+    "roots/list": {"roots": []},
+    "sampling/createMessage": {"role": "assistant", "content": {}, "model": "m"},
+}
+
+
 def test_a_server_is_answered_only_where_one_may_ask() -> None:
     answer = messages.read(raw(id=1, result={"action": "accept", "content": {}}))
-    assert refused(talk.rules(OPEN), answer)["actions"] == sorted(rules.FROM_SERVERS)
+    assert refused(talk.rules(OPEN), answer)["actions"] == ["elicitation/create"]
+    odd = messages.read(raw(id=1, result={"x": 1}))
+    assert refused(talk.rules(OPEN), odd)["actions"] == sorted(rules.FROM_SERVERS)
+    for action, result in ANSWERS.items():
+        others = talk.rules({"actions": sorted(rules.FROM_SERVERS.keys() - {action})})
+        params = {"name": "a", "arguments": {}, "inputResponses": {"b": result}}
+        for message in (messages.read(raw(id=1, result=result)), said("tools/call", params)):
+            assert refused(others, message)["actions"] == [action]
     assert judged(talk.rules(EVERYTHING), answer).action == "answer"
     judged(talk.rules(OPEN), messages.read(raw(id=1, result={})))  # to a ping
     judged(talk.rules(OPEN), messages.read(raw(id=1, error={"code": 1, "message": "no"})))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from remit.core.paths import path_le, uri_path, within
+from remit.core.paths import path_le, within
 from remit.errors import InvalidRequestError, ScopeError, UpstreamError
 from remit.gateway import canon
 from remit.gateway.mcp.members import alike, folded, folds
@@ -22,11 +22,11 @@ from remit.gateway.mcp.rules import (
     ELICIT,
     FROM_SERVERS,
     GET_PROMPT,
-    PLACE,
     READ,
     SUBSCRIBE,
     MessageRules,
     granted,
+    template_path,
 )
 
 TELLS = frozenset(  # notifications of servers that go on
@@ -144,7 +144,7 @@ class Relay:
 
     def _fits(self, template: str) -> bool:
         """Whether something that a template stands for can be read."""
-        wide = uri_path(PLACE.sub("*", template))
+        wide = template_path(template)
         readers = [rule for rule in self.rules if not rule.actions.isdisjoint({READ, SUBSCRIBE})]
         return any(within(wide, rule.uris) or any(path_le(each, wide) for each in rule.patterns) for rule in readers)
 

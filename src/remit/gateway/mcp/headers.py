@@ -17,6 +17,7 @@ from remit.gateway.mcp.rules import NAMED_BY, SUBSCRIBE
 
 VERSION, METHOD, NAME, PARAM = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-param-"
 _VERSION = re.compile(rb"[0-9A-Za-z.-]{1,32}")
+_ODD = re.compile("[^0-9A-Za-z]+")
 _CODED = re.compile(r"=\?base64\?(.*)\?=", re.DOTALL)
 
 
@@ -50,10 +51,17 @@ def _check(found: dict[bytes, bytes], said: Message) -> None:
     told = (newest and isinstance(named, str)) or NAME in found
     if told and _decoded(found.get(NAME)) != named:
         raise MismatchError("`mcp-name` is not what the message is about")
-    given = {_rendered(value) for value in _scalars(said.params.get("arguments"))}
-    for name, value in found.items():
-        if name.startswith(PARAM) and _decoded(value) not in given:
-            raise MismatchError(f"`{name.decode()}` is not among the arguments of the message")
+    given = [*_scalars(said.params.get("arguments"))]
+    for header, value in found.items():
+        if header.startswith(PARAM):
+            own = [scalar for name, scalar in given if _same(name, header.removeprefix(PARAM))]
+            if _decoded(value) not in {_rendered(scalar) for scalar in own or [scalar for _, scalar in given]}:
+                raise MismatchError(f"`{header.decode()}` is not the argument of the message")
+
+
+def _same(argument: str, header: bytes) -> bool:
+    """Whether a header is named as an argument is. A tool's schema may name it otherwise, which nobody knows here."""
+    return _ODD.sub("", argument).lower() == _ODD.sub("", header.decode("latin-1")).lower()
 
 
 def _decoded(value: bytes | None) -> str | None:
@@ -69,12 +77,12 @@ def _decoded(value: bytes | None) -> str | None:
         raise MismatchError("a header holds what is no base64 of UTF-8") from None
 
 
-def _scalars(value: object) -> Iterator[object]:
+def _scalars(value: object, name: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
-        for item in value.values():
-            yield from _scalars(item)
+        for inner, item in value.items():
+            yield from _scalars(item, inner)
     elif not isinstance(value, list):
-        yield value
+        yield name, value
 
 
 def _rendered(value: object) -> str:

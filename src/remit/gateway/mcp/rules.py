@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from remit.core.orders import ANY, Value, args_permit, json_text
+from remit.core.orders import ANY, Constraint, Value, args_permit, json_text
 from remit.core.paths import MAX_TEXT, Places, matched, places, uri_path, within
 from remit.core.scope import Detail, Scope
 from remit.errors import InvalidRequestError, ScopeError
@@ -44,7 +44,9 @@ UPKEEP = frozenset(
     }
 )
 MAX_ECHO = 2_048  # characters of arguments that a denial repeats
-PLACE = re.compile(r"\{[^/{}]{1,64}\}")  # in a template (RFC 6570)
+_PLACE = re.compile(r"\{[\w.,%:]{1,64}\}")  # of one segment, in a template (RFC 6570)
+_REST = re.compile(r"(?:/\{(?:\+[\w.,%:]{1,64}|[\w.,%]{1,64}\*)|\{/[\w.,%:]{1,64}\*?)\}\Z")  # of as many as come
+_ANSWERS = {"action": ELICIT, "roots": ROOTS, "role": SAMPLE, "model": SAMPLE}  # member of a result -> what it answers
 
 Args = Mapping[str, str]  # name -> JSON text
 
@@ -69,7 +71,7 @@ class MessageRule:
         if action not in self.actions:
             return False
         if action in {READ, SUBSCRIBE}:
-            return matched(uri_path(name), self.uris)
+            return matched(_place(name), self.uris)
         listed = self.tools if action == CALL else self.prompts
         return listed is None or name in listed
 
@@ -80,13 +82,47 @@ class MessageRule:
         constraints = ANY if listed is None else listed[name]
         return constraints == ANY or args_permit(constraints, args())
 
-    def completes(self, kind: object, name: str) -> bool:
+    def completes(self, said: Message, name: str) -> bool:
         """Whether it permits completing arguments of a prompt, or the places of a resource's template."""
         if COMPLETE not in self.actions:
             return False
-        if kind == "ref/prompt":
-            return self.prompts is None or name in self.prompts
-        return kind == "ref/resource" and within(uri_path(PLACE.sub("*", name)), self.uris)
+        kind = _object(said, "ref").get("type")
+        if kind != "ref/prompt":
+            return kind == "ref/resource" and within(template_path(name), self.uris)
+        listed = ANY if self.prompts is None else self.prompts.get(name)
+        return listed == ANY or (isinstance(listed, tuple) and all(_permit_some(listed, each) for each in _given(said)))
+
+
+def _permit_some(constraints: tuple[tuple[str, Constraint], ...], args: Args) -> bool:
+    """Whether some arguments meet a detail's, which may have more."""
+    return args_permit(tuple(each for each in constraints if each[0] in args or each[1][0] == ANY), args)
+
+
+def _given(said: Message) -> tuple[Args, Args]:
+    """Return the arguments that a completion goes by, and the one that is completed, as far as it is written."""
+    known, asked = _object(said, "context").get("arguments"), _object(said, "argument")
+    return _leaves(known), _leaves({str(asked["name"]): asked.get("value")} if "name" in asked else None)
+
+
+def _object(said: Message, name: str) -> Json:
+    found = said.params.get(name, {})
+    if not isinstance(found, dict):
+        raise InvalidRequestError(f"`{name}` is not an object")
+    return found
+
+
+def template_path(template: str) -> str:
+    """Return what a template stands for as a pattern of paths: what is no whole segment, `**` alone covers."""
+    return uri_path(_PLACE.sub("*", _REST.sub("/**", template)))
+
+
+def _place(uri: str) -> str:
+    """Return a URI that is asked for as a path; of one that some reader takes for another, what `**` alone matches."""
+    place = uri_path(uri)
+    try:
+        return place if place.startswith("//") else canon.path(place.encode())
+    except InvalidRequestError:
+        return f"//{uri}"
 
 
 MessageRules = tuple[MessageRule, ...]  # all of one grant for one resource, in the order of its scope
@@ -154,8 +190,7 @@ def _index(rules: MessageRules, said: Message, name: str) -> int | None:
             case "tools/call" | "prompts/get" | "resources/read" | "resources/subscribe":
                 permitted = rule.permits(said.method, name, args)
             case "completion/complete":
-                ref = said.params.get("ref")
-                permitted = rule.completes(ref.get("type") if isinstance(ref, dict) else None, name)
+                permitted = rule.completes(said, name)
             case "subscriptions/listen":
                 permitted = all(rule.names(SUBSCRIBE, uri) for uri in _subscribed(said))
             case _:
@@ -190,7 +225,10 @@ def _subscribed(said: Message) -> list[str]:
 
 def arguments(said: Message) -> Args:
     """Return the leaves of a message's arguments, or raise InvalidRequestError."""
-    found = said.params.get("arguments")
+    return _leaves(said.params.get("arguments"))
+
+
+def _leaves(found: object) -> Args:
     if found is not None and not isinstance(found, dict):
         raise InvalidRequestError("`arguments` is not an object")
     return canon.leaves(found, "") if found else {}
@@ -203,11 +241,16 @@ def granted(rules: MessageRules, *actions: str) -> bool:
 
 def _check_answering(rules: MessageRules, said: Message, kind: str, resource: str) -> None:
     """Raise ScopeError for what answers a server that may not have asked."""
-    answers = said.params.get("inputResponses") if said.method is not None else said.body.get("result")
-    if answers and not granted(rules, *FROM_SERVERS):
+    again = said.method is not None
+    answers = said.params.get("inputResponses") if again else said.body.get("result")
+    results = [*answers.values()] if again and isinstance(answers, dict) else [answers]
+    names = {members.folded(name) for each in results if isinstance(each, dict) for name in each}
+    needed = {_ANSWERS[name] for name in names & _ANSWERS.keys()}
+    missing = sorted(action for action in needed if not granted(rules, action))
+    if answers and (missing or not granted(rules, *FROM_SERVERS)):
         raise ScopeError(
-            "this answers a server, and the grant lets none ask",
-            enough={"type": kind, "resource": resource, "actions": sorted(FROM_SERVERS)},
+            "this answers a server, and the grant lets none ask that",
+            enough={"type": kind, "resource": resource, "actions": missing or sorted(FROM_SERVERS)},
         )
 
 
@@ -255,7 +298,7 @@ def enough(said: Message, kind: str, resource: str) -> dict[str, object] | None:
 
 def _pattern(uri: str) -> str:
     """Return the narrowest pattern that has a URI: itself, unless that cannot be told from others."""
-    return "**" if len(uri) > MAX_TEXT or uri_path(uri).startswith("//") else uri
+    return "**" if len(uri) > MAX_TEXT or _place(uri).startswith("//") else uri
 
 
 def _echoed(said: Message) -> object:
