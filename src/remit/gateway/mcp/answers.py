@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from remit.core.paths import path_le, within
-from remit.errors import InvalidRequestError, ScopeError, UpstreamError
+from remit.errors import InvalidRequestError, ScopeError, TooLargeError, UpstreamError
 from remit.gateway import canon
 from remit.gateway.mcp.members import alike, folded, folds
 from remit.gateway.mcp.messages import Json, Message, message, shown
@@ -157,6 +157,8 @@ def read(raw: bytes) -> Message:
             raw.decode("utf-8"), parse_constant=canon.number, parse_float=canon.number, parse_int=canon.whole
         )
         return message(value)
+    except TooLargeError as error:
+        raise UpstreamError(f"the upstream said more than {MOST_VALUES:,} values at once") from error
     except (ValueError, RecursionError, InvalidRequestError) as error:
         raise UpstreamError("the upstream said what is no message of the protocol") from error
 
