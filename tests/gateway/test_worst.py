@@ -30,6 +30,7 @@ from remit.core import scope
 from remit.errors import RemitError
 from remit.gateway import canon, framing
 from remit.gateway.authorize import HttpRequest, authorize, compile_rules
+from remit.gateway.conversation import Conversation
 from remit.gateway.downstream import Placeholders
 from remit.gateway.encodings import STEP
 from remit.gateway.framing import MAX_FIELDS, MAX_HEAD, MAX_TARGET
@@ -43,6 +44,7 @@ from remit.gateway.upload import PIECE
 from remit.gateway.upstream import ResponseReceiver, UpstreamConnection
 from remit.gateway.websocket import WebSocket
 from remit.ports import Resource
+from tests.gateway.mcp import talk
 from tests.gateway.playbook import Line, SecureLine, play
 from tests.gateway.rig import ALL, PLACEHOLDER, SECRET, http
 from tests.gateway.test_stdio import session
@@ -471,3 +473,62 @@ def test_a_turn_of_the_dearest_lines_of_a_session(tmp_path: Path, by: str, name:
     for folder in folders:
         folder.mkdir()
     within({f"{name}, of the {by}": min(asyncio.run(scene(folder)) for folder in folders)})
+
+
+def _listed(text: bytes) -> bytes:
+    return b'{"jsonrpc":"2.0","id":1,"result":{"tools":[%b]}}' % b",".join([text] * (4_000_000 // (len(text) + 1)))
+
+
+ANSWERS = {
+    "ids": (True, b"id:1\n\n" * 40_000),
+    "long ids": (True, b"id:%b\n\n" % (b"1" * 1_000) * 200),
+    "comments": (True, b":\n\n" * 80_000),
+    "comments in one event": (True, b":\n" * 120_000),
+    "data that is no message": (True, b"data:1\n\n" * 30_000),
+    "notifications": (True, b'data:{"jsonrpc":"2.0","method":"notifications/x"}\n\n' * 5_000),
+    "line ends": (True, b"\n" * 262_144),
+    "an event of empty data": (True, b"data\n" * 50_000 + b"\n"),
+    "a line without end": (True, b"data:" + b"x" * 4_000_000),
+    "an event of objects": (True, b"data:" + _listed(b'{"a":[]}') + b"\n\n"),
+    "objects": (False, _listed(b'{"a":[]}')),
+    "empty objects": (False, _listed(b"{}")),
+    "tools": (False, _listed(b'{"name":"open","description":"%b"}' % (b"x" * 100))),
+    "digits": (False, _listed(b"9" * 4_200)),
+    "a fraction": (False, _listed(b"0." + b"9" * 3_900_000)),
+    "brackets": (False, b"[" * 4_000_000),
+    "escapes": (False, _listed(b'"%b"' % (b"\\u0041" * 600_000))),
+    "quotes": (False, b'"' * 4_000_000),
+}
+
+
+@pytest.mark.attack("DOS-17")
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_turn_of_the_dearest_answer_of_a_server_of_mcp(name: str) -> None:
+    streamed, said = ANSWERS[name]
+    content = b"text/event-stream" if streamed else b"application/json"
+    plan = ResponsePlan(*framing.response_head(b"HTTP/1.1 200 OK\r\nContent-Type: " + content), has_body=True)
+
+    async def scene() -> float:
+        loop = asyncio.get_running_loop()
+        rules = talk.rules({"actions": ["tools/call"], "tools": {"open": "any"}})
+        talk_ = Conversation(rules, target(), "gr_1", b"k" * 32)
+        body = talk_.answer(plan.heads[0], plan, SHARED, lambda _, work: loop.run_in_executor(None, work))
+        dearest = 0.0
+        for at in range(0, len(said), 262_144):
+            step: Callable[[], bytes] = partial(body.feed, said[at : at + 262_144], done=at + 262_144 >= len(said))
+            while True:
+                before = time.thread_time()
+                try:
+                    step()
+                except RemitError:
+                    return max(dearest, time.thread_time() - before)
+                dearest = max(dearest, time.thread_time() - before)
+                if not body.busy:
+                    break
+                ready = asyncio.Event()
+                body.when_ready(ready.set)
+                await ready.wait()
+                step = body.more
+        return dearest
+
+    within({name: min(asyncio.run(scene()) for _ in range(3))})

@@ -7,8 +7,10 @@ them sealed for its grant (``mcp.seals``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 
 from remit.core.orders import json_text
@@ -36,14 +38,19 @@ from remit.gateway.mcp.rules import MessageRules, UnknownMethodError, judge
 from remit.gateway.mcp.seals import HandleSeal
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.response import ResponseBody, ResponsePlan, chunk
+from remit.gateway.scrub import TURN
 from remit.gateway.target import HttpTarget
 
 SESSION, RESUME = b"mcp-session-id", b"last-event-id"
 _JSON, _EVENTS = b"application/json", b"text/event-stream"
 _TEXT = b"text/plain"  # of an error, which is no message
 _OURS = {b"www-authenticate", b"content-length", b"content-type", b"transfer-encoding"}
+_LEAST = 4_096  # bytes that what is told counts for at least in its turn
+_PIECE = 16_384  # bytes of a stream that are cut into events at one go
 _SHOWN = 200  # characters of a name that an entry in the audit log has
 _ORIGINS = (b"http://", b"https://")
+
+Beside = Callable[[bytes, Callable[[], bytes]], asyncio.Future[bytes]]  # work on what was said, beside the loop
 
 
 class SessionError(NotFoundError):
@@ -136,7 +143,7 @@ class Conversation:
             raise DeniedError("the state that is handed back was not given to this grant")
         return Message({**said.body, "params": {**said.params, "requestState": opened}}, said.method, said.id)
 
-    def answer(self, head: bytes, plan: ResponsePlan, patterns: SecretPatterns) -> MessageBody:
+    def answer(self, head: bytes, plan: ResponsePlan, patterns: SecretPatterns, beside: Beside) -> MessageBody:
         """Return what takes an answer; raise UpstreamError for one that would lead a client elsewhere."""
         if plan.status == HTTPStatus.UNAUTHORIZED:
             raise UpstreamError(
@@ -162,7 +169,7 @@ class Conversation:
             content = _TEXT
         if plan.has_body:
             lines[-2:-2] = [b"content-type: " + content, b"transfer-encoding: chunked"]
-        return MessageBody(patterns, plan, talk=self, front=b"\r\n".join(lines), content=content)
+        return MessageBody(patterns, plan, talk=self, front=b"\r\n".join(lines), content=content, beside=beside)
 
     def heard(self, data: bytes | None) -> bytes | None:
         return self._relay.heard(data) if data else data
@@ -222,8 +229,23 @@ class MessageBody(ResponseBody):
     talk: Conversation = field(kw_only=True)
     front: bytes = field(kw_only=True)  # the head, until it has gone
     content: bytes = field(kw_only=True)  # the type of what is said
+    beside: Beside = field(kw_only=True)
     reader: EventReader = field(default_factory=EventReader, kw_only=True)
-    whole: bytes = field(default=b"", kw_only=True)
+    whole: list[bytes] = field(default_factory=list, kw_only=True)
+    _size: int = 0  # of ``whole``
+    _told: Iterator[bytes | None] | None = None  # what goes on of what was released, None while one is judged
+    _job: asyncio.Future[bytes] | None = None  # judges one beside the loop
+    _last: bool = False
+
+    @property
+    def busy(self) -> bool:
+        return self._told is not None or self._steps is not None
+
+    def when_ready(self, step: Callable[[], None]) -> None:
+        if self._job is None:
+            step()
+        else:
+            self._job.add_done_callback(lambda _: step())
 
     def head(self, head: bytes) -> bytes:
         if self._plan.has_body and self.content != _EVENTS:
@@ -231,25 +253,71 @@ class MessageBody(ResponseBody):
         head, self.front = self.front, b""
         return head
 
-    def _framed(self, released: bytes, *, done: bool) -> bytes:
-        if self.content == _EVENTS:
-            for event in self.reader.feed(released):
-                self.talk.due += self.talk.event(event)
-            said, self.talk.due = self.talk.due, b""
-            return chunk(said, done=done)
-        self.whole += released
-        if len(self.whole) > MOST:
-            raise UpstreamError(f"the upstream sent an answer of more than {MOST:,} bytes")
-        if not done:
-            return b""
-        whole = self._heard()
-        return self.front + chunk(whole, done=True)
+    def more(self) -> bytes:
+        return ResponseBody.more(self) if self._told is None else self._turn()
 
-    def _heard(self) -> bytes:
+    def _framed(self, released: bytes, *, done: bool) -> bytes:
+        self._last = done
+        self._told = self._events(released) if self.content == _EVENTS else self._answer(released, done=done)
+        return self._turn()
+
+    def _turn(self) -> bytes:
+        """Return what goes on in this turn: what is told costs something, however short it is."""
+        assert self._told is not None  # noqa: S101 - ``more`` and ``_framed`` say so
+        out, spent = [], 0
         try:
-            return self.talk.heard(self.whole) or b"" if self.content == _JSON else self.whole
+            for said in self._told:
+                if said is None:
+                    break
+                out.append(said)
+                spent += max(len(said), _LEAST)
+                if spent >= TURN:
+                    break
+            else:
+                self._told = None
+        except RemitError:
+            self.talk.due = b"".join(out)
+            raise
+        over = self._last and self._told is None
+        if not (out or over):
+            return b""
+        front, self.front = (self.front, b"") if over or self.content == _EVENTS else (b"", self.front)
+        return front + chunk(b"".join(out), done=over)
+
+    def _events(self, released: bytes) -> Iterator[bytes | None]:
+        for at in range(0, len(released), _PIECE):
+            for event in self.reader.feed(released[at : at + _PIECE]):
+                yield from self._judged(event.data or b"", partial(self.talk.event, event))
+            yield b""
+
+    def _answer(self, released: bytes, *, done: bool) -> Iterator[bytes | None]:
+        self.whole.append(released)
+        self._size += len(released)
+        if self._size > MOST:
+            raise UpstreamError(f"the upstream sent an answer of more than {MOST:,} bytes")
+        if done:
+            whole = b"".join(self.whole)
+            yield from self._judged(whole, partial(self._heard, whole))
+
+    def _judged(self, said: bytes, work: Callable[[], bytes]) -> Iterator[bytes | None]:
+        """Yield what work on what a server said makes: beside the loop, if that takes long."""
+        if not canon.heavy(said):
+            yield work()
+            return
+        self._job = job = self.beside(said, work)
+        while not job.done():
+            yield None
+        self._job = None
+        failed = job.exception()
+        if failed is not None and not isinstance(failed, RemitError):
+            raise UpstreamError("what the server said could not be looked into") from failed
+        yield job.result()
+
+    def _heard(self, whole: bytes) -> bytes:
+        try:
+            return self.talk.heard(whole) or b"" if self.content == _JSON else whole
         except UpstreamError:
             if self._plan.status < HTTPStatus.BAD_REQUEST:
                 raise
         self.front = self.front.replace(b"content-type: " + _JSON, b"content-type: " + _TEXT)
-        return self.whole  # an error whose body is no message
+        return whole  # an error whose body is no message

@@ -274,7 +274,8 @@ class HttpExchange:
         if self.talk is None and whole is not None and plan.coding is None and searched(patterns, whole):
             self.deliver(head + whole)
         else:
-            body = ResponseBody(patterns, plan) if self.talk is None else self.talk.answer(head, plan, patterns)
+            beside = partial(self._plane.beside, self._use)
+            body = ResponseBody(patterns, plan) if self.talk is None else self.talk.answer(head, plan, patterns, beside)
             self._delivery = Delivery(self, body, [body.head(head)], self._plane.turns, self._use.task)
         return self._delivery, self.upload is None or (self._read_whole and not self.upload.reading)
 

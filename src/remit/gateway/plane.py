@@ -354,6 +354,12 @@ class DataPlane:
             check_ended()
             return await self.loop.run_in_executor(_JUDGING, work)
 
+    def beside(self, use: Use, body: bytes, work: Callable[[], V]) -> asyncio.Task[V]:
+        """Begin work on a body of an answer, which fails as an answer does; nobody may wait for it to the end."""
+        judging = self.loop.create_task(self.judged(use.task, body, partial(self.check_live, use.grant), work))
+        judging.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return judging
+
     def check_live(self, grant_id: str) -> None:
         """Raise RevokedError if a grant has ended since its use was permitted."""
         if grant_id in self.ended:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Protocol
 
@@ -92,6 +93,10 @@ class ResponseBody:
     def busy(self) -> bool:
         """Whether there is more to look through before anything else is to be fed."""
         return self._steps is not None
+
+    def when_ready(self, step: Callable[[], None]) -> None:
+        """Do a step once ``more`` makes something."""
+        step()
 
     def head(self, head: bytes) -> bytes:
         """Return what goes ahead of all of a body."""
@@ -228,7 +233,7 @@ class Delivery:
         self._recipient.hold_upstream(hold=True)
         if not self._waits:
             self._waits = True
-            self._turns.add(self._task, self._go_on)
+            self._body.when_ready(partial(self._turns.add, self._task, self._go_on))
 
     def _go_on(self) -> None:
         self._waits = False

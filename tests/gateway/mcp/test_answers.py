@@ -105,8 +105,8 @@ def test_a_listed_item_that_some_client_reads_otherwise_is_left_out() -> None:
 
 
 def test_a_result_of_more_values_than_are_read_is_told_as_that() -> None:
-    with pytest.raises(UpstreamError, match="65,536 values"):
-        relay(OPEN).heard(raw(id=1, result={"structuredContent": {"rows": [1] * 65_537}}))
+    with pytest.raises(UpstreamError, match="32,768 values"):
+        relay(OPEN).heard(raw(id=1, result={"structuredContent": {"rows": [1] * 32_769}}))
 
 
 def test_half_of_a_surrogate_pair_goes_on_as_it_came() -> None:

@@ -497,3 +497,21 @@ def test_a_sub_agents_endpoint_has_its_own_tools() -> None:
             assert len(there.seen) == 1
 
     play(scene)
+
+
+def test_what_is_long_is_judged_in_its_place_and_what_is_not_reduced_for_its_length_comes_whole() -> None:
+    async def scene() -> None:
+        async with forge() as there:
+            tools = [{"name": name, "description": "x" * 100_000} for name in ("open", "drop")]
+            said = [{"jsonrpc": "2.0", "id": n, "result": {"tools": tools} if n == 1 else {}} for n in range(3)]
+            there.answers(events(*said))
+            wire = await there.post(message("tools/list"))
+            told = [json.loads(line[6:]) for line in wire.body.decode().splitlines() if line.startswith("data: ")]
+            assert [each["id"] for each in told] == [0, 1, 2]
+            assert told[1]["result"]["tools"] == tools[:1]
+            there.answers(answer(said[1]))
+            assert (await there.post(message("tools/list"))).json()["result"] == {"tools": tools[:1]}
+            there.answers(events("id: " + "1" * 1_025 + "\n\n", said[2]))
+            assert b'"id":2' not in (await there.post(message("tools/list"))).body
+
+    play(scene)

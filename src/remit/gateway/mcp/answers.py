@@ -46,7 +46,7 @@ URL_REQUIRED = -32_042  # 2025-11-25
 _QUESTION = ("method", "params", "mode", "requestedSchema", "properties")
 _LISTED = ("tools", "prompts", "resources", "resourceTemplates", "name", "uri", "uriTemplate")
 _JUDGED = folds((*_QUESTION, *_LISTED, "capabilities", "code", "inputRequests", "requestState"))
-MOST_VALUES = 65_536  # of a message of a server's, and so many objects and lists
+MOST_VALUES = 32_768  # of a message of a server's, and so many objects and lists
 _SECRET = re.compile(
     r"pass(?:word|wd|phrase|code)|secret|api[ _-]?key|access[ _-]?key|private[ _-]?key|token|credential|bearer"
     r"|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:[^a-z]|$)|card[ _-]?number|recovery[ _-]?code|seed[ _-]?phrase",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remit.errors import UpstreamError
 
+MOST_ID = 1_024  # bytes of what an event says besides its data
 MOST = 4_194_304  # bytes of one event, or of an answer that is read whole
 
 
@@ -32,21 +33,27 @@ class ServerEvent:
 class EventReader:
     """Takes bytes of a stream, and gives its events. UpstreamError for one that is too long."""
 
-    _rest: bytes = b""
+    _rest: list[bytes] = field(default_factory=list)  # of a line that has begun, in pieces
+    _held: int = 0  # bytes of it
     _size: int = 0  # of the event that has begun
     _fields: dict[bytes, bytes] | None = None
     _data: list[bytes] | None = None
 
     def feed(self, piece: bytes) -> Iterator[ServerEvent]:
-        text = self._rest + piece
-        if self._size + len(text) > MOST:
-            raise UpstreamError(f"the upstream sent an event of more than {MOST:,} bytes")
-        if not (b"\n" in piece or b"\r" in piece or self._rest.endswith(b"\r")):
-            self._rest = text
+        if not piece:
             return
+        self._held += len(piece)
+        if self._size + self._held > MOST:
+            raise UpstreamError(f"the upstream sent an event of more than {MOST:,} bytes")
+        ends = b"\n" in piece or b"\r" in piece or (self._rest and self._rest[-1].endswith(b"\r"))
+        self._rest.append(piece)
+        if not ends:
+            return
+        text = b"".join(self._rest)
         cr = text.endswith(b"\r")  # of which the other half may come
         lines = (text[:-1] if cr else text).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._rest = lines.pop() + (b"\r" if cr else b"")
+        rest = lines.pop() + (b"\r" if cr else b"")
+        self._rest, self._held = [rest], len(rest)
         for line in lines:
             self._size += len(line)
             if line:
@@ -62,6 +69,8 @@ class EventReader:
             self._data = [] if self._data is None else self._data
             self._data.append(value)
         elif name in {b"id", b"event", b"retry"}:
+            if len(value) > MOST_ID:
+                raise UpstreamError(f"the upstream sent an event whose id or name has more than {MOST_ID:,} bytes")
             self._fields[name] = value
 
     def _ended(self) -> ServerEvent | None:
