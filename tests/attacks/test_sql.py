@@ -72,7 +72,7 @@ def test_a_hostile_identifier_is_harmless_even_past_the_scope(name: str) -> None
                 with pytest.raises(RemitError):
                     await issue(engine, detail)
         assert _all_roles(shop) == before
-        assert shop.sessions(shop.login) == 0
+        await until(lambda: shop.sessions(shop.login) == 0)  # a backend ends a moment after its client
 
     with warehouse() as shop:
         asyncio.run(run(shop))
@@ -227,7 +227,7 @@ def test_nothing_that_a_session_left_open_outlives_the_lease() -> None:
                     two_phase.execute("SELECT pg_create_physical_replication_slot('mine')")
             started = now()
             await engine.revoke(plan, None)
-            assert (now() - started).total_seconds() <= 1
+            assert (now() - started).total_seconds() <= 5
             assert shop.sessions(plan.name) == 0
             for session in sessions:
                 with pytest.raises(psycopg.OperationalError):
