@@ -527,15 +527,15 @@ MUTANTS = [
     Mutant(
         "a weak login decides",
         "core/approval.py",
-        "    if approval.acr and by.acr not in approval.acr:",
-        "    if approval.acr and not by.acr:",
+        "    if acr and by.acr not in acr:",
+        "    if acr and not by.acr:",
         APPROVAL,
     ),
     Mutant(
         "a login from before decides",
         "core/approval.py",
-        "by.auth_time >= approval.asked_at - SKEW",
-        "by.auth_time >= approval.asked_at - 1000 * SKEW",
+        "by.auth_time >= since - SKEW",
+        "by.auth_time >= since - 1000 * SKEW",
         APPROVAL,
     ),
     Mutant(
