@@ -107,7 +107,12 @@ class Rig:
             refused = client.ask("tools/call", {"name": f"{server.tool}s", "arguments": server.arguments})
             assert refused["result"]["isError"]
             assert refused["result"]["_meta"]["remit/problem"]["code"] == "scope"
-            yield lambda: self._called(server, process, client)
+
+            def call() -> Used:
+                self.seen.clear()
+                return self._called(server, process, client)
+
+            yield call
 
     def rotate(self, server: Server, key: str) -> None:
         """Put another key in the place of a provider's."""
@@ -141,7 +146,6 @@ class Rig:
                 process.communicate(timeout=PATIENCE)
 
     def _called(self, server: Server, process: subprocess.Popen[str], client: Conversation) -> Used:
-        self.seen.clear()
         answer = client.ask("tools/call", {"name": server.tool, "arguments": server.arguments})
         first = psutil.Process(process.pid)
         family = [first, *first.children(recursive=True)]
