@@ -77,6 +77,7 @@ def test_a_grant_shows_its_id_and_resources() -> None:
 def test_httpx2_is_imported_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     library = ModuleType("httpx2")
     library.Auth = httpx.Auth  # type: ignore[attr-defined]  # stands for the other library's own
+    monkeypatch.delitem(sys.modules, "httpx2", raising=False)  # other tests of this process may have it
     held = GrantHandle(PLACE, OPENED)
     assert "httpx2" not in sys.modules
     monkeypatch.setitem(sys.modules, "httpx2", library)
