@@ -97,8 +97,8 @@ class EchoServices:
         elif listener.kind == STDIO:
             self.relays.append(Relay())
             accepted = self.relays[-1].accepted
-            unix = asyncio.get_running_loop().create_unix_server
-            server = await (start(accepted, sock) if start else unix(accepted, sock=sock))
+            unix, kept = asyncio.get_running_loop().create_unix_server, listen._KEPT  # the next edge has it too
+            server = await (start(accepted, sock) if start else unix(accepted, sock=sock, **kept))
         elif start is not None:
             server = await start(_streams(answer), sock)
         elif listener.path is None:
