@@ -135,5 +135,5 @@ def serve(app: Any) -> int:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
-        time.sleep(0.01)
+        time.sleep(0.01)  # it is in another thread, and tells nobody
     return int(server.servers[0].sockets[0].getsockname()[1])

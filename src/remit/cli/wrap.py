@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
@@ -47,9 +46,6 @@ def wrap(
           {"owner": "acme", "repo": "app", "title": "any"}}}' -r github -- github-mcp-server stdio
       remit mcp wrap -s gh -g grt_7VYx1bD0Qe2mNf3sK9h6Lw -- github-mcp-server stdio
     """
-    from remit.run.inherited import completed
-
-    os.environ.update(completed(os.environ))
     if tools:
         request = replace(request, grant_detail=[*(request.grant_detail or ()), _called(server, tools)])
     raise typer.Exit(
