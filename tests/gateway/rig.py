@@ -21,6 +21,7 @@ from remit.broker import Broker
 from remit.broker.connections import Providers
 from remit.core import audit, scope
 from remit.core.audit import Event
+from remit.core.policy import Policy, within_bounds
 from remit.core.principal import Claims, GrantView, Holder
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Access
@@ -242,6 +243,7 @@ async def rig(
     lookup: Lookup = look_up,
     providers: Providers | None = None,
     discovery: Discovery | None = None,
+    decide: Policy = within_bounds,
 ) -> AsyncIterator[Rig]:
     """Start everything: one resource `api` at the upstream, one task with ``raw``, one channel.
 
@@ -262,6 +264,7 @@ async def rig(
         clock=lambda: now[0],
         new_id=new_id,
         providers=providers,
+        decide=decide,
     )
     await broker.start()
     async with upstream or Upstream() as up:

@@ -28,9 +28,9 @@ from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, is_json
 from remit.gateway.downstream import document
 from remit.gateway.framing import Fields
-from remit.gateway.mcp import messages, rules
+from remit.gateway.mcp import messages, pages, rules
 from remit.gateway.mcp.answers import Relay
-from remit.gateway.mcp.denials import MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied
+from remit.gateway.mcp.denials import MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied, told
 from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
 from remit.gateway.mcp.headers import MismatchError, spoken
 from remit.gateway.mcp.messages import Message
@@ -42,6 +42,7 @@ from remit.gateway.scrub import TURN
 from remit.gateway.target import HttpTarget
 
 SESSION, RESUME = b"mcp-session-id", b"last-event-id"
+_SHOWS = "session of a client that shows pages"
 _JSON, _EVENTS = b"application/json", b"text/event-stream"
 _TEXT = b"text/plain"  # of an error, which is no message
 _OURS = {b"www-authenticate", b"content-length", b"content-type", b"transfer-encoding"}
@@ -65,15 +66,19 @@ class Conversation:
     _target: HttpTarget
     _grant: str
     _key: bytes
+    _problems: str = ""  # where those of refusals are, among remit's other pages
     said: Message | None = None
     due: bytes = b""  # events that came with one that is refused
     _method: str = ""
     _session: str = ""  # the upstream's
+    _sealed: str = "session"  # which of two kinds that is: nobody has to remember what its client is capable of
+    _pages: bool = False  # the client brings its human to pages,
+    _brought: bool = False  # and says that it did
     _relay: Relay = field(init=False)
 
     def __post_init__(self) -> None:
         kind, resource = self._target.resource.kind, self._target.resource.name
-        self._relay = Relay(self._rules, kind, resource, self._seal("state").sealed)
+        self._relay = Relay(self._rules, kind, resource, self._seal("state").sealed, home=self._problems)
 
     def _seal(self, purpose: str) -> HandleSeal:
         return HandleSeal(self._key, purpose, f"{self._grant} {self._target.resource.name}")
@@ -100,6 +105,10 @@ class Conversation:
         """Return how a request is permitted and written, or raise."""
         self.said = said = None if body is None else messages.read(body)
         kept = dict(spoken(request.fields.items, said))
+        if said is not None:
+            self._pages = pages.announced(said)
+            self._sealed = _SHOWS if self._pages and said.method == "initialize" else self._sealed
+            said, self._brought = pages.taken(said)
         kept |= self._handles(request.fields)
         if said is None:
             action, index = request.method, self._rules[0].index
@@ -123,7 +132,10 @@ class Conversation:
         """Return the session, and the event after which a stream goes on, as the upstream knows them."""
         found = {name: value for name, value in fields.items if name in {SESSION, RESUME}}
         if SESSION in found:
-            opened = self._seal("session").opened(found[SESSION].decode("latin-1"))
+            handle = found[SESSION].decode("latin-1")
+            if self._seal(_SHOWS).opened(handle) is not None:
+                self._sealed, self._pages = _SHOWS, True
+            opened = self._seal(self._sealed).opened(handle)
             if opened is None:
                 raise SessionError
             self._session, found[SESSION] = opened, opened.encode("latin-1")
@@ -159,7 +171,7 @@ class Conversation:
             content = value.partition(b";")[0].strip().lower() if key == b"content-type" else content
             if key == SESSION:
                 self._session = value.decode("latin-1")
-                value = self._seal("session").sealed(self._session).encode("latin-1")
+                value = self._seal(self._sealed).sealed(self._session).encode("latin-1")
                 lines.append(b"%b: %b" % (name, value))
             elif key not in _OURS or not plan.has_body:
                 lines.append(line)
@@ -181,7 +193,7 @@ class Conversation:
         name = event.name if data is not None else None
         return ServerEvent(data, handle, name, event.retry).written
 
-    def refusal(self, error: RemitError, request: str, base: str, *, keep: bool) -> bytes | None:
+    def refusal(self, error: RemitError, request: str, *, keep: bool) -> bytes | None:
         """Write a refusal as a message, or None where it is to be one of HTTP."""
         if self._method != "POST" or error.status == HTTPStatus.UNAUTHORIZED:
             return None
@@ -190,7 +202,7 @@ class Conversation:
             status = HTTPStatus.OK  # clients show the message, and of another status only that
             if isinstance(error, UnknownMethodError) and self.said.version is not None:
                 status = HTTPStatus.NOT_FOUND  # as that revision says
-        body = canon.json_bytes(self._told(error, request, base))
+        body = canon.json_bytes(self._told(error, request))
         lines = [
             f"HTTP/1.1 {status.value} {status.phrase}",
             "Content-Type: application/json",
@@ -202,17 +214,21 @@ class Conversation:
         ]
         return "\r\n".join((*lines, "", "")).encode() + body
 
-    def _told(self, error: RemitError, request: str, base: str) -> Mapping[str, object]:
+    def _told(self, error: RemitError, request: str) -> Mapping[str, object]:
         code = MALFORMED if self.said is None and isinstance(error, InvalidRequestError) else REFUSED
         code = MISMATCH if isinstance(error, MismatchError) else code
         code = UNKNOWN_METHOD if isinstance(error, UnknownMethodError) else code
-        return denied(self.said, document(error, request, base), code)
+        problem = document(error, request, self._problems)
+        if self.said is not None and self.said.asks and self._pages and not self._brought and error.url is not None:
+            asked = pages.brought(self.said, problem, told(self.said, problem))
+            return denied(self.said, problem, code) if asked is None else asked
+        return denied(self.said, problem, code)
 
-    def last(self, error: RemitError, request: str, base: str) -> bytes | None:
+    def last(self, error: RemitError, request: str) -> bytes | None:
         """Return the end of an answer that has begun as a stream: its request is refused, if it is one."""
         if self.said is None or not self.said.asks or isinstance(error, GrantEndedError):
             return None
-        told = ServerEvent(canon.json_bytes(self._told(error, request, base)), name=b"message")
+        told = ServerEvent(canon.json_bytes(self._told(error, request)), name=b"message")
         return chunk(self.due + told.written, done=True)
 
     @property

@@ -166,11 +166,11 @@ class HttpExchange:
         return permit
 
     async def _conversed(self, route: GrantRoute, request: HttpRequest) -> Permit:
-        self.talk = talk = Conversation(route.messages, route.target, route.view.id, self._plane.key)
+        plane, task, upload = self._plane, route.view.task, self.upload
+        self.talk = talk = Conversation(route.messages, route.target, route.view.id, plane.key, plane.problems)
         talk.check(request)
-        task, upload = route.view.task, self.upload
         body = None if upload is None else (await upload.collected(route.target, task))[0]
-        return await self._plane.judged(task, body or b"", self.check_ended, partial(talk.judged, request, body))
+        return await plane.judged(task, body or b"", self.check_ended, partial(talk.judged, request, body))
 
     def _opened(self, request: HttpRequest, target: HttpTarget, permit: Permit) -> Permit:
         """Have a permitted request ask for a WebSocket, if that is what it does."""
@@ -370,7 +370,7 @@ class HttpExchange:
             self.up = None
         if self._started:
             self.answered = True
-            if end := self.talk and self.talk.last(error, self._request, self._plane.problems):
+            if end := self.talk and self.talk.last(error, self._request):
                 self._downstream.write(end)
                 self._downstream.finished(self, keep=False)
             else:
@@ -393,7 +393,7 @@ class HttpExchange:
             return
         self.answered = True
         keep = self._keep and not self.reading
-        if told := self.talk and self.talk.refusal(error, self._request, self._plane.problems, keep=keep):
+        if told := self.talk and self.talk.refusal(error, self._request, keep=keep):
             self._downstream.write(told)
         else:
             self._downstream.refuse(error, self._request, self._head, (self.grant, self._target), keep=keep)

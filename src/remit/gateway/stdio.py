@@ -196,7 +196,7 @@ class StdioRelay:
         compiled = rules.compile_messages(view.grant.scope, self._resource)
         if not compiled:
             raise ScopeError(f"the grant does not cover `{self._resource}`")
-        self._relay = Relay(compiled, resource.kind, self._resource)
+        self._relay = Relay(compiled, resource.kind, self._resource, home=self._plane.problems)
 
     # -- from the client ------------------------------------------------------------------------------------------
 

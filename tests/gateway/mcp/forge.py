@@ -112,12 +112,14 @@ class Forge:
 
 
 @asynccontextmanager
-async def forge(*details: Mapping[str, object], **more: Any) -> AsyncIterator[Forge]:
+async def forge(
+    *details: Mapping[str, object], oauth: Mapping[str, object] | None = None, **more: Any
+) -> AsyncIterator[Forge]:
     """Start both, with a grant of details; the server answers with an empty result until it is told otherwise."""
     async with Server(routes={"/mcp": result()}) as server, rig(OTHER, **more) as gate:
         bound = scope.parse([BOUND])
-        there = Resource("forge", "mcp", f"mcp+{server.url}/mcp", bound, None, {})
-        await gate.broker.put_resource(OPERATOR, there, Secret(SECRET))
+        there = Resource("forge", "mcp", f"mcp+{server.url}/mcp", bound, None, {"oauth": oauth} if oauth else {})
+        await gate.broker.put_resource(OPERATOR, there, None if oauth else Secret(SECRET))
         gate.grant = await gate.opened(*(details or (CALLS,)))
         gate.port = await gate.listen(Channel(gate.grant.id, {"forge": "sk-place-0123456789abcdef0123456789abcdef"}))
         yield Forge(gate, server)

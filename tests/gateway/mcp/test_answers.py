@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from remit.errors import ScopeError, UpstreamError
-from remit.gateway.mcp.answers import URL_REQUIRED
+from remit.gateway.mcp.pages import URL_REQUIRED
 from tests.gateway.mcp.talk import heard, raw, relay
 
 OPEN = {"actions": ["tools/call"], "tools": {"open": {"repo": "acme"}}}
@@ -163,6 +163,55 @@ def test_a_page_of_the_servers_own_is_where_a_secret_may_be_entered() -> None:
     assert heard(relay(ASKED), id=1, error=error) is not None
     with pytest.raises(ScopeError):
         heard(relay(OPEN), id=1, error=error)
+
+
+HOME = "https://remit.example:8470/problems/"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"url": "https://remit.example:8470/connections/bank"},
+        {"url": "https://REMIT.example.:8470/#/connections/bank"},
+        {"url": "https://forge.example/", "elicitationId": "remit/req_1"},
+        {"url": "https://remit.example:8470@forge.example/"},
+        {"url": "https:\\\\remit.example:8470/"},
+        {"url": "http://forge.example/"},
+        {"url": "javascript:alert(1)"},
+        {"url": ["https://forge.example/"]},
+        {},
+    ],
+)
+def test_no_server_asks_for_a_page_that_could_be_taken_for_one_of_remits(page: dict[str, object]) -> None:
+    params = {"mode": "url", "message": "remit: connect", **page}
+    asks = {"a": {"method": "elicitation/create", "params": params}}
+    error = {"code": URL_REQUIRED, "message": "go there", "data": {"elicitations": [params]}}
+    end = relay(ASKED, home=HOME)
+    for members in ({"method": "elicitation/create", "params": params}, {"result": {"inputRequests": asks}}):
+        with pytest.raises(ScopeError):
+            heard(end, id=1, **members)
+    with pytest.raises(ScopeError):
+        heard(end, id=1, error=error)
+
+
+def test_a_name_of_this_host_is_as_good_as_another() -> None:
+    params = {"mode": "url", "message": "connect", "url": "http://127.0.0.1:8470/connections/bank"}
+    with pytest.raises(ScopeError, match="in the name of remit"):
+        heard(relay(ASKED, home="http://localhost:8470/"), id=1, method="elicitation/create", params=params)
+    assert heard(relay(ASKED, home="http://localhost:8471/"), id=1, method="elicitation/create", params=params)
+
+
+def test_no_server_asks_where_remit_itself_asks() -> None:
+    params = {"mode": "url", "message": "connect", "url": "https://forge.example/"}
+    asks = {"remit/connect": {"method": "elicitation/create", "params": params}}
+    with pytest.raises(ScopeError, match="in the name of remit"):
+        heard(relay(ASKED), id=1, result={"resultType": "input_required", "inputRequests": asks})
+
+
+@pytest.mark.parametrize("data", [None, {}, {"elicitations": []}, {"elicitations": "x"}])
+def test_a_server_that_sends_a_human_to_a_page_names_it(data: object) -> None:
+    with pytest.raises(ScopeError):
+        heard(relay(ASKED), id=1, error={"code": URL_REQUIRED, "message": "go", "data": data})
 
 
 def test_notifications_that_nobody_knows_are_left_out() -> None:

@@ -17,6 +17,7 @@ from remit.errors import InvalidRequestError, ScopeError, TooLargeError, Upstrea
 from remit.gateway import canon
 from remit.gateway.mcp.members import alike, folded, folds
 from remit.gateway.mcp.messages import Json, Message, message, shown
+from remit.gateway.mcp.pages import OWN, URL_REQUIRED, check_foreign
 from remit.gateway.mcp.rules import (
     CALL,
     ELICIT,
@@ -42,7 +43,6 @@ TELLS = frozenset(  # notifications of servers that go on
         "notifications/tools/list_changed",
     }
 )
-URL_REQUIRED = -32_042  # 2025-11-25
 _QUESTION = ("method", "params", "mode", "requestedSchema", "properties")
 _LISTED = ("tools", "prompts", "resources", "resourceTemplates", "name", "uri", "uriTemplate")
 _JUDGED = folds((*_QUESTION, *_LISTED, "capabilities", "code", "inputRequests", "requestState"))
@@ -69,6 +69,7 @@ class Relay:
     resource: str
     seal: Seal = _kept
     shows: Callable[[Json], bool] = lambda _: True  # whether a tool is as it was when a human accepted it
+    home: str = ""  # where remit's own pages are
 
     def heard(self, raw: bytes) -> bytes | None:
         """Return what a client is to hear instead of a server's message, or None for nothing.
@@ -94,9 +95,14 @@ class Relay:
         return said if said.method in TELLS else None
 
     def _check_url(self, error: object) -> None:
-        """Raise ScopeError for an error by which a server sends a human to a page, if no server may ask for that."""
-        if isinstance(error, dict) and error.get("code") == URL_REQUIRED:
-            self._check(ELICIT, {"mode": "url"})
+        """Raise ScopeError for an error by which a server sends a human to a page that it may not send them to."""
+        if not isinstance(error, dict) or error.get("code") != URL_REQUIRED:
+            return
+        data = error.get("data")
+        asked = data.get("elicitations") if isinstance(data, dict) else None
+        for each in asked if isinstance(asked, list) and asked else [{}]:
+            [params] = _objects({"": each})
+            self._check(ELICIT, {**params, "mode": "url"})
 
     def _check(self, method: str, params: Json) -> None:
         if method not in FROM_SERVERS:
@@ -106,6 +112,8 @@ class Relay:
             raise ScopeError(f"the server asks for `{method}`, and the grant lets it not", enough=detail)
         if method == ELICIT and params.get("mode", "form") not in ("form", "url"):
             raise ScopeError(f"the server asks in the mode `{shown(str(params['mode']))}`, which nobody knows")
+        if method == ELICIT and params.get("mode") == "url":
+            check_foreign(params, self.home)
         if method == ELICIT and (asked := _asks_for_secret(params)) is not None:
             raise ScopeError(
                 f"the server asks for a secret (`{shown(asked)}`) in a form that goes through the agent",
@@ -114,9 +122,12 @@ class Relay:
 
     def _result(self, said: Message) -> Message:
         result = dict(said.result)
-        for each in _objects(result.get("inputRequests")):
+        asked = result.get("inputRequests")
+        for each in _objects(asked):
             [params] = _objects({"": each.get("params") or {}})
             self._check(str(each.get("method")), params)
+        if isinstance(asked, dict) and any(key.startswith(OWN) for key in asked):
+            raise ScopeError("the server asks in the name of remit")
         if isinstance(state := result.get("requestState"), str):
             result["requestState"] = self.seal(state)
         if isinstance(able := result.get("capabilities"), dict):

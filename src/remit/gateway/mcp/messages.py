@@ -11,6 +11,7 @@ from remit.errors import InvalidRequestError
 from remit.gateway import canon
 
 META = "io.modelcontextprotocol/"  # in front of what the protocol itself says in `_meta` (2026-07-28)
+CAPABILITIES = f"{META}clientCapabilities"
 _METHOD = re.compile(r"[a-zA-Z$][a-zA-Z0-9_$./-]{0,127}")
 _MEMBERS = (
     frozenset({"jsonrpc", "id", "method", "params"}),

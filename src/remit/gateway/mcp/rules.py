@@ -17,7 +17,7 @@ from remit.core.scope import Detail, Scope
 from remit.errors import InvalidRequestError, ScopeError
 from remit.gateway import canon
 from remit.gateway.mcp import members
-from remit.gateway.mcp.messages import META, Json, Message, shown
+from remit.gateway.mcp.messages import CAPABILITIES, Json, Message, shown
 
 CALL, GET_PROMPT, READ, SUBSCRIBE = "tools/call", "prompts/get", "resources/read", "resources/subscribe"
 NOTES = "notifications/"  # what begins so is told, and has no answer; anything else is asked
@@ -257,7 +257,7 @@ def _check_answering(rules: MessageRules, said: Message, kind: str, resource: st
 def _narrowed(rules: MessageRules, said: Message) -> Json:
     """Return a message in which the client is capable of nothing that a server may not ask for under this grant."""
     own = said.params.get("capabilities") if said.method == "initialize" else None
-    told = said.meta.get(f"{META}clientCapabilities")
+    told = said.meta.get(CAPABILITIES)
     if own is None and told is None:
         return said.body
     never = {"tasks", *(name for action, name in FROM_SERVERS.items() if not granted(rules, action))}
@@ -265,7 +265,7 @@ def _narrowed(rules: MessageRules, said: Message) -> Json:
     if own is not None:
         params["capabilities"] = _without(own, never)
     if told is not None:
-        params["_meta"] = {**said.meta, f"{META}clientCapabilities": _without(told, never)}
+        params["_meta"] = {**said.meta, CAPABILITIES: _without(told, never)}
     return {**said.body, "params": params}
 
 
