@@ -30,7 +30,7 @@ from remit.gateway.downstream import document
 from remit.gateway.framing import Fields
 from remit.gateway.mcp import messages, pages, rules
 from remit.gateway.mcp.answers import Relay
-from remit.gateway.mcp.denials import MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied, told
+from remit.gateway.mcp.denials import INVALID_PARAMS, MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied, told
 from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
 from remit.gateway.mcp.headers import MismatchError, spoken
 from remit.gateway.mcp.messages import Message
@@ -56,6 +56,10 @@ Beside = Callable[[bytes, Callable[[], bytes]], asyncio.Future[bytes]]  # work o
 
 class SessionError(NotFoundError):
     """the session is not one of this grant"""  # noqa: D400 - the message
+
+
+class StateError(DeniedError):
+    """the state that is handed back was not given to this grant"""  # noqa: D400 - the message
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -152,7 +156,7 @@ class Conversation:
             return said
         opened = self._seal("state").opened(state) if isinstance(state, str) else None
         if opened is None:
-            raise DeniedError("the state that is handed back was not given to this grant")
+            raise StateError
         return Message({**said.body, "params": {**said.params, "requestState": opened}}, said.method, said.id)
 
     def answer(self, head: bytes, plan: ResponsePlan, patterns: SecretPatterns, beside: Beside) -> MessageBody:
@@ -176,12 +180,16 @@ class Conversation:
             elif key not in _OURS or not plan.has_body:
                 lines.append(line)
         if content not in {_JSON, _EVENTS}:
-            if plan.has_body and plan.status < HTTPStatus.MULTIPLE_CHOICES and self._method != "DELETE":
+            if plan.has_body and plan.status < HTTPStatus.MULTIPLE_CHOICES and not self._unsaid(plan):
                 raise UpstreamError("the server answers in what is neither JSON nor a stream of events")
             content = _TEXT
         if plan.has_body:
             lines[-2:-2] = [b"content-type: " + content, b"transfer-encoding: chunked"]
         return MessageBody(patterns, plan, talk=self, front=b"\r\n".join(lines), content=content, beside=beside)
+
+    def _unsaid(self, plan: ResponsePlan) -> bool:
+        """Whether no client reads the body of an answer: of one that says no more than that a message has come."""
+        return plan.status == HTTPStatus.ACCEPTED or self._method == "DELETE"
 
     def heard(self, data: bytes | None) -> bytes | None:
         return self._relay.heard(data) if data else data
@@ -218,6 +226,7 @@ class Conversation:
         code = MALFORMED if self.said is None and isinstance(error, InvalidRequestError) else REFUSED
         code = MISMATCH if isinstance(error, MismatchError) else code
         code = UNKNOWN_METHOD if isinstance(error, UnknownMethodError) else code
+        code = INVALID_PARAMS if isinstance(error, StateError) else code  # SEP-2322: and no result
         problem = document(error, request, self._problems)
         if self.said is not None and self.said.asks and self._pages and not self._brought and error.url is not None:
             asked = pages.brought(self.said, problem, told(self.said, problem))
@@ -330,6 +339,8 @@ class MessageBody(ResponseBody):
         yield job.result()
 
     def _heard(self, whole: bytes) -> bytes:
+        if self._plan.status == HTTPStatus.ACCEPTED:
+            return b""
         try:
             return self.talk.heard(whole) or b"" if self.content == _JSON else whole
         except UpstreamError:

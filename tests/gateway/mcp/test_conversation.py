@@ -288,6 +288,8 @@ def test_state_that_a_server_hands_out_is_worth_nothing_to_another_grant() -> No
             port = await there.rig.listen(Channel(bob.id, {}))
             reply = await there.post(message("tools/call", again), port=port)
             assert told(reply)["code"] == "denied"
+            found: Any = reply.json()
+            assert found["error"]["code"] == -32_602  # no result: a client takes one for the end of the call
             plain = await there.post(message("tools/call", {**again, "requestState": "state-1"}))
             assert told(plain)["code"] == "denied"
             assert len(there.seen) == 2
@@ -481,6 +483,20 @@ def test_a_notification_is_accepted_as_the_server_accepts_it() -> None:
             assert (reply.status, reply.body) == (202, b"")
             there.answers(whole("405 Method Not Allowed", b"no", EVENTS))
             assert (await there.rig.get("/forge", "Accept: text/event-stream")).status == 405
+
+    play(scene)
+
+
+@pytest.mark.parametrize("lines", [(), (JSON,), ("Content-Type: text/plain",)])
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"jsonrpc":"2.0","id":9,"method":"elicitation/create"}'])
+def test_an_answer_that_says_no_more_than_that_a_message_has_come_has_no_body(
+    body: bytes, lines: tuple[str, ...]
+) -> None:
+    async def scene() -> None:
+        async with forge() as there:
+            there.answers(chunked([body], *lines).replace(b"200 OK", b"202 Accepted"))
+            reply = await there.post(message("notifications/initialized", id_=None))
+            assert (reply.status, reply.body) == (202, b"")
 
     play(scene)
 

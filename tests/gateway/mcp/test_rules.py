@@ -197,6 +197,15 @@ def test_a_method_that_nobody_knows_is_refused(method: str) -> None:
     assert refused(talk.rules(EVERYTHING), said(method)) == {}
 
 
+def test_a_method_of_the_revision_before_is_none_of_the_newest() -> None:
+    held = talk.rules({"actions": ["resources/subscribe"], "resources": ["**"]})
+    params = {"uri": "repo://acme/a", "_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+    with pytest.raises(rules.UnknownMethodError, match="subscriptions/listen"):
+        judged(held, said("resources/subscribe", params))
+    with pytest.raises(rules.UnknownMethodError):
+        judged(held, said("resources/subscribe", {"_meta": params["_meta"]}))
+
+
 def test_a_task_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="task"):
         judged(talk.rules(EVERYTHING), said("tools/call", {"name": "a", "task": {"ttl": 1}}))

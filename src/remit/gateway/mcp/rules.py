@@ -160,6 +160,8 @@ def judge(rules: MessageRules, said: Message, kind: str, resource: str) -> Messa
     if said.method is not None and said.asks is said.method.startswith(NOTES):
         raise InvalidRequestError(f"`{shown(action)}` {'has no `id`' if said.asks else 'is asked with an `id`'}")
     members.check(said)
+    if action == SUBSCRIBE and said.version is not None:
+        raise UnknownMethodError(f"`{SUBSCRIBE}` is no method of this revision: `{LISTEN}` is")
     name = _name(said)
     body = _narrowed(rules, said)
     if said.method is None or "inputResponses" in said.params:
