@@ -16,6 +16,7 @@ SUITE = PEERS / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist
 PAGE = HERE.parents[1] / "docs" / "reference" / "mcp-conformance.md"
 PATIENCE = 120  # seconds for a suite
 WORST = ("FAILURE", "WARNING", "SKIPPED", "INFO", "SUCCESS")  # ids repeat within a scenario: the worst counts
+_KIND = re.compile(r"^(?:authorization-server-(?=authorization)|server-)")
 _WHEN = re.compile(r"-\d{4}-\d\d-\d\dT[\dZ-]+$")  # that a scenario was run
 
 Statuses = Mapping[str, str]  # "scenario check" -> status
@@ -29,7 +30,7 @@ def statuses(folder: Path) -> Statuses:
     """Return what the suite has written."""
     found = defaultdict(list)
     for path in folder.rglob("checks.json"):
-        scenario = _WHEN.sub("", path.parent.relative_to(folder).as_posix()).removeprefix("server-")
+        scenario = _KIND.sub("", _WHEN.sub("", path.parent.relative_to(folder).as_posix()))
         for check in json.loads(path.read_text("utf-8")):
             found[f"{scenario} {check['id']}"].append(check["status"])
     return {name: min(said, key=WORST.index) for name, said in sorted(found.items())}

@@ -42,6 +42,7 @@ POLICY = """
 """
 MESH = {"type": "spiffe", "resource": "mesh", "actions": ["jwt"], "audiences": ["https://ledger.test"]}
 APP, REDIRECT = "app", "http://127.0.0.1/cb"
+CALLBACK = "http://127.0.0.1/callback"  # of another client
 KEYED, OWN = "backend", ec("backend-1")  # a client with a key of its own
 ASKED = {"purpose": "find what was sold in May", "authorization_details": json.dumps([SEARCH]), "ttl": "900"}
 PATIENCE = 60  # seconds for one flow
@@ -194,7 +195,7 @@ async def stage(
         "scopes": dict(scopes or {}),
         "client_documents": {"hosts": ["127.0.0.1"], "private": True},
         "clients": [
-            {"id": APP, "name": "Research App", "redirect_uris": [REDIRECT]},
+            {"id": APP, "name": "Research App", "redirect_uris": [REDIRECT, CALLBACK]},
             {"id": KEYED, "name": "Back End", "redirect_uris": [REDIRECT], "jwks": {"keys": [public(OWN)]}},
         ],
     }
@@ -318,7 +319,7 @@ def published(name: str, **more: object) -> Iterator[str]:
             """Say nothing."""
 
         def do_GET(self) -> None:
-            document = {"client_id": url, "client_name": name, "redirect_uris": [REDIRECT]}
+            document = {"client_id": url, "client_name": name, "redirect_uris": [REDIRECT, CALLBACK]}
             raw = json.dumps({**document, "token_endpoint_auth_method": "none", **more}).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(raw)))
