@@ -306,7 +306,7 @@ class MessageBody(ResponseBody):
         over = self._last and self._told is None
         if not (out or over):
             return b""
-        front, self.front = (self.front, b"") if over or self.content == _EVENTS else (b"", self.front)
+        front, self.front = self.front, b""
         return front + chunk(b"".join(out), done=over)
 
     def _events(self, released: bytes) -> Iterator[bytes | None]:

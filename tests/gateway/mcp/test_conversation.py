@@ -181,6 +181,17 @@ def test_lists_are_reduced_as_json_and_as_events() -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("size", [100, 70_000, 300_000, 3_000_000])
+def test_an_answer_of_any_size_comes_after_its_head(size: int) -> None:
+    async def scene() -> None:
+        async with forge() as there:
+            there.answers(result(content=[{"type": "text", "text": "x" * size}]))
+            found: Any = (await there.post(call("open", repo="acme"))).json()
+            assert len(found["result"]["content"][0]["text"]) == size
+
+    play(scene)
+
+
 HEADS: dict[str, tuple[list[str], str]] = {
     "another method": (["Mcp-Method: tools/list"], "mcp-method"),
     "another name": (["Mcp-Name: drop"], "mcp-name"),
