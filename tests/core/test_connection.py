@@ -18,6 +18,7 @@ from remit.core.connection import (
     typed_code,
 )
 from remit.core.legible import TYPED
+from remit.core.orders import digest
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 
@@ -105,6 +106,14 @@ def test_what_lives_long_is_renewed_a_minute_ahead_and_what_lives_shortly_after_
 def test_a_token_that_says_no_end_is_lent_until_it_is_over() -> None:
     made = EMPTY.given(ProviderTokens(FIRST), NOW)
     assert (made.expires_at, made.lent(after(10**8))) == (None, (FIRST, None))
+
+
+def test_a_token_is_known_by_its_digest() -> None:
+    made = EMPTY.given(ProviderTokens(FIRST), NOW)
+    assert made.is_token(digest(FIRST.reveal()))
+    assert not made.is_token(digest(SECOND.reveal()))
+    assert not made.is_token("")
+    assert not EMPTY.is_token(digest(""))
 
 
 def test_a_refresh_is_on_record_before_it_goes_out_and_keeps_what_the_provider_does_not_replace() -> None:

@@ -331,13 +331,13 @@ class ConnectionVerbs:
     _registry: ResourceRegistry
     connecting: Connecting
 
-    async def access_token(self, grant_id: str, name: str, version: int) -> AccessToken:
+    async def access_token(self, grant_id: str, name: str, version: int, refused: str = "") -> AccessToken:
         """ConflictError for another version, ScopeError where the grant does not have the resource."""
         live, resource = self._tasks.check(grant_id), self._registry.resource(name)
         if all(detail.resource != name for detail in live.grant.scope):
             raise ScopeError
         subject = self._tasks.view(grant_id).subject
-        token = await self.connecting.kept.lend(subject, resource)
+        token = await self.connecting.kept.lend(subject, resource, refused)
         self._tasks.check(grant_id)  # it may have ended meanwhile
         if self._registry.version(name) != version:
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")

@@ -44,6 +44,7 @@ KEPT = timedelta(days=3_650)  # a connection, since it was last changed
 TOLD = timedelta(days=90)  # why one is over
 PATIENCE = 15.0  # seconds that a provider has for an answer
 PAUSE = timedelta(seconds=15)  # until a provider that did not answer is asked again
+DOUBTED = timedelta(minutes=1)  # for so long a token counts that was asked for because its resource refused another
 TRIED = timedelta(days=1)  # for so long a provider is told that a connection is over, if it does not answer
 UNMADE = "has not been connected for this human"
 MOVED = "was connected before it was given another destination or provider"
@@ -84,6 +85,7 @@ class HeldConnections:
         self._unsaved: set[Key] = set()  # what the provider gave is in memory alone
         self._unrevoked: dict[Key, datetime] = {}  # when their providers are told that they are over
         self._again: dict[Key, datetime] = {}  # when a provider is asked again that did not answer
+        self._doubted: dict[Key, datetime] = {}  # until when its resource is not believed that it refuses a token
         self._used: set[Key] = set()  # live ones that end with the tasks that they were used in
         self._locks: dict[Key, asyncio.Lock] = {}  # of which each step holds that of its connection
 
@@ -108,19 +110,26 @@ class HeldConnections:
     def all(self) -> list[ProviderConnection]:
         return list(self._of.values())
 
-    async def lend(self, subject: Subject, resource: Resource) -> AccessToken:
-        """Return a human's access token for a resource, renewed where it is about to end; or ConnectError."""
+    async def lend(self, subject: Subject, resource: Resource, refused: str = "") -> AccessToken:
+        """Return a human's access token for a resource, renewed where it is about to end; or ConnectError.
+
+        One is renewed once, too, where its resource did not take it: ``refused`` is its digest.
+        """
         found, now, key = self._current(subject, resource), self._tasks.serving(), (subject.sub, resource.name)
         if setting_of(resource).revoke_with_task and not found.used:
             await self._use(key)
-        if (lent := found.lent(now)) is not None:
+        lent, doubted = found.lent(now), found.is_token(refused) and found.refresh_token is not None
+        if lent is not None and (not doubted or now < self._doubted.get(key, now)):
             return AccessToken(*lent)
+        if lent is not None:
+            self._doubted[key] = now + DOUBTED
         try:
-            await self._refreshed(key)
+            await self._refreshed(key, refused)
         except RemitError:
-            if found.access_token is None or found.expires_at is None or now >= found.expires_at:
+            ends = found.expires_at or (now if lent is None else now + PAUSE)
+            if found.access_token is None or now >= ends:
                 raise
-            return AccessToken(found.access_token, min(found.expires_at, now + PAUSE))
+            return AccessToken(found.access_token, min(ends, now + PAUSE))
         fresh = self._current(subject, resource)  # or it is over by now
         assert fresh.access_token is not None  # noqa: S101 - a provider gave it just now
         return AccessToken(fresh.access_token, fresh.renew_at)
@@ -146,14 +155,14 @@ class HeldConnections:
         url = f"{self.providers.issuer}/connections/{name}"
         return ConnectError(why, help=f"the task's human connects at {url}", url=url)
 
-    async def _refreshed(self, key: Key) -> ProviderConnection:
+    async def _refreshed(self, key: Key, refused: str) -> ProviderConnection:
         """Return a connection with an access token that is good; all who need one wait for one refresh."""
         now = self._tasks.now()
         if key not in self._going:
             if now < (at := self._again.get(key, now)):
                 left = max(1, int((at - now).total_seconds()))
                 raise UnavailableError(f"the provider of `{key[1]}` did not answer", retry_after=left)
-            going = asyncio.get_running_loop().create_task(self._refresh(key))
+            going = asyncio.get_running_loop().create_task(self._refresh(key, refused))
             self._going[key] = going
             going.add_done_callback(lambda done: self._over(key, done))
         return await asyncio.shield(self._going[key])
@@ -163,20 +172,22 @@ class HeldConnections:
         if not done.cancelled():
             done.exception()  # whoever waits is told
 
-    async def _refresh(self, key: Key) -> ProviderConnection:
+    async def _refresh(self, key: Key, refused: str) -> ProviderConnection:
         async with self._alone(key):
             found = self._of[key]
-            if found.over or found.lent(self._tasks.now()) is not None:  # while this waited
+            good = found.lent(self._tasks.now()) is not None and not found.is_token(refused)
+            if found.over or good:  # while this waited
                 return found
             if found.refresh_token is None:
                 return await self._ended(found, SHORT, "failed", keep=False)
             begun = found.begun()
-            await self.put(begun, "connection.refresh", "allow")
+            why = {"cause": "its resource refused the token"} if found.is_token(refused) else {}
+            await self.put(begun, "connection.refresh", "allow", **why)
             try:
                 tokens = await self._asked(begun, found.refresh_token)
             except GrantTokenError as error:
-                why = SPENT if found.refreshing else REFUSED
-                return await self._ended(begun, why, "failed", keep=False, code=error.code)
+                over = SPENT if found.refreshing else REFUSED
+                return await self._ended(begun, over, "failed", keep=False, code=error.code)
             except RemitError as error:
                 self._again[key] = self._tasks.now() + PAUSE
                 failed = self._event("connection.refresh", "failed", begun, code=error.code, cause=error.detail)

@@ -137,6 +137,10 @@ class ProviderConnection:
             return None
         return self.access_token, self.renew_at
 
+    def is_token(self, named: str) -> bool:
+        """Whether its access token is the one with a digest."""
+        return self.access_token is not None and named == digest(self.access_token.reveal())
+
     def begun(self) -> ProviderConnection:
         """Return it with a refresh about to go out."""
         return replace(self, refreshing=True, rev=self.rev + 1)

@@ -161,10 +161,13 @@ class Conversation:
 
     def answer(self, head: bytes, plan: ResponsePlan, patterns: SecretPatterns, beside: Beside) -> MessageBody:
         """Return what takes an answer; raise UpstreamError for one that would lead a client elsewhere."""
+        called = self._target.resource.name
         if plan.status == HTTPStatus.UNAUTHORIZED:
             raise UpstreamError(
                 "the server does not take the credential",
-                help=f"store one that it takes: `remit secret set {self._target.resource.name}`",
+                help=f"the task's human connects anew: `remit connect {called}`"
+                if self._target.connected
+                else f"store one that it takes: `remit secret set {called}`",
             )
         if HTTPStatus.MULTIPLE_CHOICES <= plan.status < HTTPStatus.BAD_REQUEST:
             raise UpstreamError("the server answers that it is elsewhere", help="name that place as the destination")

@@ -23,7 +23,7 @@ from remit.gateway.plane import DataPlane, GrantRoute
 from remit.gateway.recorder import Found
 from remit.gateway.response import Delivery, ResponseBody, ResponsePlan, framing_lines
 from remit.gateway.scrub import searched
-from remit.gateway.target import HttpTarget
+from remit.gateway.target import BoundCredential, HttpTarget, TokenRefusedError
 from remit.gateway.upload import Upload
 from remit.gateway.upstream import Pool, StaleError, UpstreamConnection
 from remit.gateway.websocket import SWITCHED, Opening, WebSocket, opening
@@ -212,21 +212,19 @@ class HttpExchange:
         told = str(self._status or "") if self._socket is None else self._socket.told()
         self._plane.recorder.outcome(self._use, decision, error.code if error else None, told)
 
-    async def _sent(self) -> None:
+    async def _sent(self, refused: BoundCredential | None = None, *, anew: bool = False) -> None:
         """Send on an idle connection or a new one."""
-        pool = await self._plane.pools.of(self._use, self._route.target)
+        pool = await self._plane.pools.of(self._use, self._route.target, refused)
         permit = await self._signed(pool)
-        self._begin(pool.take() or await pool.connect(), permit)
+        self._begin((None if anew else pool.take()) or await pool.connect(), permit)
 
-    async def _again(self, error: StaleError) -> None:
-        """Send once more, on a new connection, what the upstream may have seen on a stale one: a use of its own."""
+    async def _again(self, error: RemitError) -> None:
+        """Send once more, on a new connection, what the upstream refused or may not have seen: a use of its own."""
         use, permit = self._use, self._permit
         again = await self._plane.recorder.use(use.grant, permit.access, f"{self._request}.again", permit.index)
         self._plane.recorder.outcome(use, "failed", error.code)
         self._use = again
-        pool = await self._plane.pools.of(again, self._route.target)
-        permit = await self._signed(pool)
-        self._begin(await pool.connect(), permit)
+        await self._sent(error.credential if isinstance(error, TokenRefusedError) else None, anew=True)
 
     async def _signed(self, pool: Pool) -> Permit:
         """Return what is sent: a credential that signs adds its lines, and has the body read whole for that."""
@@ -268,7 +266,9 @@ class HttpExchange:
     def on_head(self, plan: ResponsePlan, whole: bytes | None) -> tuple[Delivery | None, bool]:
         assert self.up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self.reading
-        patterns = self.up.pool.credential.patterns
+        patterns, whole_body = self.up.pool.credential.patterns, self.upload is None or self._permit.body is not None
+        if whole_body and self.opening is None and self._use.request == self._request:  # it can be sent once more
+            self._plane.pools.check_taken(plan.status, self.up.pool.credential)
         self._status = plan.status
         head = self._downstream.headed(plan.heads[self._keep], self._dropped, self._headers.fields)
         if self.talk is None and whole is not None and plan.coding is None and searched(patterns, whole):
@@ -301,8 +301,8 @@ class HttpExchange:
 
     def on_failure(self, error: RemitError) -> None:
         up, self.up = self.up, None
-        again = up is not None and up.repeatable and self.upload is None
-        if isinstance(error, StaleError) and again and self.method in {"GET", "HEAD"}:
+        again = up is not None and up.repeatable and self.upload is None and self.method in {"GET", "HEAD"}
+        if isinstance(error, TokenRefusedError) or (isinstance(error, StaleError) and again):
             self._sent_off = False
             self._plane.start(self._unless_failed(self._again(error)))
         else:

@@ -9,11 +9,14 @@ import secrets
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from remit.catalog import Provider
+from remit.core.orders import digest
 from remit.core.principal import GrantView
 from remit.core.scope import Scope
 from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
@@ -25,7 +28,7 @@ from remit.gateway.patterns import SecretPatterns
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
 from remit.gateway.response import TaskTurns
-from remit.gateway.target import BoundCredential, HttpTarget, fetched, static
+from remit.gateway.target import BoundCredential, HttpTarget, TokenRefusedError, fetched, static
 from remit.gateway.upstream import Pool
 from remit.ports import Clock, NewId
 from remit.ports.broker import BrokerPort, Use
@@ -40,6 +43,7 @@ ALL = 65_536  # bytes of all keys; what they stand for is a few times as large
 MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspended
 _ENTRY = 128  # bytes that a key counts for at least
 _ROUTES = 1_024
+SURE = timedelta(minutes=1)  # for which a token is good that was asked for because another was refused
 KEPT = 60.0  # seconds for which the mark of an end is kept at least: a permit on its way has arrived long before
 _JUDGING = ThreadPoolExecutor(1, "judge")  # one: what is judged meets the loop at Python's lock
 _log = logging.getLogger("remit.gateway")
@@ -178,16 +182,19 @@ class Pools:
     _tasks: dict[str, dict[str, Pool]] = field(default_factory=dict)  # by task, by resource
     _roots: dict[str, str] = field(default_factory=dict)  # root grants of tasks that have had pools
 
-    async def of(self, use: Use, target: HttpTarget) -> Pool:
-        """Return the pool of a use's task with the credential of now; ConflictError if the resource was changed."""
-        return self.ready(use, target) or self._of(use, target, await self._fetched(use, target))
+    async def of(self, use: Use, target: HttpTarget, refused: BoundCredential | None = None) -> Pool:
+        """Return the pool of a use's task with the credential of now; ConflictError if the resource was changed.
 
-    def ready(self, use: Use, target: HttpTarget) -> Pool | None:
+        ``refused`` is one that the upstream did not take.
+        """
+        return self.ready(use, target, refused) or self._of(use, target, await self._fetched(use, target, refused))
+
+    def ready(self, use: Use, target: HttpTarget, refused: BoundCredential | None = None) -> Pool | None:
         """Return what ``of`` does, or None when the credential is to be asked for."""
         if use.version != target.version:  # its secret may be sealed for another destination now
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
         credential = self._current(target, use.task)
-        return None if credential is None else self._of(use, target, credential)
+        return None if credential is None or credential is refused else self._of(use, target, credential)
 
     def _of(self, use: Use, target: HttpTarget, credential: BoundCredential) -> Pool:
         mine = self._tasks.get(use.task)
@@ -212,24 +219,33 @@ class Pools:
             return None
         return found if found.until is None or self._clock() < found.until else None
 
-    async def _fetched(self, use: Use, target: HttpTarget) -> BoundCredential:
+    async def _fetched(self, use: Use, target: HttpTarget, refused: BoundCredential | None) -> BoundCredential:
         name, task = target.resource.name, use.task if target.connected else ""
         async with self._fetching.setdefault((task, name), asyncio.Lock()):
             found = self._current(target, task)  # another request has asked meanwhile
-            if found is None:
-                found = await self._asked(use, target)
+            if found is None or found is refused:
+                found = await self._asked(use, target, refused)
                 self._credentials.setdefault(task, {})[name] = found
             return found
 
-    async def _asked(self, use: Use, target: HttpTarget) -> BoundCredential:
+    async def _asked(self, use: Use, target: HttpTarget, refused: BoundCredential | None) -> BoundCredential:
         """Ask for a credential, which is there as long as the resource is the same."""
         name, source = target.resource.name, target.source
         if target.connected:
-            token = await self._broker.access_token(use.grant, name, target.version)
-            return static(target, token.value, token.until)
+            before = "" if refused is None else refused.token
+            token = await self._broker.access_token(use.grant, name, target.version, before)
+            made = static(target, token.value, token.until)
+            made.token, made.sure = digest(token.value.reveal()), None if refused is None else self._clock() + SURE
+            return made
         found = None if source is None else await fetched(target, source, self._clock)
         secret = await self._broker.credential(name, target.version)
         return found or static(target, secret)
+
+    def check_taken(self, status: int, credential: BoundCredential) -> None:
+        """Raise TokenRefusedError for a status that says that a human's token is not good, if that is believed."""
+        sure = credential.sure is not None and self._clock() < credential.sure
+        if status == HTTPStatus.UNAUTHORIZED and credential.token and not sure:
+            raise TokenRefusedError(credential)
 
     def patterns(self, task: str, resources: Collection[str]) -> Sequence[SecretPatterns]:
         """Return what the credentials of resources are found by, as far as they were asked for here."""

@@ -257,9 +257,10 @@ class BoundCredential:
 
     ``fixed`` are the header lines of every request, with Host; with a ``signer`` each is signed when it is finished.
     ``query`` is a parameter, written, that ends the query of each; ``field`` what goes into the field of each body.
+    ``token`` is the digest of a human's, and ``sure`` until when the upstream means the request if it refuses that.
     """
 
-    __slots__ = ("_names", "field", "fixed", "patterns", "query", "signer", "target", "until")
+    __slots__ = ("_names", "field", "fixed", "patterns", "query", "signer", "sure", "target", "token", "until")
 
     def __init__(
         self,
@@ -277,7 +278,8 @@ class BoundCredential:
                 "the credential is too short to be kept out of answers, so the request was not sent",
                 help=f"store one of {SHORTEST} characters or more: `remit secret set {target.resource.name}`",
             )
-        self.signer = signer
+        self.signer, self.token = signer, ""
+        self.sure: datetime | None = None
         self._names = names
         self.until: datetime | None = injection.until
         host = f"Host: {target.destination.authority}\r\n".encode()
@@ -311,6 +313,14 @@ class BoundCredential:
         request = UnsignedRequest(method, target, tuple((name, value) for name, _, value in fields), body)
         async with asyncio.timeout(SECONDS):
             return _lines(await signer.sign(request), self._names)
+
+
+class TokenRefusedError(UpstreamError):
+    """the upstream does not take the token"""  # noqa: D400 - the message
+
+    def __init__(self, credential: BoundCredential | None = None) -> None:
+        super().__init__()
+        self.credential = credential
 
 
 def static(target: HttpTarget, secret: Secret | None, until: datetime | None = None) -> BoundCredential:

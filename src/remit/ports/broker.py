@@ -306,9 +306,10 @@ class BrokerPort(Protocol):
     async def credential(self, name: str, version: int) -> Secret | None:
         """Return the static secret of a resource for which a use of this version was permitted; None: it has none."""
 
-    async def access_token(self, grant_id: str, name: str, version: int) -> AccessToken:
+    async def access_token(self, grant_id: str, name: str, version: int, refused: str = "") -> AccessToken:
         """Return the access token of a task's human for a resource, for which a use of this version was permitted.
 
+        ``refused`` is the digest of one that the resource did not take: another is asked for, if that is the one.
         ConnectError where they have to connect first, with the page to do so as ``url``.
         """
 

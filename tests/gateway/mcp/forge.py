@@ -55,12 +55,20 @@ def event(said: Mapping[str, object]) -> bytes:
 
 
 class Server(Upstream):
-    """Such a server. ``pieces`` are sent as a stream instead, each when the one before has arrived; without its end."""
+    """Such a server. ``pieces`` are sent as a stream instead, each when the one before has arrived; without its end.
+
+    Where it takes some ``tokens`` alone, it answers 401 to others.
+    """
 
     pieces: Sequence[bytes] = ()
+    tokens: frozenset[str] | None = None
     ends = True
 
     async def _answer(self, writer: asyncio.StreamWriter, seen: Seen, path: str) -> bool:
+        if self.tokens is not None and seen.headers.get("authorization", "").removeprefix("Bearer ") not in self.tokens:
+            writer.write(answer({"error": "invalid_token"}, status="401 Unauthorized"))
+            await writer.drain()
+            return True
         if not self.pieces:
             return await super()._answer(writer, seen, path)
         pieces, self.pieces = self.pieces, ()
