@@ -171,7 +171,7 @@ def test_lists_are_reduced_and_other_methods_refused(tmp_path: Path) -> None:
             for method, params in (
                 ("resources/read", {"uri": "file:///etc/passwd"}),
                 ("prompts/get", {"name": "x"}),
-                ("tasks/list", {}),
+                ("tasks/delete", {}),
                 ("shell/exec", {}),
             ):
                 await s.asked(2, method, **params)

@@ -28,7 +28,7 @@ from remit.gateway import canon
 from remit.gateway.authorize import HttpRequest, Permit, is_json
 from remit.gateway.downstream import document
 from remit.gateway.framing import Fields
-from remit.gateway.mcp import messages, pages, rules
+from remit.gateway.mcp import headers, messages, pages, rules, tasks
 from remit.gateway.mcp.answers import Relay
 from remit.gateway.mcp.denials import INVALID_PARAMS, MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied, told
 from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
@@ -36,6 +36,7 @@ from remit.gateway.mcp.headers import MismatchError, spoken
 from remit.gateway.mcp.messages import Message
 from remit.gateway.mcp.rules import MessageRules, UnknownMethodError, judge
 from remit.gateway.mcp.seals import HandleSeal
+from remit.gateway.mcp.tasks import TaskHandles
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.response import ResponseBody, ResponsePlan, chunk
 from remit.gateway.scrub import TURN
@@ -71,6 +72,7 @@ class Conversation:
     _grant: str
     _key: bytes
     _problems: str = ""  # where those of refusals are, among remit's other pages
+    _tasks: dict[str, None] = field(default_factory=dict)  # ids of those that the grant was given
     said: Message | None = None
     due: bytes = b""  # events that came with one that is refused
     _method: str = ""
@@ -82,7 +84,8 @@ class Conversation:
 
     def __post_init__(self) -> None:
         kind, resource = self._target.resource.kind, self._target.resource.name
-        self._relay = Relay(self._rules, kind, resource, self._seal("state").sealed, home=self._problems)
+        state, handles = self._seal("state").sealed, TaskHandles(self._seal("task"), self._tasks)
+        self._relay = Relay(self._rules, kind, resource, state, handles, home=self._problems)
 
     def _seal(self, purpose: str) -> HandleSeal:
         return HandleSeal(self._key, purpose, f"{self._grant} {self._target.resource.name}")
@@ -118,7 +121,10 @@ class Conversation:
             action, index = request.method, self._rules[0].index
         else:
             resource = self._target.resource
-            permit = judge(self._rules, self._unsealed(said), resource.kind, resource.name)
+            known = self._relay.tasks.said(self._unsealed(said))
+            if headers.NAME in kept and said.method in tasks.OF_ONE:
+                kept[headers.NAME] = headers.encoded(str(known.params.get("taskId")))
+            permit = judge(self._rules, known, resource.kind, resource.name)
             action, index = f"{permit.action} {json_text(permit.name)[1:-1][:_SHOWN]}".rstrip(), permit.index
             body = canon.json_bytes(permit.body)
         plain, dropped = self._target.forwarded(request.fields, frozenset())

@@ -166,8 +166,8 @@ class HttpExchange:
         return permit
 
     async def _conversed(self, route: GrantRoute, request: HttpRequest) -> Permit:
-        plane, task, upload = self._plane, route.view.task, self.upload
-        self.talk = talk = Conversation(route.messages, route.target, route.view.id, plane.key, plane.problems)
+        plane, task, upload, grant = self._plane, route.view.task, self.upload, route.view.id
+        self.talk = talk = Conversation(route.messages, route.target, grant, plane.key, plane.problems, route.tasks)
         talk.check(request)
         body = None if upload is None else (await upload.collected(route.target, task))[0]
         return await plane.judged(task, body or b"", self.check_ended, partial(talk.judged, request, body))

@@ -77,6 +77,7 @@ class GrantRoute:
     rules: Rules
     target: HttpTarget
     messages: MessageRules = ()  # where requests are messages; there are no other rules then
+    tasks: dict[str, None] = field(default_factory=dict)  # ids that the grant was given there
 
 
 @dataclass(eq=False, repr=False)

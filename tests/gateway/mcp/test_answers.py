@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remit.errors import ScopeError, UpstreamError
+from remit.gateway.mcp import tasks
 from remit.gateway.mcp.pages import URL_REQUIRED
 from tests.gateway.mcp.talk import heard, raw, relay
 
@@ -228,10 +229,21 @@ def test_state_that_is_to_be_handed_back_is_sealed() -> None:
     assert found["result"]["requestState"] == "sealed:s1"
 
 
-def test_no_server_offers_tasks() -> None:
-    found = heard(relay(OPEN), id=1, result={"capabilities": {"tools": {}, "tasks": {}}})
+@pytest.mark.parametrize(("detail", "told"), [(OPEN, True), (READER, False)])
+def test_a_server_offers_tasks_where_its_tools_may_be_called(detail: dict[str, Any], told: bool) -> None:  # noqa: FBT001 - a case
+    able: dict[str, Any] = {"tools": {}, "tasks": {"list": {}}, "extensions": {tasks.EXTENSION: {}, "x/y": {}}}
+    found = heard(relay(detail), id=1, result={"capabilities": able})
     assert found is not None
-    assert found["result"]["capabilities"] == {"tools": {}}
+    less: dict[str, Any] = {"tools": {}, "extensions": {"x/y": {}}}
+    assert found["result"]["capabilities"] == (able if told else less)
+
+
+def test_what_a_server_asks_in_telling_of_a_task_is_asked() -> None:
+    asks = {"a": {"method": "elicitation/create", "params": {"message": "?"}}}
+    params = {"taskId": "t", "status": "input_required", "inputRequests": asks}
+    assert heard(relay(ASKED), method="notifications/tasks", params=params) is not None
+    with pytest.raises(ScopeError):
+        heard(relay(OPEN), method="notifications/tasks", params=params)
 
 
 @pytest.mark.parametrize(

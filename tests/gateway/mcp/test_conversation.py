@@ -222,11 +222,11 @@ def test_headers_that_say_something_else_are_refused(name: str) -> None:
 @pytest.mark.parametrize(("version", "status"), [(None, 200), ("2026-07-28", 404)])
 def test_a_method_that_no_grant_has_is_not_found(version: str | None, status: int) -> None:
     meta = {} if version is None else {"_meta": {f"{META}protocolVersion": version}}
-    lines = () if version is None else (f"Mcp-Protocol-Version: {version}", "Mcp-Method: tasks/list")
+    lines = () if version is None else (f"Mcp-Protocol-Version: {version}", "Mcp-Method: tasks/delete")
 
     async def scene() -> None:
         async with forge() as there:
-            reply = await there.post(message("tasks/list", meta), *lines)
+            reply = await there.post(message("tasks/delete", meta), *lines)
             found: Any = reply.json()
             assert (reply.status, found["error"]["code"]) == (status, -32_601)
             assert there.seen == []

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from remit.errors import InvalidRequestError
-from remit.gateway.mcp import members, messages, rules
+from remit.gateway.mcp import members, messages, rules, tasks
 from remit.gateway.mcp.rules import ACTIONS, judge
 from tests.gateway.mcp import talk
 from tests.gateway.mcp.talk import said
@@ -79,7 +79,8 @@ def test_what_a_client_adds_of_its_own_goes_on() -> None:
 
 
 def test_each_method_that_goes_on_has_its_members() -> None:
-    assert members.MEMBERS.keys() == {*rules.UPKEEP, *rules.ACTIONS, rules.LISTEN} - rules.FROM_SERVERS.keys()
+    asked = {*rules.UPKEEP, *rules.ACTIONS, rules.LISTEN, tasks.LIST, *tasks.OF_ONE}
+    assert members.MEMBERS.keys() == asked - rules.FROM_SERVERS.keys()
 
 
 @pytest.mark.parametrize("revision", ["_v2025_11_25", "_v2026_07_28"])

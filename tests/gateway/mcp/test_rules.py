@@ -10,7 +10,7 @@ from hypothesis import given
 from remit.compose.kinds import BUILT_IN
 from remit.core import scope
 from remit.errors import InvalidRequestError, RemitError, ScopeError
-from remit.gateway.mcp import messages, rules
+from remit.gateway.mcp import messages, rules, tasks
 from remit.gateway.mcp.messages import Message
 from remit.gateway.mcp.rules import ACTIONS, MessagePermit, MessageRules, judge, path
 from tests.core.drawn import Raw, below, details
@@ -192,7 +192,7 @@ def test_what_keeps_the_protocol_going_needs_any_detail(method: str) -> None:
     assert judged(talk.rules(OPEN), said(method, None, id_)).index == 0
 
 
-@pytest.mark.parametrize("method", ["tasks/get", "tools/Call", "resources/delete", "x/y"])
+@pytest.mark.parametrize("method", ["tasks/delete", "tools/Call", "resources/delete", "x/y"])
 def test_a_method_that_nobody_knows_is_refused(method: str) -> None:
     assert refused(talk.rules(EVERYTHING), said(method)) == {}
 
@@ -204,11 +204,27 @@ def test_a_method_of_the_revision_before_is_none_of_the_newest() -> None:
         judged(held, said("resources/subscribe", params))
     with pytest.raises(rules.UnknownMethodError):
         judged(held, said("resources/subscribe", {"_meta": params["_meta"]}))
+    for method in ("tasks/list", "tasks/result"):
+        with pytest.raises(rules.UnknownMethodError):
+            judged(talk.rules(OPEN), said(method, {"_meta": params["_meta"]}))
 
 
-def test_a_task_is_refused() -> None:
-    with pytest.raises(InvalidRequestError, match="task"):
-        judged(talk.rules(EVERYTHING), said("tools/call", {"name": "a", "task": {"ttl": 1}}))
+@pytest.mark.parametrize("method", sorted({tasks.LIST, *tasks.OF_ONE}))
+def test_the_answer_of_a_call_is_fetched_under_a_grant_that_may_call(method: str) -> None:
+    params = {} if method == tasks.LIST else {"taskId": "t"}
+    assert judged(talk.rules(OPEN), said(method, params)).body["params"] == params
+    refused(talk.rules({"actions": ["resources/read"], "resources": ["**"]}), said(method, params))
+    with pytest.raises(InvalidRequestError):
+        judged(talk.rules(OPEN), said(method, {**params, "TaskId": "u"}))
+
+
+def test_a_call_is_judged_as_one_however_its_answer_comes() -> None:
+    task, opened = {"task": {"ttl": 1}}, call("create_issue", repo="acme/app", title="x")
+    assert judged(talk.rules(OPEN), said("tools/call", {**opened.params, **task})).name == "create_issue"
+    refused(talk.rules(OPEN), said("tools/call", {"name": "drop", **task}))
+    for wrong in ({"name": "open", "task": {"ttl": 1, "for": "x"}}, {"uri": "a", "task": {}}):
+        with pytest.raises(InvalidRequestError):
+            judged(talk.rules(EVERYTHING), said("resources/read" if "uri" in wrong else "tools/call", wrong))
 
 
 @pytest.mark.parametrize("params", [{}, {"name": 1}, {"name": ""}, {"name": "n" * 1_025}, {"uri": "a"}])

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from remit.core.paths import path_le, within
 from remit.errors import InvalidRequestError, ScopeError, TooLargeError, UpstreamError
 from remit.gateway import canon
+from remit.gateway.mcp import tasks
 from remit.gateway.mcp.members import alike, folded, folds
 from remit.gateway.mcp.messages import Json, Message, message, shown
 from remit.gateway.mcp.pages import OWN, URL_REQUIRED, check_foreign
@@ -29,6 +30,7 @@ from remit.gateway.mcp.rules import (
     granted,
     template_path,
 )
+from remit.gateway.mcp.tasks import TaskHandles
 
 TELLS = frozenset(  # notifications of servers that go on
     {
@@ -41,6 +43,7 @@ TELLS = frozenset(  # notifications of servers that go on
         "notifications/resources/updated",
         "notifications/subscriptions/acknowledged",
         "notifications/tools/list_changed",
+        *tasks.TELLS,
     }
 )
 _QUESTION = ("method", "params", "mode", "requestedSchema", "properties")
@@ -68,6 +71,7 @@ class Relay:
     kind: str
     resource: str
     seal: Seal = _kept
+    tasks: TaskHandles = field(default_factory=TaskHandles)
     shows: Callable[[Json], bool] = lambda _: True  # whether a tool is as it was when a human accepted it
     home: str = ""  # where remit's own pages are
 
@@ -81,6 +85,10 @@ class Relay:
 
     def reduced(self, said: Message) -> Message | None:
         """Return a server's message as the grant permits it, or None; ScopeError for a request it does not permit."""
+        found = self._permitted(said)
+        return None if found is None else self.tasks.told(found)
+
+    def _permitted(self, said: Message) -> Message | None:
         for held in ("params", "result", "error"):
             _check_exact(said.body.get(held))
         if said.method is None:
@@ -90,6 +98,7 @@ class Relay:
             if said.method != "ping":
                 self._check(said.method, said.params)
             return said
+        self._check_all(said.params.get("inputRequests"))
         if said.method == "notifications/resources/updated" and not self._reads(str(said.params.get("uri"))):
             return None
         return said if said.method in TELLS else None
@@ -122,22 +131,25 @@ class Relay:
 
     def _result(self, said: Message) -> Message:
         result = dict(said.result)
-        asked = result.get("inputRequests")
-        for each in _objects(asked):
-            [params] = _objects({"": each.get("params") or {}})
-            self._check(str(each.get("method")), params)
-        if isinstance(asked, dict) and any(key.startswith(OWN) for key in asked):
-            raise ScopeError("the server asks in the name of remit")
+        self._check_all(result.get("inputRequests"))
         if isinstance(state := result.get("requestState"), str):
             result["requestState"] = self.seal(state)
         if isinstance(able := result.get("capabilities"), dict):
-            result["capabilities"] = {name: value for name, value in able.items() if folded(name) != "tasks"}
+            result["capabilities"] = able if granted(self.rules, CALL) else _without_tasks(able)
         for name, permitted in self._lists().items():
             if name in result:
                 items = result[name]
                 listed = items if isinstance(items, list) else []
                 result[name] = [item for item in listed if isinstance(item, dict) and _exact(item) and permitted(item)]
         return Message({**said.body, "result": result}, None, said.id)
+
+    def _check_all(self, asked: object) -> None:
+        """Check what a server asks within an answer, or within what it says of a task (2026-07-28)."""
+        for each in _objects(asked):
+            [params] = _objects({"": each.get("params") or {}})
+            self._check(str(each.get("method")), params)
+        if isinstance(asked, dict) and any(key.startswith(OWN) for key in asked):
+            raise ScopeError("the server asks in the name of remit")
 
     def _lists(self) -> Mapping[str, Callable[[Json], bool]]:
         return {
@@ -184,6 +196,13 @@ def written(said: Message) -> bytes:
         raise UpstreamError("the upstream said what is too deep to be read") from None
 
 
+def _without_tasks(able: Json) -> Json:
+    extensions = able.get("extensions")
+    if isinstance(extensions, dict):
+        able = {**able, "extensions": {name: value for name, value in extensions.items() if name != tasks.EXTENSION}}
+    return {name: value for name, value in able.items() if folded(name) != "tasks"}
+
+
 def _objects(held: object) -> list[Json]:
     """Return the objects in an object of them, which may be missing; UpstreamError for what is none."""
     found = {} if held is None else held
@@ -209,8 +228,8 @@ def _asks_for_secret(params: Json) -> str | None:
     schema = params.get("requestedSchema")  # of any mode: some clients know none, and show the form
     _check_exact(schema)
     fields = schema.get("properties") if isinstance(schema, dict) else None
-    for name, field in fields.items() if isinstance(fields, dict) else ():
-        told = [field.get("title"), field.get("description"), field.get("format")] if isinstance(field, dict) else []
+    for name, asked in fields.items() if isinstance(fields, dict) else ():
+        told = [asked.get("title"), asked.get("description"), asked.get("format")] if isinstance(asked, dict) else []
         if any(_SECRET.search(_CAMEL.sub(" ", text)) for text in (name, *told) if isinstance(text, str)):
             return str(name)
     return None

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 
 from remit.errors import InvalidRequestError
+from remit.gateway.mcp import tasks
 from remit.gateway.mcp.messages import Message
 from remit.gateway.mcp.rules import NAMED_BY, SUBSCRIBE
 
 VERSION, METHOD, NAME, PARAM = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-param-"
+_NAMED_BY = {method: key for method, key in NAMED_BY.items() if method != SUBSCRIBE} | dict.fromkeys(
+    tasks.OF_ONE, "taskId"
+)
 _VERSION = re.compile(rb"[0-9A-Za-z.-]{1,32}")
 _ODD = re.compile("[^0-9A-Za-z]+")
 _CODED = re.compile(r"=\?base64\?(.*)\?=", re.DOTALL)
@@ -46,7 +50,7 @@ def _check(found: dict[bytes, bytes], said: Message) -> None:
         raise MismatchError("`mcp-protocol-version` is not the revision that the message says")
     if (newest or METHOD in found) and _decoded(found.get(METHOD)) != said.method:
         raise MismatchError("`mcp-method` is not the method of the message")
-    key = NAMED_BY.get(said.method or "") if said.method != SUBSCRIBE else None
+    key = _NAMED_BY.get(said.method or "")
     named = None if key is None else said.params.get(key)
     told = (newest and isinstance(named, str)) or NAME in found
     if told and _decoded(found.get(NAME)) != named:
@@ -75,6 +79,13 @@ def _decoded(value: bytes | None) -> str | None:
         return b64decode(coded[1], validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
         raise MismatchError("a header holds what is no base64 of UTF-8") from None
+
+
+def encoded(text: str) -> bytes:
+    """Write text as the value of a header, as it is where that can be (SEP-2243)."""
+    if text.isascii() and text.isprintable() and text == text.strip() and not _CODED.fullmatch(text):
+        return text.encode()
+    return b"=?base64?%b?=" % b64encode(text.encode())
 
 
 def _scalars(value: object, name: str = "") -> Iterator[tuple[str, object]]:

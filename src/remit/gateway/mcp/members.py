@@ -32,6 +32,11 @@ _PARAMS = {  # of what clients say in either revision, beside `_meta`
     "resources/unsubscribe": "uri",
     "server/discover": "",
     "subscriptions/listen": "notifications",
+    "tasks/cancel": "taskId",
+    "tasks/get": "taskId",
+    "tasks/list": "cursor",
+    "tasks/result": "taskId",
+    "tasks/update": "taskId inputResponses",
     "tools/call": f"name arguments task {_AGAIN}",
     "tools/list": "cursor",
 }
@@ -42,8 +47,9 @@ _INNER = {  # of what those hold, where the protocol names it
     "argument": frozenset({"name", "value"}),
     "context": frozenset({"arguments"}),
     "notifications": frozenset(
-        {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"}
+        {"toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions", "taskIds"}
     ),
+    "task": frozenset({"ttl"}),
 }
 
 
@@ -63,7 +69,8 @@ def alike(names: Iterable[str], others: Mapping[str, str]) -> list[str]:
     return [name for name in names if others.get(folded(name), name) != name]
 
 
-_IN_META = folds(["progressToken", *(META + name for name in ("protocolVersion", "clientInfo", "clientCapabilities"))])
+_OF_META = ("protocolVersion", "clientInfo", "clientCapabilities", "related-task")
+_IN_META = folds(["progressToken", *(META + name for name in _OF_META)])
 
 
 def check(said: Message) -> None:

@@ -16,7 +16,7 @@ from remit.core.paths import MAX_TEXT, Places, matched, places, uri_path, within
 from remit.core.scope import Detail, Scope
 from remit.errors import InvalidRequestError, ScopeError
 from remit.gateway import canon
-from remit.gateway.mcp import members
+from remit.gateway.mcp import members, tasks
 from remit.gateway.mcp.messages import CAPABILITIES, Json, Message, shown
 
 CALL, GET_PROMPT, READ, SUBSCRIBE = "tools/call", "prompts/get", "resources/read", "resources/subscribe"
@@ -166,10 +166,10 @@ def judge(rules: MessageRules, said: Message, kind: str, resource: str) -> Messa
     body = _narrowed(rules, said)
     if said.method is None or "inputResponses" in said.params:
         _check_answering(rules, said, kind, resource)
-    if said.method is None or said.method in UPKEEP:
+    fetched = tasks.NEWEST if said.version is not None else {tasks.LIST, *tasks.OF_ONE}
+    of_call = action in fetched and granted(rules, CALL)  # its answer, which was permitted then
+    if said.method is None or said.method in UPKEEP or of_call:
         return MessagePermit(rules[0].index, action, name, body)
-    if "task" in said.params:
-        raise InvalidRequestError("remit relays no tasks: ask for the answer itself, without `task`")
     found = _index(rules, said, name)
     if found is None:
         if action not in {*ACTIONS, LISTEN}:
