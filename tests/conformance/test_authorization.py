@@ -1,4 +1,4 @@
-"""The suite's checks of an authorization server, at the broker's own: a client that knows no details and makes no proofs."""
+"""The suite's checks of an authorization server, at the broker's own: a client that knows no details and makes no proof."""
 
 from __future__ import annotations
 
