@@ -106,8 +106,8 @@ def response(asked: Json) -> Json:
     items = [{"role": "user", "content": asked["input"]}] if isinstance(asked["input"], str) else asked["input"]
     text, calls = answer_to(items)
     output: list[Json] = [
-        {"type": "function_call", "id": f"fc_{n}", "call_id": f"call_{n}_{len(items)}", "name": a, "arguments": b}
-        | {"status": "completed"}
+        {"type": "function_call", "id": f"fc_{n}", "call_id": f"call_{n}_{len(items)}", "arguments": b}
+        | {"status": "completed", **_named(a, asked)}
         for n, (a, b) in enumerate(calls)
     ]
     if not calls:
@@ -118,6 +118,15 @@ def response(asked: Json) -> Json:
     fixed = {"object": "response", "created_at": 1, "status": "completed", "parallel_tool_calls": True}
     said = {"tools": [], "tool_choice": "auto", "model": asked["model"], "output": output, "usage": usage}
     return {"id": "r1", **fixed, **said}
+
+
+def _named(tool: str, asked: Json) -> Json:
+    """Return how a tool is called: Codex has those of a server in a namespace."""
+    for space in asked.get("tools", []):
+        name = tool.removeprefix(f"{space.get('name')}__")
+        if space.get("type") == "namespace" and any(one["name"] == name for one in space["tools"]):
+            return {"namespace": space["name"], "name": name}
+    return {"name": tool}
 
 
 def events(asked: Json) -> Iterator[Json]:

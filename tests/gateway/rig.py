@@ -33,7 +33,7 @@ from remit.gateway.fronts.discovery import Discovery
 from remit.gateway.fronts.path import Verifier
 from remit.gateway.server import Channel, Gateway
 from remit.gateway.upstream import Pool
-from remit.jose.token import BEARER_LIFE
+from remit.jose.token import LIFE
 from remit.ports import Resource, Store
 from remit.ports.credential import SourceOf
 from tests.broker.world import OPERATOR, ClearSealer
@@ -311,7 +311,7 @@ def bearing(shown: list[Claims]) -> Verifier:
 
 def borne(view: GrantView, now: datetime) -> Claims:
     """Return what a bearer's token says that was minted just now."""
-    since, until = int(now.timestamp()), int((now + BEARER_LIFE).timestamp())
+    since, until = int(now.timestamp()), int((now + LIFE).timestamp())
     return Claims(view.task, view.id, None, "", "", None, "tok_1", since, until, "", None, {})
 
 

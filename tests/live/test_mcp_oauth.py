@@ -36,9 +36,7 @@ from tests.live.test_clients import APP, Stage, stage
 pytestmark = pytest.mark.live
 
 TOOLS = {"type": "http", "resource": "search", "actions": ["DELETE", "GET", "POST"], "paths": ["/mcp"], "args": "any"}
-SCOPES: Mapping[str, object] = {
-    "search": {"authorization_details": [TOOLS], "purpose": "use the tools", "title": "Use the tools", "ttl": 900}
-}
+ADD = {"type": "mcp", "resource": "tools", "actions": ["tools/call"], "tools": {"add": "any"}}
 REDIRECT = "http://127.0.0.1:8123/cb"
 KEY = "sk-canary-of-the-upstream-0123456789"
 
@@ -50,15 +48,20 @@ def provider() -> Iterator[Provider]:
         yield found
 
 
+def add(a: int, b: int) -> str:
+    return str(a + b)
+
+
+def wipe(what: str) -> str:
+    return f"{what} is gone"
+
+
 @contextlib.contextmanager
-def upstream() -> Iterator[tuple[str, list[str]]]:
+def upstream(*tools: Callable[..., str]) -> Iterator[tuple[str, list[str]]]:
     """Serve an MCP server until the block ends; yield its URL, and what `Authorization` it got."""
     made, seen = MCPServer("tools"), list[str]()
-
-    def add(a: int, b: int) -> str:
-        return str(a + b)
-
-    made.tool()(add)
+    for tool in (add, *tools):
+        made.tool()(tool)
     app = made.streamable_http_app()
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
@@ -78,17 +81,20 @@ def upstream() -> Iterator[tuple[str, list[str]]]:
 
 @asynccontextmanager
 async def tools(
-    directory: Path, provider: Provider, *, bear: bool = True
+    directory: Path, provider: Provider, *, bear: bool = True, detail: Mapping[str, object] = TOOLS
 ) -> AsyncIterator[tuple[Stage, str, list[str]]]:
-    """Run a broker with an MCP server behind its resource `search`; yield that with the server's URL at the gateway."""
-    with upstream() as (url, seen):
-        async with stage(directory, provider, SCOPES) as found:
+    """Run a broker with an MCP server behind the resource of a detail; yield it and the server's URL at the gateway."""
+    kind, name = str(detail["type"]), str(detail["resource"])
+    said = {"purpose": "use the tools", "title": "Use the tools", "ttl": 900}
+    with upstream(wipe) as (url, seen):
+        async with stage(directory, provider, {name: {"authorization_details": [detail], **said}}) as found:
             application = found.edges.application
-            resource = Resource("search", "http", url, details(TOOLS), None, {"bearer": bear})
+            place = url if kind == "http" else f"mcp+{url}/mcp"
+            resource = Resource(name, kind, place, details(detail), None, {"bearer": bear})
             await application.broker.put_resource(application.operator, resource, Secret(KEY))
             gateway = application.settings.gateway
             assert gateway is not None
-            yield found, f"{gateway.url}/search/mcp", seen
+            yield found, f"{gateway.url}/{name}{'/mcp' if kind == 'http' else ''}", seen
 
 
 def play(directory: Path, provider: Provider, scene: Callable[..., Awaitable[None]], **more: Any) -> None:
@@ -148,7 +154,7 @@ def test_the_python_client_calls_a_tool_by_a_token_for_that_endpoint_alone(tmp_p
             ClientSession(*streams[:2]) as session,
         ):
             await session.initialize()
-            assert [tool.name for tool in (await session.list_tools()).tools] == ["add"]
+            assert [tool.name for tool in (await session.list_tools()).tools] == ["add", "wipe"]
             said = await session.call_tool("add", {"a": 2, "b": 3})
             assert said.content[0].text == "5"  # type: ignore[union-attr]  # it is text
         assert kept.tokens is not None
@@ -171,24 +177,37 @@ def test_the_python_client_is_told_why_where_the_resource_takes_no_bearers(tmp_p
     play(tmp_path, provider, scene, bear=False)
 
 
-def test_the_typescript_client_calls_a_tool_and_refreshes(tmp_path: Path, provider: Provider) -> None:
+WAYS = [("v1", TOOLS, {}), ("v1", ADD, {}), ("v2", ADD, {}), ("v2", ADD, {"proofs": True})]
+
+
+@pytest.mark.parametrize(("sdk", "detail", "more"), WAYS)
+def test_a_typescript_client_calls_a_tool_and_refreshes(
+    tmp_path: Path, provider: Provider, sdk: str, detail: Mapping[str, object], more: Mapping[str, bool]
+) -> None:
+    """One that makes proofs needs no resource that takes bearers."""
+
     async def scene(found: Stage, server: str, seen: list[str]) -> None:
-        said = await found.flow("mcp-oauth", "tools", server=server, redirect=REDIRECT)
+        said = await found.flow("mcp-oauth", "tools", server=server, redirect=REDIRECT, sdk=sdk, **more)
         assert "done" in said, said
         done = said["done"]
-        assert (done["tools"], done["said"]) == (["add"], ["5", "7"])
-        assert (done["tokens"]["token_type"], done["tokens"]["scope"]) == ("Bearer", "search")
+        assert (done["tools"], done["said"]) == (["add", "wipe"] if detail is TOOLS else ["add"], ["5", "7"])
+        bound = "DPoP" if more else "Bearer"
+        assert (done["tokens"]["token_type"], done["tokens"]["scope"]) == (bound, detail["resource"])
         assert claims_of(done["tokens"]["access_token"])["aud"] == server.removesuffix("/mcp")
         assert set(seen) == {f"Bearer {KEY}"}
+        if detail is ADD:
+            assert done["refused"]["isError"]
+            assert "wipe" in done["refused"]["content"][0]["text"]
 
-    play(tmp_path, provider, scene)
+    play(tmp_path, provider, scene, bear=not more, detail=detail)
 
 
-def test_the_typescript_client_is_told_why_where_the_resource_takes_no_bearers(
-    tmp_path: Path, provider: Provider
+@pytest.mark.parametrize("sdk", ["v1", "v2"])
+def test_a_typescript_client_is_told_why_where_the_resource_takes_no_bearers(
+    tmp_path: Path, provider: Provider, sdk: str
 ) -> None:
     async def scene(found: Stage, server: str, seen: list[str]) -> None:
-        said = await found.flow("mcp-oauth", "tools", server=server, redirect=REDIRECT)
+        said = await found.flow("mcp-oauth", "tools", server=server, redirect=REDIRECT, sdk=sdk)
         assert "there is no DPoP proof and no client certificate" in said["failed"]
         assert seen == []
 

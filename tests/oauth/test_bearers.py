@@ -61,7 +61,7 @@ async def _used(app: App, token: str, name: str = "search", **more: str) -> str:
 def test_a_client_that_proves_nothing_gets_a_token_for_one_endpoint_for_minutes(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         told = await _borne(app)
-        assert (told["token_type"], told["expires_in"]) == ("Bearer", 300)
+        assert (told["token_type"], told["expires_in"]) == ("Bearer", 600)
         claims: dict[str, Any] = parts(told["access_token"])[1]
         assert (claims["aud"], "cnf" in claims, claims["task"]["posture"]["custody"]) == (ENDPOINT, False, "bearer")
         assert await _used(app, told["access_token"]) == told["grant"]
@@ -241,10 +241,10 @@ def test_a_code_that_comes_while_the_resource_takes_no_bearers_is_not_used_up(tm
     _scene(tmp_path, played)
 
 
-def test_it_is_over_in_five_minutes(tmp_path: Path) -> None:
+def test_it_is_over_in_ten_minutes(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         token = (await _borne(app))["access_token"]
-        later(app.made, 299)
+        later(app.made, 599)
         await _used(app, token)
         later(app.made, 1)
         with pytest.raises(TokenError):

@@ -163,6 +163,20 @@ def test_an_endpoint_of_the_gateway_is_an_audience_and_brings_its_own_template(
     scene(tmp_path, played, gateway=GATEWAY, scopes={"search": OWN})
 
 
+def test_whoever_asks_for_every_name_there_is_gets_those_of_the_resource_it_names(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        there = {**NAMED, "resource": f"{GATEWAY}/search"}
+        told = (await app.redeem(await app.code(None, **there, scope="find sales"), resource=there["resource"])).json()
+        assert (told["scope"], told["authorization_details"]) == ("find", [SEARCH])
+        refused = await authorization_page(app, **there, scope="find nothing")
+        assert "error=invalid_scope" in refused.headers["location"]  # a name that there is not is no name of elsewhere
+        elsewhere = await authorization_page(app, **there, scope="warehouse")
+        assert "error=invalid_target" in elsewhere.headers["location"]
+
+    warehouse = ScopeTemplate("warehouse", details(TABLE), "read")
+    _scene(tmp_path, played, ALONE | {"warehouse": warehouse})
+
+
 def test_a_token_for_one_endpoint_is_taken_there_and_nowhere_else(tmp_path: Path) -> None:
     async def played(app: App) -> None:
         made, agent, resource = app.made, app.agent, f"{GATEWAY}/search"

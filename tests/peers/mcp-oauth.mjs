@@ -1,11 +1,15 @@
-// The MCP client of TypeScript as it is published, at a server behind the gateway: it is refused, finds out where tokens come
-// from, sends its human there, and goes on with what it got. It knows no details and makes no proofs.
-
-import { Client } from '@modelcontextprotocol/sdk/client/index.js';
-import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { UnauthorizedError } from '@modelcontextprotocol/sdk/client/auth.js';
+// The MCP clients of TypeScript as they are published, at a server behind the gateway: one is refused, finds out where tokens
+// come from, sends its human there, and goes on with what it got. It knows no details; of the two, v2 can make proofs.
 
 import { human, run } from './talk.mjs';
+
+const SDKS = {
+  async v1() {
+    const parts = ['client/index.js', 'client/streamableHttp.js', 'client/auth.js'];
+    return Object.assign({}, ...(await Promise.all(parts.map((part) => import(`@modelcontextprotocol/sdk/${part}`)))));
+  },
+  v2: () => import('@modelcontextprotocol/client'),
+};
 
 class Provider {
   constructor(told) {
@@ -40,17 +44,22 @@ class Provider {
 
 run({
   async tools(told) {
+    const sdk = await SDKS[told.sdk ?? 'v1']();
     const provider = new Provider(told);
+    if (told.proofs) {
+      const session = sdk.DpopSession.create();
+      provider.dpop = () => session;
+    }
     const connected = async () => {
-      const client = new Client({ name: 'remit-test', version: '1' });
-      const transport = new StreamableHTTPClientTransport(new URL(told.server), { authProvider: provider });
+      const client = new sdk.Client({ name: 'remit-test', version: '1' });
+      const transport = new sdk.StreamableHTTPClientTransport(new URL(told.server), { authProvider: provider });
       try {
         await client.connect(transport);
       } catch (error) {
-        if (!(error instanceof UnauthorizedError)) throw error;
+        if (!(error instanceof sdk.UnauthorizedError)) throw error;
         const answer = new URL(provider.kept.back).searchParams;
         if (!answer.get('code')) throw new Error(answer.get('error_description'));
-        await transport.finishAuth(answer.get('code'));
+        await transport.finishAuth(told.sdk === 'v2' ? answer : answer.get('code'));
         return connected();
       }
       return client;
@@ -60,7 +69,9 @@ run({
     const said = await client.callTool({ name: 'add', arguments: { a: 2, b: 3 } });
     provider.kept.tokens = { ...provider.kept.tokens, access_token: 'stale' }; // so that it refreshes at a 401
     const again = await client.callTool({ name: 'add', arguments: { a: 3, b: 4 } });
+    const refused = await client.callTool({ name: 'wipe', arguments: { what: 'all' } }).catch((error) => String(error));
     await client.close();
-    return { tools: tools.map((tool) => tool.name), said: [said.content[0].text, again.content[0].text], tokens: provider.kept.tokens };
+    const answers = [said, again].map((one) => one.content[0].text);
+    return { tools: tools.map((tool) => tool.name), said: answers, refused, tokens: provider.kept.tokens };
   },
 });

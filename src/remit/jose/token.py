@@ -25,8 +25,7 @@ from remit.core.scope import Scope
 from remit.errors import AudienceError, InvalidRequestError, TokenError, TooLargeError
 from remit.jose.keys import PublicKey
 
-LIFE = timedelta(minutes=10)
-BEARER_LIFE = timedelta(minutes=5)  # of what works for whoever has it
+LIFE = timedelta(minutes=10)  # clients take one for over five minutes before its end
 MAX_ACTORS = 10  # named in `act`: who acts, and its nearest ancestors; the audit has the whole lineage
 STATUS = "/oauth/status/1"  # below the issuer: the list that `status` points into
 SKEW = 5  # seconds
@@ -52,8 +51,7 @@ class TokenSpec:
 def claims(view: GrantView, spec: TokenSpec, issuer: str, jti: str, now: datetime) -> dict[str, Any]:
     """Return the claims of a grant's token (RFC 9068 §2.2), but for its details, whose JSON ``mint`` takes as it is."""
     grant, subject, act = view.grant, view.subject, dict[str, object]()
-    life = LIFE if grant.binding.bearer is None else BEARER_LIFE
-    ends = min(grant.expires_at, now + life, spec.until or grant.expires_at)
+    ends = min(grant.expires_at, now + LIFE, spec.until or grant.expires_at)
     for actor in view.lineage[-MAX_ACTORS:]:  # its size must not grow with depth; the last is the current actor
         act = {"sub": actor.agent, "act": act} if act else {"sub": actor.agent}
     status = {"status_list": {"idx": grant.status, "uri": issuer + STATUS}}

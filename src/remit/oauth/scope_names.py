@@ -26,7 +26,9 @@ def expanded(
 ) -> dict[str, str]:
     """Return a form with the details that its ``scope`` stands for, or that of ``resource`` where it says neither.
 
-    Where a task is opened (``opening``), purpose and time come from the templates too, unless the form has them.
+    A name of what lies elsewhere than at ``resource`` is left out beside one that does not (RFC 8707 §2): clients ask
+    for every scope that a server says it has. Where a task is opened (``opening``), purpose and time come from the
+    templates too, unless the form has them.
     """
     told = {name: value for name, value in form.items() if name != "scope"}
     names = [name for name in dict.fromkeys(form.get("scope", "").split(" ")) if name and name not in SILENT]
@@ -34,6 +36,8 @@ def expanded(
         names = [str(resource)]
     if not names:
         return told
+    here = [name for name in names if name not in templates or resource in templates[name].resources]
+    names = here if resource is not None and here else names
     found = [asked(name, templates, client) for name in names]
     own = scopes.parse(read_json(form["authorization_details"])) if "authorization_details" in form else ()
     told["authorization_details"] = scopes.text(joined((own, *(one.details for one in found))))
