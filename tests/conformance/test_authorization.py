@@ -1,4 +1,4 @@
-"""The suite's checks of an authorization server, at the broker's own: a client that knows no details and makes no proof."""
+"""The suite's checks of an authorization server, at the broker's own: a client without details and proofs."""
 
 from __future__ import annotations
 

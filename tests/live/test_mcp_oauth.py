@@ -37,6 +37,8 @@ pytestmark = pytest.mark.live
 
 TOOLS = {"type": "http", "resource": "search", "actions": ["DELETE", "GET", "POST"], "paths": ["/mcp"], "args": "any"}
 ADD = {"type": "mcp", "resource": "tools", "actions": ["tools/call"], "tools": {"add": "any"}}
+SAID = {"purpose": "use the tools", "title": "Use the tools", "ttl": 900}  # of a scope
+SCOPES: Mapping[str, object] = {"search": {"authorization_details": [TOOLS], **SAID}}
 REDIRECT = "http://127.0.0.1:8123/cb"
 KEY = "sk-canary-of-the-upstream-0123456789"
 
@@ -85,9 +87,8 @@ async def tools(
 ) -> AsyncIterator[tuple[Stage, str, list[str]]]:
     """Run a broker with an MCP server behind the resource of a detail; yield it and the server's URL at the gateway."""
     kind, name = str(detail["type"]), str(detail["resource"])
-    said = {"purpose": "use the tools", "title": "Use the tools", "ttl": 900}
     with upstream(wipe) as (url, seen):
-        async with stage(directory, provider, {name: {"authorization_details": [detail], **said}}) as found:
+        async with stage(directory, provider, {name: {"authorization_details": [detail], **SAID}}) as found:
             application = found.edges.application
             place = url if kind == "http" else f"mcp+{url}/mcp"
             resource = Resource(name, kind, place, details(detail), None, {"bearer": bear})
