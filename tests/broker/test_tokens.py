@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -15,16 +16,18 @@ from remit.broker import Broker
 from remit.broker import tokens as broker_tokens
 from remit.broker.pending import PendingMemory
 from remit.compose.bound_grants import BoundGrants
+from remit.core.audience import Audiences, Service
 from remit.core.task import Grant
-from remit.errors import GrantEndedError, ReplayError, TargetError, TokenError, WrongKeyError
+from remit.errors import GrantEndedError, RemitError, ReplayError, TargetError, TokenError, WrongKeyError
 from remit.jose import status
 from remit.jose import token as tokens
 from remit.jose.keys import public_key
 from remit.jose.proof import Nonces, Proof
 from remit.jose.token import TokenSpec
+from remit.ports import Resource
 from remit.ports.broker import Notice
 from remit.ports.tokens import TokenPort
-from tests.broker.world import OPERATOR, SEARCH, World, child, holder
+from tests.broker.world import OPERATOR, SEARCH, World, child, details, holder
 from tests.grant_requests import changed
 from tests.oauth.plane import jws
 from tests.support import status_reader
@@ -32,6 +35,8 @@ from tests.support.link import edge_of
 from tests.support.signing import Ring
 
 ISSUER, GATEWAY, KEY = "https://remit.test", "https://gateway.test", "k" * 43
+ORDERS = {"type": "elsewhere", "resource": "orders", "actions": ["read", "write"]}
+KNOWN = Audiences(ISSUER, GATEWAY, {"orders": Service("orders", "https://orders.test", "orders-api")})
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Mint:
         pending = PendingMemory(lambda: self.world.now)
         clock = lambda: self.world.now  # noqa: E731 - short
         self.tokens = BoundGrants(
-            self.broker, self.ring, pending, ISSUER, clock, lambda prefix: f"{prefix}_1", b"n" * 32, gateway=GATEWAY
+            self.broker, self.ring, pending, ISSUER, clock, lambda prefix: f"{prefix}_1", b"n" * 32, known=KNOWN
         )
 
     @property
@@ -98,6 +103,39 @@ def test_no_token_is_minted_for_anybody_else(audience: str) -> None:
             await mint.there.mint(mint.root.id, TokenSpec(audience))
 
     scene(body)
+
+
+def test_a_token_for_a_service_tells_of_what_is_granted_there_alone() -> None:
+    async def body(mint: Mint) -> None:
+        root = await _with_orders(mint)
+        told = await mint.there.mint(root.id, TokenSpec("https://orders.test"))
+        claims = jose.document(jose.read(told.token or "", frozenset({"typ", "alg", "kid"})).payload, TokenError)
+        assert claims["aud"] == "https://orders.test"
+        assert claims["authorization_details"] == json.loads(told.details) == [ORDERS]
+        both = await mint.there.mint(root.id, TokenSpec())
+        assert [one["resource"] for one in json.loads(both.details)] == ["search", "orders"]
+
+    scene(body)
+
+
+def test_no_token_for_a_service_is_minted_where_its_resource_is_another_or_its_grant_has_none_of_it() -> None:
+    async def body(mint: Mint) -> None:
+        with pytest.raises(TargetError):  # of `search` alone
+            await mint.there.mint(mint.root.id, TokenSpec("https://orders.test"))
+        root = await _with_orders(mint, "elsewhere:https://else.test")
+        with pytest.raises(TargetError, match="another resource"):
+            await mint.there.mint(root.id, TokenSpec("https://orders.test"))
+        await mint.broker.delete_resource(OPERATOR, "orders")
+        with pytest.raises(RemitError):
+            await mint.there.mint(root.id, TokenSpec("https://orders.test"))
+
+    scene(body)
+
+
+async def _with_orders(mint: Mint, destination: str = "elsewhere:https://orders.test") -> Grant:
+    """Return a grant that has something at the service, beside something at the gateway."""
+    await mint.broker.put_resource(OPERATOR, Resource("orders", "elsewhere", destination, details(ORDERS), None, {}))
+    return await mint.world.opened(mint.broker, SEARCH, ORDERS, jkt=KEY)
 
 
 def test_no_token_is_minted_for_a_grant_that_has_ended() -> None:

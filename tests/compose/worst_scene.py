@@ -61,6 +61,7 @@ THERE = {
     "postgres": "postgresql://a@127.0.0.1/b",
     "spiffe": "spiffe://remit.test",
     "egress": "egress:*.a.example",
+    "elsewhere": "elsewhere:https://elsewhere.test",
     "mcp": "mcp+https://mcp.test/mcp",
 }
 

@@ -21,6 +21,9 @@ WIRE_KEYS = ("query.q", "query.limit", "header.x-account")
 BODY_KEYS = ("body.a", "body.a.b", "body.items", "body.items[0].id", "body.n")
 TOOLS = ("create_issue", "search", "close")
 TABLES = ("sales.revenue", "sales.orders", "hr.staff")
+WORDS = ("read", "write", "https://a.example/eu", "order")
+FREE = ("datatypes", "locations", "privileges")
+KINDS = ("http", "postgres", "calls", "spiffe", "egress", "mcp", "elsewhere")
 MESSAGES = ("tools/call", "resources/read", "prompts/get", "elicitation/create")
 COLUMNS = ("quarter", "amount", "name")
 AUDIENCES = ("https://ledger.example", "spiffe://prod.example/api", "api://x")
@@ -189,7 +192,7 @@ def _some(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
 
 
 @st.composite
-def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "calls", "spiffe", "egress", "mcp")) -> Raw:
+def details(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> Raw:
     """Draw a detail in wire form."""
     kind = draw(st.sampled_from(kinds))
     raw: Raw = {"type": kind, "resource": draw(st.sampled_from(["one", "two"]))}
@@ -214,7 +217,10 @@ def details(draw: st.DrawFn, kinds: tuple[str, ...] = ("http", "postgres", "call
         case "egress":
             raw |= draw(st.sampled_from([{}, {"actions": ["connect"]}]))
             raw["hosts"] = draw(st.lists(host_patterns(), min_size=1, max_size=3))
-    limited = {"postgres": ("ttl",), "spiffe": ("ttl",), "egress": ()}
+        case "elsewhere":
+            named = draw(st.lists(st.sampled_from(FREE), unique=True))
+            raw |= {name: draw(_some(WORDS)) for name in ("actions", *named)}
+    limited = {"postgres": ("ttl",), "spiffe": ("ttl",), "egress": (), "elsewhere": ()}
     return raw | draw(_limits(limited.get(kind, ("ttl", "uses"))))
 
 
@@ -273,6 +279,8 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
             child["audiences"] = draw(_some(tuple(audiences))) if audiences and draw(st.booleans()) else []
         case "egress":
             child["hosts"] = [draw(below_host(p)) for p in draw(st.lists(st.sampled_from(raw["hosts"]), min_size=1))]
+        case "elsewhere":
+            child |= {name: draw(_some(tuple(raw[name]))) for name in FREE if name in raw}
     for limit in ("ttl", "uses"):
         if limit in raw:
             child[limit] = draw(st.integers(1, raw[limit]))
@@ -283,9 +291,14 @@ def below(draw: st.DrawFn, raw: Raw) -> Raw:
 def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
     """Draw a detail that is wider than another in one field; return the field too."""
     wider: dict[str, Raw] = {"resource": {"resource": "three"}}
-    more = {"http": "PUT", "postgres": "delete", "calls": "tools/list", "spiffe": "x509", "mcp": "roots/list"}.get(
-        raw["type"]
-    )
+    more = {
+        "http": "PUT",
+        "postgres": "delete",
+        "calls": "tools/list",
+        "spiffe": "x509",
+        "mcp": "roots/list",
+        "elsewhere": "drop",
+    }.get(raw["type"])
     if more is not None and more not in raw["actions"]:
         wider["actions"] = {"actions": [*raw["actions"], more]}
     for limit in {"ttl", "uses"} & raw.keys():
@@ -294,23 +307,34 @@ def above_or_beside(draw: st.DrawFn, raw: Raw) -> tuple[str, Raw]:
         case "http":
             _widen_http(raw, wider)
         case "postgres":
-            wider["tables"] = {"tables": [*raw["tables"], "other.table"]}
-            for table, columns in raw.get("columns", {}).items():
-                wider["columns"] = {"columns": {**raw["columns"], table: [*columns, "secret"]}}
-                wider["no columns"] = {"columns": None}
+            _widen_postgres(raw, wider)
         case "calls":
             wider["tools"] = {"tools": {**raw["tools"], "delete_repo": {}}}
         case "mcp":
-            wider |= {"prompts": {"prompts": "any"}} if raw.get("prompts") != "any" else {}
-            wider |= {"tools": {"tools": "any"}} if raw["tools"] != "any" else {}
-            wider |= {"resources": {"resources": ["**"]}} if "**" not in raw.get("resources", []) else {}
+            _widen_mcp(raw, wider)
         case "spiffe":
             wider["audiences"] = {"audiences": [*raw.get("audiences", []), "https://other.example"]}
         case "egress":
             wider["a host more"] = {"hosts": [*raw["hosts"], "other.test"]}
             wider["all below"] = {"hosts": [*raw["hosts"], "*.a.test"]}
+        case "elsewhere":
+            wider |= {name: {name: [*raw[name], "other"]} for name in FREE if name in raw}
+            wider |= {f"no {name}": {name: None} for name in FREE if name in raw}
     name = draw(st.sampled_from(sorted(wider)))
     return name, {key: value for key, value in {**raw, **wider[name]}.items() if value is not None}
+
+
+def _widen_postgres(raw: Raw, wider: dict[str, Raw]) -> None:
+    wider["tables"] = {"tables": [*raw["tables"], "other.table"]}
+    for table, columns in raw.get("columns", {}).items():
+        wider["columns"] = {"columns": {**raw["columns"], table: [*columns, "secret"]}}
+        wider["no columns"] = {"columns": None}
+
+
+def _widen_mcp(raw: Raw, wider: dict[str, Raw]) -> None:
+    wider |= {"prompts": {"prompts": "any"}} if raw.get("prompts") != "any" else {}
+    wider |= {"tools": {"tools": "any"}} if raw["tools"] != "any" else {}
+    wider |= {"resources": {"resources": ["**"]}} if "**" not in raw.get("resources", []) else {}
 
 
 def _widen_http(raw: Raw, wider: dict[str, Raw]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from remit.core import scope
 from remit.core.secret import Secret
-from remit.kinds import egress, http, mcp, postgres, spiffe
+from remit.kinds import egress, elsewhere, http, mcp, postgres, spiffe
 from remit.ports import Resource
 from remit.testing.kind_contract import CASES, Case, KindUnderTest, kind_contract
 
@@ -27,6 +27,9 @@ FORGE: dict[str, object] = {
 FORGE |= {"prompts": "any", "resources": ["repo://acme/**"], "ttl": 60, "uses": 3}
 NPM: dict[str, object] = {"type": "egress", "resource": "npm", "actions": ["connect"], "hosts": ["registry.example"]}
 
+ORDERS: dict[str, object] = {"type": "elsewhere", "resource": "orders", "actions": ["read"], "datatypes": ["order"]}
+ORDERS |= {"locations": ["https://orders.example/eu"], "privileges": ["clerk"]}
+
 
 def resource(raw: dict[str, object], destination: str, **settings: object) -> Resource:
     bound = scope.parse([raw])
@@ -39,6 +42,7 @@ def _subjects() -> list[KindUnderTest]:
     mesh = resource(MESH, "spiffe://remit.test")
     forge = resource(FORGE, "mcp+https://forge.example/mcp")
     npm = resource(NPM, "egress:registry.example,*.files.example")
+    orders = resource(ORDERS, "elsewhere:https://orders.example", bearer=True)
     return [
         KindUnderTest(
             egress.KIND,
@@ -53,6 +57,18 @@ def _subjects() -> list[KindUnderTest]:
                 replace(npm, settings={"private": 1}),
                 replace(npm, settings={"provider": "generic"}),
                 replace(npm, secret="npm"),
+            ],
+        ),
+        KindUnderTest(
+            elsewhere.KIND,
+            orders,
+            [
+                replace(orders, destination="https://orders.example"),
+                replace(orders, destination="elsewhere:orders"),
+                replace(orders, destination="elsewhere:https://orders.example#x"),
+                replace(orders, settings={"bearer": "yes"}),
+                replace(orders, settings={"client": "orders-api"}),
+                replace(orders, secret="orders"),
             ],
         ),
         KindUnderTest(

@@ -126,6 +126,7 @@ class Scene:
                 "postgres": "postgresql://a@127.0.0.1/b",
                 "spiffe": "spiffe://remit.test",
                 "egress": "egress:*.a.example",
+                "elsewhere": "elsewhere:https://elsewhere.test",
                 "mcp": "mcp+https://mcp.test/mcp",
             }
             resource = Resource(kind, kind, there.get(kind, f"{kind}://name"), bound, None, {})

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import httpx
 
 from remit import jose
+from remit.core.audience import Service
 from remit.core.policy import in_bounds
 from remit.core.principal import JWT_SPIFFE, Human, Workload
 from remit.core.task import Subject
@@ -264,6 +265,7 @@ def scene(
     issuer: Issuer | None = None,
     gateway: str | None = None,
     registry: Registry | None = None,
+    services: Mapping[str, Service] | None = None,
     **more: Any,
 ) -> None:
     """Run a scene with an app on a control plane whose humans are known; ``more`` is said of `Identity`."""
@@ -273,4 +275,4 @@ def scene(
     async def whole(made: Plane) -> None:
         await played(App(made, found))
 
-    play(directory, whole, world, replace(identity(found, registry), **more), gateway)
+    play(directory, whole, world, replace(identity(found, registry), **more), gateway, services)

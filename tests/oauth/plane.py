@@ -24,6 +24,7 @@ from remit.broker import Broker
 from remit.broker.pending import PendingMemory
 from remit.compose.app import build
 from remit.compose.bound_grants import BoundGrants
+from remit.core.audience import Audiences, Service
 from remit.core.principal import Claims, Holder, Right
 from remit.jose.token import check_audience
 from remit.keys.signers import FileSigner
@@ -240,7 +241,11 @@ def _tcp() -> socket.socket:
 
 @asynccontextmanager
 async def plane(
-    directory: Path, world: World | None = None, identity: Identity | None = None, gateway: str | None = None
+    directory: Path,
+    world: World | None = None,
+    identity: Identity | None = None,
+    gateway: str | None = None,
+    services: Mapping[str, Service] | None = None,
 ) -> AsyncIterator[Plane]:
     """Serve a control plane whose sockets are in ``directory``; ``identity`` says who is believed."""
     world = world or World(now=datetime(2026, 11, 25, 12, tzinfo=UTC))
@@ -257,7 +262,7 @@ async def plane(
         lambda: world.now,
         lambda prefix: f"{prefix}_{next(ids)}",
         b"k" * 32,
-        gateway=gateway,
+        known=Audiences(issuer, gateway, services or {}),
         humans=known.humans,
     )
     verifier = Verifier(
@@ -269,6 +274,7 @@ async def plane(
         await tokens.nonces(),
         edge_of(pending),
         gateway,
+        services or {},
     )
     if known.workloads is not None:
         known = replace(known, workloads=edge_of(known.workloads))
@@ -298,11 +304,12 @@ def play(
     world: World | None = None,
     identity: Identity | None = None,
     gateway: str | None = None,
+    services: Mapping[str, Service] | None = None,
 ) -> None:
     """Run a scene on a control plane."""
 
     async def main() -> None:
-        async with plane(directory, world, identity, gateway) as made:
+        async with plane(directory, world, identity, gateway, services) as made:
             await scene(made)
 
     asyncio.run(main())

@@ -20,6 +20,10 @@ FORGE: dict[str, object] = {
     "type": "mcp", "resource": "forge", "actions": ["prompts/get"], "prompts": "any", "resources": ["repo://acme/*"],
 }  # fmt: skip
 HOSTS: dict[str, object] = {"type": "egress", "resource": "files", "hosts": ["a.example", "*.b.example"]}
+ORDERS: dict[str, object] = {
+    "type": "elsewhere", "resource": "orders", "actions": ["read"], "datatypes": ["order"], "locations": ["eu"],
+    "privileges": ["clerk"],
+}  # fmt: skip
 SVID: dict[str, object] = {"type": "spiffe", "resource": "own", "actions": ["jwt"], "audiences": ["https://a.test"]}
 AGENT = "spiffe://prod.example/ns/agents/sa/planner"
 FULL = question(
@@ -110,6 +114,7 @@ def test_what_an_http_detail_shows(condition: str) -> None:
         (FORGE, 'context.detail has resources && context.detail.resources == ["repo://acme/*"]'),
         (FORGE, 'context.detail has prompts && context.detail.prompts == ["*"]'),
         (FORGE, "context.detail has tools && context.detail.tools.isEmpty()"),
+        (ORDERS, 'context.detail has datatypes && context.detail.datatypes == ["order"]'),
         (HOSTS, 'context.detail has hosts && context.detail.hosts.contains("*.b.example")'),
         (SVID, 'context.detail has audiences && context.detail.audiences == ["https://a.test"]'),
     ],
@@ -195,7 +200,7 @@ def test_the_model_says_what_the_schema_says_and_no_more() -> None:
         found = re.findall(r"^  (\w+)(\??):", declared[of], re.MULTILINE)
         return {name for name, mark in found if optional or not mark}
 
-    shown = [item["context"] for item in model.requests(question(SEARCH, TABLE, MCP, SVID, HOSTS, FORGE))]
+    shown = [item["context"] for item in model.requests(question(SEARCH, TABLE, MCP, SVID, HOSTS, FORGE, ORDERS))]
     assert all(context.keys() == names("Asked") for context in shown)
     assert all(context["posture"].keys() == names("Posture") for context in shown)
     details = [set(context["detail"]) for context in shown]

@@ -14,6 +14,7 @@ from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
+from remit.core.audience import Service
 from remit.core.audit import Event
 from remit.core.grant import ISOLATION, WORKLOAD, GrantContext, Posture, Subject
 from remit.core.policy import Decision
@@ -29,6 +30,7 @@ from remit.errors import (
     InvalidRequestError,
     NotFoundError,
     RemitError,
+    TargetError,
     UsedError,
 )
 from remit.ports import NewId, UsedToken, Write
@@ -126,6 +128,11 @@ class GrantVerbs:
         """Raise BearerError for a grant by a token alone, unless it is for one resource that takes bearers."""
         if binding.bearer is not None and binding.bearer != self._bearers(scope):
             raise BearerError
+
+    def check_elsewhere(self, service: Service) -> None:
+        """Raise TargetError unless the resource of a service is the one that its tokens are for."""
+        if self._registry.elsewhere(service.resource) != service.uri:
+            raise TargetError("what the configuration names as this service is another resource, or none")
 
     def _bearers(self, scope: Scope) -> str | None:
         """Return the one resource that a scope is for, if that takes bearers."""

@@ -17,7 +17,7 @@ from remit.core.principal import Principal
 from remit.core.secret import WHOLE, Secret
 from remit.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
 from remit.ports import DeleteResource, Finding, PutResource, PutSecret, Resource, SealedSecret, Sealer, Write
-from remit.ports.kind import EngineContext, GatewayAccess, Kind
+from remit.ports.kind import ElsewhereAccess, EngineContext, GatewayAccess, Kind
 from remit.ports.targets import EngineKey, EnginePort
 
 MAX_SECRET = 16_384  # bytes, all parts together
@@ -58,6 +58,12 @@ class ResourceRegistry:
         """Whether a resource is served to whoever shows a token of its own: if its settings say so, and not else."""
         found = self._resources.get(name)
         return found is not None and found.settings.get("bearer") is True
+
+    def elsewhere(self, name: str) -> str | None:
+        """Return whom tokens of a resource are for that is served elsewhere; None: it is not, or is not there."""
+        found = self._resources.get(name)
+        access = None if found is None else self._kinds[found.kind].access
+        return access.audience(found) if found is not None and isinstance(access, ElsewhereAccess) else None
 
     def version(self, name: str) -> int:
         """Return a number that changes whenever a resource of this name, or its secret, does."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from remit import jose
 from remit.broker.broker import Broker
 from remit.core import scope as scopes
-from remit.core.audience import settled
+from remit.core.audience import Audiences, concerning, settled
 from remit.core.principal import Claims, GrantView, Holder
 from remit.core.request import Binding
 from remit.core.scope import Scope
@@ -57,16 +57,16 @@ class GrantTokens(TokenPort):
         new_id: NewId,
         nonce_key: bytes,
         *,
-        gateway: str | None = None,
+        known: Audiences | None = None,
         humans: Humans | None = None,
     ) -> None:
-        """Sign by ``keys`` as ``issuer``, for it and its ``gateway`` (URL); ``new_id`` names tokens.
+        """Sign by ``keys`` as ``issuer``, for all whom it has ``known``, itself alone if None; ``new_id`` names tokens.
 
         Proofs are burnt in ``pending``; ``humans`` verifies the ID tokens that open tasks.
         """
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
         self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
-        self._humans, self._gateway = humans, gateway
+        self._humans, self._audiences = humans, known or Audiences(issuer)
         self._key = secrets.token_bytes(32)  # of this process: bearers' tokens are named by it
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
@@ -96,14 +96,17 @@ class GrantTokens(TokenPort):
         claims = tokens.claims(view, spec, self._issuer, self._new_id("tok"), self._clock())
         if binding.bearer is not None:
             claims["jti"] = self._marked(claims["jti"], grant_id, claims["exp"])
-        details = scopes.text(scope)
+        details = scopes.text(concerning(scope, spec.audience, self._audiences))
         text = self._signed(claims, tokens.TYPE, authorization_details=details)
         self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
         kind = "DPoP" if binding.jkt is not None else "Bearer"
         return Granted(view.task, grant_id, claims["exp"] - claims["iat"], details, text, kind)
 
     def _audience(self, audience: str | None, scope: Scope, binding: Binding) -> str | None:
-        return settled(audience, scope, binding, self._issuer, self._gateway)
+        whom = settled(audience, scope, binding, self._audiences)
+        if (service := self._audiences.service(whom)) is not None:
+            self._broker.check_elsewhere(service)
+        return whom
 
     def _marked(self, name: str, grant: str, end: int) -> str:
         """Return the name of a bearer's token, which nobody can make who has but the key that signs."""

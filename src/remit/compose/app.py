@@ -11,7 +11,6 @@ from remit.control import administration, connections
 from remit.control.approvals import ApprovalRoutes
 from remit.control.runs import RunRoutes
 from remit.control.v1 import V1
-from remit.core.principal import Right
 from remit.jose.token import STATUS
 from remit.kinds.spiffe import bundle
 from remit.oauth.authorization_codes import ConsentFlows
@@ -36,7 +35,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
     return (
         Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate, shared=True),
         Route("POST", "/oauth/revoke", oauth.revoke, authenticate=oauth.revoker, shared=True),
-        Route("POST", "/oauth/introspect", oauth.introspect, Right.ACT),
+        Route("POST", "/oauth/introspect", oauth.introspect, authenticate=oauth.introspector),
         Route("GET", STATUS, known.status_list, shared=True),
         Route("GET", AGGREGATION, known.status_lists),
         *flows.routes(),

@@ -25,6 +25,7 @@ from remit.compose.rounds import ticking
 from remit.compose.trust import TrustPublisher
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
+from remit.core.audience import Audiences
 from remit.core.principal import IdToken, Operator
 from remit.errors import RemitError
 from remit.jose.proof import Nonces
@@ -60,13 +61,15 @@ class AuthorityRole:
         self.application, self._supervisor, self._state, settings = app, supervisor, state, app.settings
         self._operators: Listener  # on the control socket
         self._visited = False  # since somebody last asked whether we are busy
-        gateway, humans = settings.gateway.url if settings.gateway else None, app.identity.humans
-        self.pending, issuer, key = PendingMemory(app.clock), settings.issuer, secrets.token_bytes(32)
+        gateway, humans, clock = settings.gateway.url if settings.gateway else None, app.identity.humans, app.clock
+        self.pending, issuer, key = PendingMemory(clock), settings.issuer, secrets.token_bytes(32)
+        known = Audiences(issuer, gateway, app.identity.services)
         self.tokens = BoundGrants(
-            app.broker, app.tokens, self.pending, issuer, app.clock, wiring.new_id, key, gateway=gateway, humans=humans
+            app.broker, app.tokens, self.pending, issuer, clock, wiring.new_id, key, known=known, humans=humans
         )
         keys = Keys(app.tokens.public_jwks())
-        self.verifier = Verifier(app.broker, self.tokens, keys, issuer, app.clock, Nonces(key), self.pending, gateway)
+        asked = app.broker, self.tokens, keys, issuer, clock, Nonces(key), self.pending
+        self.verifier = Verifier(*asked, gateway, app.identity.services)
         self.rings = key_rings(app, self.tokens, keys)
         self.published = TrustPublisher(app.broker, app.authority, app.bundles)
         self.certificates = None if settings.tls is None else CertificateFiles(settings.tls)
@@ -83,16 +86,8 @@ class AuthorityRole:
             rings=self.rings,
             streams=() if self.events is None else Transmitter(self.events, issuer, told).routes(),
         )
-        self.runs = RunRegistry(
-            app.broker,
-            app.broker.runs,
-            app.operator,
-            app.broker.kinds,
-            app.clock,
-            secrets.token_bytes,
-            wiring.new_id,
-            humans,
-        )
+        asked_for = app.broker, app.broker.runs, app.operator, app.broker.kinds, clock, secrets.token_bytes
+        self.runs = RunRegistry(*asked_for, wiring.new_id, humans)
         witness = [] if app.witness is None else [(WITNESS, app.broker.checkpoints.look)]
         trust = (TRUST, self.published.refresh)
         turning = (NONCES, self.turn_nonces)

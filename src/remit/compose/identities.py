@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ from remit.compose.kinds import known
 from remit.config.sections import ClientTable, HumanTable, TlsSection, TrustDomainTable
 from remit.config.settings import Settings
 from remit.config.values import Text, decode
+from remit.core.audience import Audiences, Service
 from remit.core.principal import JWT_BEARER
 from remit.core.request import check_ttl
-from remit.core.scope import parse
+from remit.core.scope import check_name, parse
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, UnavailableError
 from remit.identity.fetch import ClientDocuments, Fetch, HttpFetch
@@ -36,7 +37,9 @@ from remit.identity.workloads.bundles import (
 )
 from remit.jose.keys import MAX_SET, read_key_set
 from remit.keys.file import read_regular
-from remit.oauth.clients import Registry, audiences, check_name, check_redirect
+from remit.oauth.clients import Registry, audiences, check_redirect
+from remit.oauth.clients import check_name as check_client_name
+from remit.oauth.token_requests import known_audience
 from remit.ports import Clock
 from remit.ports.identity import Registered
 from remit.ports.targets import DocumentPort
@@ -139,7 +142,7 @@ def clients(settings: Settings, clock: Clock) -> Registry:
     """Return the OAuth clients of the configuration, or raise InvalidRequestError naming what is wrong."""
     known = []
     for one in settings.clients:
-        name = check_name(one.id[:100] if one.name is None else one.name)
+        name = check_client_name(one.id[:100] if one.name is None else one.name)
         uris = tuple(check_redirect(uri) for uri in one.redirect_uris)
         known.append(Registered(one.id, name, uris, keyed=one.keyed))
     section = settings.client_documents
@@ -161,6 +164,26 @@ def scopes(settings: Settings) -> Mapping[str, ScopeTemplate]:
         except InvalidRequestError as error:
             raise InvalidRequestError(f"`scopes.{name}`: {error.detail}", help=error.help) from error
         found[name] = ScopeTemplate(name, details, one.purpose, one.title, one.ttl, one.clients)
+    return found
+
+
+def services(settings: Settings) -> Mapping[str, Service]:
+    """Return the resource servers elsewhere, or raise InvalidRequestError where one cannot be told from another."""
+    gateway = None if settings.gateway is None else settings.gateway.url
+    own, keyed = Audiences(settings.issuer, gateway), {one.id: one.keyed for one in settings.clients}
+    found: dict[str, Service] = {}
+    for name, one in settings.services.items():
+        check_name(name)
+        if known_audience(one.resource, replace(own, services=found)):
+            raise InvalidRequestError(
+                "`services.resource` must be of that service alone, and not the broker's own or another's"
+            )
+        if one.client is not None and not keyed.get(one.client, "://" in one.client):
+            raise InvalidRequestError(
+                "`services.client` must be able to prove who it is",
+                help="name a client with keys of `[[clients]]`, or a workload",
+            )
+        found[name] = Service(name, one.resource, one.client or "")
     return found
 
 

@@ -11,11 +11,12 @@ from remit.config import settings
 from remit.config.settings import Settings
 from remit.core import scope as scopes
 from remit.errors import InvalidRequestError
-from remit.kinds import egress, http, mcp, postgres, spiffe
+from remit.kinds import egress, elsewhere, http, mcp, postgres, spiffe
 from remit.ports.kind import Kind
 
 GROUP = "remit.kinds"  # entry points by which packages bring kinds; only those that are configured are loaded
-BUILT_IN = {kind.name: kind for kind in (http.KIND, postgres.KIND, spiffe.KIND, egress.KIND, mcp.KIND)}
+_KINDS = (http.KIND, postgres.KIND, spiffe.KIND, egress.KIND, mcp.KIND, elsewhere.KIND)
+BUILT_IN = {kind.name: kind for kind in _KINDS}
 
 
 def known(configured: Settings | None = None) -> Mapping[str, Kind]:

@@ -144,6 +144,7 @@ def identity(
         issuers={one.issuer.url: one.name or one.issuer.url for one in deciding},
         clients=identities.clients(settings, clock),
         scopes=identities.scopes(settings),
+        services=identities.services(settings),
     )
 
 

@@ -102,7 +102,8 @@ class _Joined:
         """Return what the control plane is served from, here."""
         remote, gateway = self.authority, None if settings.gateway is None else settings.gateway.url
         keys, nonces = Keys(await remote.token_keys()), await remote.nonces()
-        verifier = Verifier(remote, remote, keys, settings.issuer, self.clock, nonces, remote, gateway)
+        asked = remote, remote, keys, settings.issuer, self.clock, nonces, remote
+        verifier = Verifier(*asked, gateway, identity.services)
         trust = Trust(await remote.published_trust())
         return AppDeps(remote, kinds.known(settings), verifier, identity, trust, connections=remote, streams=streams)
 

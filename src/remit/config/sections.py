@@ -35,6 +35,7 @@ MAX_ID = 512  # characters
 
 _HTTPS = 443
 _SCOPE = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
+_ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]{0,31}:[A-Za-z0-9/?\[\]!$&'()*+,;=._~:%-]+")
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _SOURCES = ("bundle_file", "bundle_url", "workload_api")
 
@@ -270,6 +271,20 @@ class ScopeTable(Section, frozen=True):
     clients: Annotated[tuple[Text, ...], Meta(max_length=MAX_CLIENTS)] = ()
 
 
+class ServiceTable(Section, frozen=True):
+    """A resource server elsewhere: its ``resource`` is the audience of its tokens, which ``client`` introspects."""
+
+    resource: Annotated[str, Meta(max_length=MAX_ID)]
+    client: Text | None = None
+
+    def _check(self) -> None:
+        if not _ABSOLUTE.fullmatch(self.resource):
+            raise InvalidRequestError(
+                "`services.resource` must be an absolute URI without a user and a fragment (RFC 8707 §2)",
+                help="the one that the service names itself by, such as https://orders.example.com",
+            )
+
+
 class DocumentsSection(Section, frozen=True):
     """Hosts whose clients are known by a document at their own URL; ``private``: also in networks of one's own."""
 
@@ -328,6 +343,7 @@ class Configuration(Section, frozen=True):
     clients: Annotated[tuple[ClientTable, ...], Meta(max_length=MAX_CLIENTS)] = ()
     client_documents: DocumentsSection | None = None
     scopes: Annotated[dict[str, ScopeTable], Meta(max_length=MAX_ENTRIES)] = {}
+    services: Annotated[dict[str, ServiceTable], Meta(max_length=MAX_ENTRIES)] = {}
     signals: Annotated[tuple[SignalTable, ...], Meta(max_length=MAX_ENTRIES)] = ()
     kinds: dict[str, Text] = {}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from remit import jose
 from remit.control import render
-from remit.core.principal import Claims, GrantView, Holder, Principal, Right, check_given
+from remit.core.principal import Claims, GrantView, Holder, Principal, Right, check_given, check_right
 from remit.core.refresh import RefreshFamily
 from remit.errors import GrantEndedError, GrantTokenError, NotFoundError, RemitError, UnauthenticatedError
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
@@ -17,6 +19,7 @@ from remit.web.authentication import shown
 from remit.web.verifier import Verifier
 
 _HINTED = frozenset({"token", "token_type_hint"})
+_HOW = "as the client of a service: by `private_key_jwt`, or as a workload; or as a holder, by a token and its key"
 
 
 class IssuedTokens:
@@ -75,21 +78,40 @@ class IssuedTokens:
             return None
         return view.holder
 
-    async def introspect(self, request: Request, caller: Principal) -> Response:
-        """Tell the claims of a live token of the caller's own subtree; of all else, that it is not active.
+    async def introspector(self, request: Request) -> OAuthClient:
+        """Return who introspects: the principal of the request, else a client that has proven who it is."""
+        form = await wire.form(request, _HINTED | FIELDS)
+        wire.text(form, "token")
+        principal = await shown(request)
+        if principal is not None:
+            wire.only(form, _HINTED)
+            check_right(principal, Right.ACT)
+            return OAuthClient(principal=principal, form=form)
+        client = await self._clients.authenticate(request, form)
+        if not client.proven:
+            raise UnauthenticatedError("whoever introspects proves who it is", help=_HOW)
+        return replace(client, principal=None)
+
+    async def introspect(self, _: Request, client: OAuthClient) -> Response:
+        """Tell the claims of a live token: of a holder's own subtree, or for the service that asks. Else: not active.
 
         Whether a foreign grant lives is not even looked up, so that the answer takes as long as for an unknown one.
         """
-        form = await wire.form(request, _HINTED)
-        token = wire.text(form, "token")
+        token, caller = client.form["token"], client.principal
         try:
-            claims = await self._claims(caller, token)
+            claims = self._meant(client, token) if caller is None else await self._claims(caller, token)
             if claims is None or claims.expires_at <= self._verifier.now():
                 return wire.answer({"active": False})
             await self._verifier.tokens.present(token)
         except RemitError:
             return wire.answer({"active": False})
         return wire.answer({"active": True, "token_type": "Bearer" if claims.jkt is None else "DPoP", **claims.all})
+
+    def _meant(self, client: OAuthClient, token: str) -> Claims | None:
+        """Return the claims of a token that is for a service which this client serves."""
+        claims = self._verifier.signed(token)
+        service = self._verifier.audiences.service(claims.audience)
+        return claims if service is not None and service.is_served_by(client.id) else None
 
     async def _claims(self, caller: Principal, token: str) -> Claims | None:
         try:

@@ -21,6 +21,7 @@ from remit import jose
 from remit.core import audience as audiences
 from remit.core import request as requests
 from remit.core import scope as scopes
+from remit.core.audience import Audiences
 from remit.core.principal import IdToken
 from remit.core.request import UNBOUND, Binding, GrantRequest
 from remit.core.scope import Scope
@@ -140,30 +141,34 @@ class ProvenKey(NamedTuple):
 
 
 def audience(form: Form, verifier: Verifier) -> str | None:
-    """Return whom the token is to be for: None is the broker as a whole; else its gateway, or one resource there.
+    """Return whom the token is to be for: None is the broker as a whole; else its gateway, a resource there, a service.
 
     TargetError for anybody else (RFC 8707 §2), and for two. What clients of a resource add, a slash or a path at it,
     names the same: a token is for all that its grant allows there.
     """
     issuer, gateway = verifier.issuer, verifier.gateway
-    found = {_audience(form[name], issuer, gateway) for name in TARGETS & form.keys()}
+    found = {known_audience(form[name], verifier.audiences) for name in TARGETS & form.keys()}
     if "" in found or len(found) > 1:
         places = f", `{gateway}`, or a resource there: `{gateway}/NAME`" if gateway else ""
-        raise TargetError(help=f"the audience is `{issuer}`{places}")
+        raise TargetError(help=f"the audience is `{issuer}`{places}, or a service that is configured here")
     return None if found <= {issuer} else found.pop()
 
 
 def narrowed(form: Form, verifier: Verifier, meant: str | None) -> str | None:
     """Return whom a token is to be for that was ``meant`` for somebody when it was asked for; see ``core.audience``."""
-    return audiences.narrowed(meant, audience(form, verifier)) if form.keys() & TARGETS else meant
+    return audiences.narrowed(meant, audience(form, verifier), verifier.gateway) if form.keys() & TARGETS else meant
 
 
 def check_audience(whom: str | None, scope: Scope, binding: Binding, verifier: Verifier) -> None:
     """Raise TargetError where no token for this audience could be made, before anything is asked or used up."""
-    audiences.settled(whom, scope, binding, verifier.issuer, verifier.gateway)
+    audiences.settled(whom, scope, binding, verifier.audiences)
 
 
-def _audience(named: str, issuer: str, gateway: str | None) -> str:
+def known_audience(named: str, known: Audiences) -> str:
+    """Return whom a name of an audience means, as it is written in tokens; empty: nobody who is known."""
+    issuer, gateway = known.issuer, known.gateway
+    if (service := known.service(named)) is not None:
+        return service.uri
     if named.startswith(issuer) and _PATH.fullmatch(named, len(issuer)):
         return issuer
     place = _LOOPBACK.fullmatch(named)
@@ -177,8 +182,9 @@ def meant(
 ) -> tuple[str | None, Form]:
     """Return whom a token is to be for, and the request with the details that its ``scope`` or resource stands for."""
     whom = audience(form, verifier)
-    gateway = f"{verifier.gateway}/"
+    gateway, service = f"{verifier.gateway}/", verifier.audiences.service(whom)
     at = whom.removeprefix(gateway) if whom is not None and whom.startswith(gateway) else None
+    at = at if service is None else service.resource
     if "scope" in form or (opening and at in templates):
         return whom, expanded(form, templates, client, at, opening=opening)
     return whom, form

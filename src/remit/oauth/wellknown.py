@@ -40,6 +40,7 @@ class WellKnown:
     async def server(self, _request: Request) -> Response:
         issuer, methods = self._verifier.issuer, ["none", *self._identity.methods]
         signed = sorted(client_assertion.ALGORITHMS) if PRIVATE_KEY_JWT in methods else []
+        serving = signed if self._verifier.services else []
         return wire.answer(
             self._aliased(
                 {
@@ -51,7 +52,11 @@ class WellKnown:
                     "revocation_endpoint_auth_methods_supported": methods,
                     **({"revocation_endpoint_auth_signing_alg_values_supported": signed} if signed else {}),
                     "introspection_endpoint": f"{issuer}/oauth/introspect",
-                    "introspection_endpoint_auth_methods_supported": ["DPoP", *(["Bearer"] if self._certified else [])],
+                    "introspection_endpoint_auth_methods_supported": [
+                        *(["DPoP", "Bearer"] if self._certified else ["DPoP"]),
+                        *(self._identity.methods if self._verifier.services else ()),
+                    ],
+                    **({"introspection_endpoint_auth_signing_alg_values_supported": serving} if serving else {}),
                     "jwks_uri": f"{issuer}/oauth/jwks",
                     "status_list_aggregation_endpoint": issuer + AGGREGATION,
                     "grant_types_supported": list(self._grant_types),

@@ -141,6 +141,13 @@ class SocketAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class ElsewhereAccess:
+    """A client shows tokens of it to whoever serves it, whom remit does not reach."""
+
+    audience: Callable[[Resource], str]  # whom they are for
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of resource."""
 
@@ -150,7 +157,7 @@ class Kind:
     destination: str  # how an operator writes where a resource is
     docs: str  # the page that documents it
     check: Callable[[Resource, Secret | None, EngineContext], None]  # InvalidRequestError for what could never work
-    access: GatewayAccess | PortAccess | TunnelAccess | SocketAccess | None = None
+    access: GatewayAccess | PortAccess | TunnelAccess | SocketAccess | ElsewhereAccess | None = None
     engine: Callable[[Resource, Secret | None, EngineContext], Engine] | None = None
     plan: Callable[[Resource, EngineContext, LeaseRequest], Plan] | None = None  # pure, and needs no driver
     inspects: bool = False  # checking a resource asks its target (``ports.Inspectable``)

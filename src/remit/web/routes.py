@@ -10,6 +10,7 @@ from typing import Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit.core.audience import Service
 from remit.core.policy import Question
 from remit.core.principal import Holder, IdToken, Operator, Principal, Right
 from remit.jose.keys import PublishedKey
@@ -63,6 +64,7 @@ class Identity:
     issuers: Mapping[str, str] = field(default_factory=dict)  # where humans can log in to decide: URL -> name
     clients: ClientRegistry | None = None
     scopes: Templates = field(default_factory=dict)  # by name
+    services: Mapping[str, Service] = field(default_factory=dict)  # elsewhere, by the resource that is granted there
 
 
 class Policies(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -12,6 +12,7 @@ from typing import TypeVar
 from cryptography import x509
 
 from remit import jose
+from remit.core.audience import Audiences, Service
 from remit.core.principal import JWT_BEARER, JWT_SPIFFE, PRIVATE_KEY_JWT, Claims, Holder, Workload
 from remit.core.request import Binding
 from remit.errors import (
@@ -90,6 +91,11 @@ class Verifier:
     nonces: Nonces
     pending: Pending
     gateway: str | None = None  # its URL
+    services: Mapping[str, Service] = field(default_factory=dict)  # elsewhere, by the resource that is granted there
+
+    @property
+    def audiences(self) -> Audiences:
+        return Audiences(self.issuer, self.gateway, self.services)
 
     def noticed(self, notice: Notice) -> None:
         """Take over keys."""

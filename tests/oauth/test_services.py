@@ -1,0 +1,234 @@
+"""Tokens for a resource server elsewhere: for it alone, told of by it alone, and worth nothing here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from remit.core.audience import Service
+from remit.errors import AudienceError
+from remit.ports import Resource
+from remit.web.scope_templates import ScopeTemplate
+from tests.attacks.forge import parts
+from tests.broker.world import OPERATOR, SEARCH, details
+from tests.oauth.consent_driver import App, authorization_page, clients, scene, svid
+from tests.oauth.plane import later
+
+GATEWAY, URI, OTHER = "http://127.0.0.1:8471", "https://orders.test", "https://orders.test/bills"
+SERVING, BILLING = "spiffe://agents.test/orders/api", "spiffe://agents.test/bills/api"
+SERVICES = {
+    "orders": Service("orders", URI, "spiffe://agents.test/orders/*"),
+    "bills": Service("bills", OTHER, BILLING),
+}
+ORDERS: dict[str, object] = {"type": "elsewhere", "resource": "orders", "actions": ["read"], "datatypes": ["order"]}
+BILLS: dict[str, object] = {"type": "elsewhere", "resource": "bills", "actions": ["read"]}
+TEMPLATES = {"orders": ScopeTemplate("orders", details(ORDERS), "look at orders", "Read orders")}
+Played = Callable[[App], Awaitable[None]]
+
+
+def _scene(tmp_path: Path, played: Played, *, bear: bool = False) -> None:
+    async def whole(app: App) -> None:
+        await _put(app, bear=bear)
+        await played(app)
+
+    scene(tmp_path, whole, gateway=GATEWAY, services=SERVICES, registry=clients(), scopes=TEMPLATES)
+
+
+async def _put(app: App, *, bear: bool = False) -> None:
+    for one, raw in ((SERVICES["orders"], ORDERS), (SERVICES["bills"], BILLS)):
+        bound, settings = details({**raw, "actions": ["read", "write"]}), {"bearer": True} if bear else {}
+        resource = Resource(one.resource, "elsewhere", f"elsewhere:{one.uri}", bound, None, settings)
+        await app.made.broker.put_resource(OPERATOR, resource)
+
+
+def _asked(*raw: dict[str, object]) -> str:
+    return json.dumps(list(raw))
+
+
+async def _got(app: App, resource: str | None = URI, *raw: dict[str, object]) -> dict[str, Any]:
+    code = await app.code(authorization_details=_asked(*(raw or (ORDERS,))), resource=resource)
+    answer = await app.redeem(code)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def _introspected(app: App, token: str, by: str = SERVING) -> httpx.Response:
+    form = {"token": token, **{name: value for name, value in svid(by).items() if value is not None}}
+    return await app.made.web.post("/oauth/introspect", data=form)
+
+
+async def _said(app: App, token: str, by: str = SERVING) -> dict[str, Any]:
+    answer = await _introspected(app, token, by)
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def test_a_token_is_for_the_service_alone_and_tells_of_what_is_granted_there_alone(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = await _got(app, URI, ORDERS, SEARCH)
+        header, claims = parts(told["access_token"])[:2]
+        assert (header["typ"], claims["aud"], claims["authorization_details"]) == ("at+jwt", URI, [ORDERS])
+        assert told["authorization_details"] == [ORDERS]
+        assert (told["token_type"], "jkt" in str(claims["cnf"])) == ("DPoP", True)
+
+    _scene(tmp_path, played)
+
+
+def test_the_human_sees_whom_the_token_is_for(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        assert URI in (await authorization_page(app, authorization_details=_asked(ORDERS), resource=URI)).text
+
+    _scene(tmp_path, played)
+
+
+@pytest.mark.parametrize("named", [URI, f"{URI}/"])
+def test_a_client_that_knows_no_details_asks_by_the_resource(tmp_path: Path, named: str) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(authorization_details=None, purpose=None, resource=named)
+        claims = parts((await app.redeem(code)).json()["access_token"])[1]
+        assert (claims["aud"], claims["authorization_details"]) == (URI, [ORDERS])
+
+    _scene(tmp_path, played)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        OTHER,
+        f"{URI}/x",
+        f"{URI}//",
+        f"{URI}?x",
+        f"{GATEWAY}/orders",
+        "https://orders.test.evil.test",
+        "HTTPS://orders.test",
+    ],
+)
+def test_any_other_name_is_no_target(tmp_path: Path, named: str) -> None:
+    async def played(app: App) -> None:
+        page = await authorization_page(app, authorization_details=_asked(ORDERS), resource=named)
+        assert "invalid_target" in (page.headers.get("location") or page.text), page.text
+
+    _scene(tmp_path, played)
+
+
+def test_what_was_asked_for_one_service_is_not_redeemed_or_refreshed_for_another(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(authorization_details=_asked(ORDERS, BILLS), resource=URI)
+        for other in (OTHER, app.made.base, GATEWAY):
+            assert (await app.redeem(code, resource=other)).json()["error"] == "invalid_target"
+        told = (await app.redeem(code)).json()
+        refresh: dict[str, str | None] = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"]}
+        for other in (OTHER, app.made.base, GATEWAY):
+            assert (await app.token(**refresh, resource=other)).json()["error"] == "invalid_target"
+        again = (await app.token(**refresh)).json()
+        assert parts(again["access_token"])[1]["aud"] == URI
+
+    _scene(tmp_path, played)
+
+
+def test_a_token_for_a_service_opens_nothing_here_and_one_of_ours_nothing_there(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        made, token = app.made, (await _got(app, URI, ORDERS, SEARCH))["access_token"]
+        app.agent.token = token
+        assert (await made.call(app.agent, "GET", "/v1/self")).status_code == 401
+        kind = "urn:ietf:params:oauth:token-type:access_token"
+        exchange = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": kind}
+        assert (await app.token(**exchange, subject_token=token, client_id=None)).status_code == 400
+        for name in ("search", "orders"):
+            url = f"{GATEWAY}/{name}/v1/x"
+            proof = app.agent.proof("GET", url, made.world.now, made.verifier.nonce(), token)
+            with pytest.raises(AudienceError):
+                await made.verifier.proven({"authorization": f"DPoP {token}", "dpop": proof}, "GET", url, name)
+        for whom in (None, made.base, GATEWAY, f"{GATEWAY}/search"):
+            ours = (await _got(app, whom, ORDERS, SEARCH))["access_token"]
+            assert await _said(app, ours) == {"active": False}
+
+    _scene(tmp_path, played)
+
+
+def test_a_service_introspects_the_tokens_that_are_for_it_and_no_others(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = await _got(app)
+        said = await _said(app, told["access_token"])
+        assert (said["active"], said["token_type"], said["aud"]) == (True, "DPoP", URI)
+        assert said["authorization_details"] == [ORDERS]
+        for other in (BILLING, "spiffe://agents.test/orders", "spiffe://agents.test/orders/api/x"):
+            assert await _said(app, told["access_token"], other) == {"active": False}
+        theirs = (await _got(app, OTHER, BILLS))["access_token"]
+        assert await _said(app, theirs) == {"active": False}
+        assert (await _said(app, theirs, BILLING))["active"] is True
+        for junk in ("x", "a.b.c", told["refresh_token"], told["access_token"][:-8] + "AAAAAAAA"):
+            assert await _said(app, junk) == {"active": False}
+
+    _scene(tmp_path, played)
+
+
+def test_what_is_over_is_not_active(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        first, second = await _got(app), await _got(app)
+        await app.made.broker.revoke(OPERATOR, first["grant"])
+        assert await _said(app, first["access_token"]) == {"active": False}
+        assert (await _said(app, second["access_token"]))["active"] is True
+        later(app.made, 601)
+        assert await _said(app, second["access_token"]) == {"active": False}
+
+    _scene(tmp_path, played)
+
+
+def test_whoever_introspects_proves_who_it_is(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        token = (await _got(app))["access_token"]
+        for form in ({}, {"client_id": app.client_id}, {"client_id": SERVING}):
+            answer = await app.made.web.post("/oauth/introspect", data={"token": token, **form})
+            assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client"), answer.text
+        app.agent.token = token  # it is not for the broker, so it is no holder's here
+        assert (await app.made.call(app.agent, "POST", "/oauth/introspect", data={"token": token})).status_code == 401
+
+    _scene(tmp_path, played)
+
+
+def test_a_client_that_makes_no_proof_gets_a_bearers_token_where_the_service_says_so(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(authorization_details=None, purpose=None, resource=URI)
+        form = {"client_id": app.client_id, **app.redeeming(code)}
+        told = (await app.made.web.post("/oauth/token", data=form)).json()
+        claims = parts(told["access_token"])[1]
+        assert (told["token_type"], told["expires_in"], claims["aud"], "cnf" in claims) == ("Bearer", 300, URI, False)
+        said = await _said(app, told["access_token"])
+        assert (said["active"], said["token_type"]) == (True, "Bearer")
+        headers = {"authorization": f"Bearer {told['access_token']}"}
+        for name in ("search", "orders"):
+            with pytest.raises(AudienceError):
+                await app.made.verifier.proven(headers, "GET", f"{GATEWAY}/{name}/v1/x", name)
+        await _put(app, bear=False)
+        assert await _said(app, told["access_token"]) == {"active": False}
+
+    _scene(tmp_path, played, bear=True)
+
+
+def test_without_a_word_of_the_service_there_are_no_bearers(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(authorization_details=None, purpose=None, resource=URI)
+        answer = await app.made.web.post("/oauth/token", data={"client_id": app.client_id, **app.redeeming(code)})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bearer")
+
+    _scene(tmp_path, played)
+
+
+def test_metadata_says_how_services_introspect(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        told = (await app.made.web.get("/.well-known/oauth-authorization-server")).json()
+        assert told["introspection_endpoint_auth_methods_supported"] == ["DPoP", "private_key_jwt"]
+        assert "ES256" in told["introspection_endpoint_auth_signing_alg_values_supported"]
+
+    async def whole(app: App) -> None:
+        await played(app)
+
+    scene(tmp_path, whole, services=SERVICES, methods=("private_key_jwt",))
