@@ -31,7 +31,13 @@ PUBLIC = {
     "/oauth/client/{resource}",  # what providers read of remit as their client
     "/oauth/connected/{resource}",  # where they send a browser back to, that began it
 }
-PROVING = {"/oauth/token", "/oauth/revoke", "/v1/approvals/{approval}/approve", "/v1/approvals/{approval}/deny"}
+PROVING = {
+    "/oauth/token",
+    "/oauth/revoke",
+    "/oauth/introspect",
+    "/v1/approvals/{approval}/approve",
+    "/v1/approvals/{approval}/deny",
+}
 
 
 async def raw(plane: Plane, data: bytes) -> bytes:
