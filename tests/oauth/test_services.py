@@ -200,7 +200,7 @@ def test_a_client_that_makes_no_proof_gets_a_bearers_token_where_the_service_say
         form = {"client_id": app.client_id, **app.redeeming(code)}
         told = (await app.made.web.post("/oauth/token", data=form)).json()
         claims = parts(told["access_token"])[1]
-        assert (told["token_type"], told["expires_in"], claims["aud"], "cnf" in claims) == ("Bearer", 300, URI, False)
+        assert (told["token_type"], told["expires_in"], claims["aud"], "cnf" in claims) == ("Bearer", 600, URI, False)
         said = await _said(app, told["access_token"])
         assert (said["active"], said["token_type"]) == (True, "Bearer")
         headers = {"authorization": f"Bearer {told['access_token']}"}
