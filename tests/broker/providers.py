@@ -46,12 +46,14 @@ class Issuing(ProviderPort):
     )
     before: Callable[[], Awaitable[None]] | None = None  # of what a request does
     after: Callable[[], Awaitable[None]] | None = None  # once it is done, and before the answer is there
+    said: bool = False  # whether a resource was last asked by a message of MCP
     ids: itertools.count[int] = field(default_factory=itertools.count)
 
     async def discover_provider(
-        self, destination: str, issuer: str | None, near: tuple[str, ...]
+        self, destination: str, issuer: str | None, near: tuple[str, ...], *, messages: bool = False
     ) -> AuthorizationServer:
         self.discovered.append((destination, near))
+        self.said = messages
         return structs.replace(self.provider, issuer=issuer or self.provider.issuer, near=near)
 
     async def obtain_tokens(

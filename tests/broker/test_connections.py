@@ -759,6 +759,7 @@ def test_a_server_of_mcp_is_asked_at_its_url_and_its_token_is_for_that(world: Co
             await broker.put_resource(OPERATOR, Resource("search", "mcp", f"mcp+{at}", bound, None, oauth))
             begun = await broker.begin_connection(OPERATOR, "search")
             assert world.issuing.discovered[-1] == (at, near)
+            assert world.issuing.said
             assert (query(begun.url)["resource"], query(begun.url)["scope"]) == (at, "read")
 
     run(body())

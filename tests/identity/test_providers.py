@@ -35,8 +35,10 @@ ENDPOINTS = ("authorization_endpoint", "token_endpoint", "revocation_endpoint", 
 class Web:
     """Answers by URL, each host at its public address, and remembers what it was asked."""
 
-    def __init__(self, answers: Mapping[str, Any], address: str = "93.184.216.34", status: int = 200) -> None:
-        self.answers, self.address, self.status = answers, address, status
+    def __init__(
+        self, answers: Mapping[str, Any], address: str = "93.184.216.34", status: int = 200, challenge: str = ""
+    ) -> None:
+        self.answers, self.address, self.status, self.challenge = answers, address, status, challenge
         self.asked: list[str] = []
         self.requests: list[httpx.Request] = []
 
@@ -45,6 +47,8 @@ class Web:
         url = f"{request.url.scheme}://{request.headers['host']}{request.url.path}"
         self.asked.append(url)
         self.requests.append(request)
+        if url == RESOURCE and self.challenge:
+            return httpx.Response(401, headers={"www-authenticate": self.challenge})
         found = self.answers.get(url)
         return httpx.Response(404) if found is None else httpx.Response(self.status, json=found)
 
@@ -60,8 +64,13 @@ PATH = "https://mcp.tracker.test/.well-known/oauth-protected-resource/v1/mcp"
 INSERTED = "https://auth.tracker.test/.well-known/oauth-authorization-server/tenant"
 
 
-def discovered(web: Web, issuer: str | None = None, near: tuple[str, ...] = ()) -> AuthorizationServer:
-    return asyncio.run(web.reached.discover_provider(RESOURCE, issuer, near))
+CUSTOM = "https://mcp.tracker.test/custom/metadata.json"
+
+
+def discovered(
+    web: Web, issuer: str | None = None, near: tuple[str, ...] = (), *, messages: bool = False
+) -> AuthorizationServer:
+    return asyncio.run(web.reached.discover_provider(RESOURCE, issuer, near, messages=messages))
 
 
 @pytest.mark.parametrize("at", [PATH, "https://mcp.tracker.test/.well-known/oauth-protected-resource"])
@@ -72,6 +81,46 @@ def test_a_resource_says_who_its_provider_is_and_that_what_it_is_at_each_place(a
     assert (found.issuer, found.audience, found.scopes, found.names_itself) == (ISSUER, RESOURCE, ("read",), True)
     assert found.token_endpoint == f"{ISSUER}/token"
     assert web.asked[-place - 1 :] == list(places(ISSUER)[: place + 1])
+
+
+@pytest.mark.parametrize("messages", [False, True])
+def test_a_resource_says_where_that_is_and_what_it_needs_to_whoever_comes_without_a_token(*, messages: bool) -> None:
+    wants = f'Bearer resource_metadata="{CUSTOM}", scope="issues:read issues:write"'
+    web = Web(
+        {CUSTOM: PRM, PATH: {**PRM, "authorization_servers": ["https://other.test"]}, INSERTED: SERVER}, challenge=wants
+    )
+    found = discovered(web, messages=messages)
+    assert (found.issuer, found.scopes) == (ISSUER, ("issues:read", "issues:write"))
+    assert web.asked[:2] == [RESOURCE, CUSTOM]
+    assert PATH not in web.asked
+    first = web.requests[0]
+    assert "authorization" not in first.headers
+    said = (first.method, json.loads(first.content)["method"] if messages else first.content)
+    assert said == (("POST", "tools/list") if messages else ("GET", b""))
+
+
+@pytest.mark.parametrize("wants", ['Bearer scope="read"', 'Basic realm="x"', "Bearer", 'Bearer error="invalid_token"'])
+def test_what_a_challenge_does_not_say_is_at_the_places_that_everybody_knows(wants: str) -> None:
+    assert discovered(Web({PATH: PRM, INSERTED: SERVER}, challenge=wants)).scopes == ("read",)
+
+
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [
+        ("http://mcp.tracker.test/custom/metadata.json", "must be https"),
+        ("/custom/metadata.json", "not a URL"),
+        (PATH, "another resource"),
+        ("https://mcp.tracker.test/nothing", "does not say who its provider is"),
+    ],
+)
+def test_where_a_challenge_leads_has_to_be_right_and_nothing_else_is_looked_at(at: str, says: str) -> None:
+    web = Web(
+        {PATH: {**PRM, "resource": "https://other.test"}, INSERTED: SERVER},
+        challenge=f'Bearer resource_metadata="{at}"',
+    )
+    with pytest.raises(EngineRefusedError, match=says):
+        discovered(web)
+    assert INSERTED not in web.asked
 
 
 def test_the_places_are_those_of_mcp_in_its_order() -> None:

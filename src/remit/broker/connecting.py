@@ -147,7 +147,8 @@ class Connecting:
             return AuthorizationServer(str(asked.issuer), *to, *more, near=named_hosts(at.values()))
         url = self._registry.url(resource)
         near = named_hosts(([asked.issuer] if asked.issuer else []) + ([url] if is_private(resource, url) else []))
-        return await self.kept.providers.port.discover_provider(url, asked.issuer, near)
+        said = self._registry.messages(resource)
+        return await self.kept.providers.port.discover_provider(url, asked.issuer, near, messages=said)
 
     def _check_agreed(
         self, resource: Resource, asked: OAuthSetting, provider: AuthorizationServer, *, told: bool

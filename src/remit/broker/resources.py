@@ -95,6 +95,11 @@ class ResourceRegistry:
         access = self._kinds[resource.kind].access
         return resource.destination.removeprefix(access.prefix if isinstance(access, GatewayAccess) else "")
 
+    def messages(self, resource: Resource) -> bool:
+        """Whether requests to a resource are messages of MCP."""
+        access = self._kinds[resource.kind].access
+        return isinstance(access, GatewayAccess) and access.messages
+
     async def handed(self, name: str, version: int) -> Secret | None:
         """Return the secret that goes into requests, if there is one.
 

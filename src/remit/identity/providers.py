@@ -24,6 +24,8 @@ from remit.core.connection import AuthorizationServer, ProviderClient, ProviderT
 from remit.core.secret import Secret
 from remit.errors import EngineRefusedError, GrantTokenError, InvalidRequestError, UnavailableError
 from remit.identity.fetch import HttpFetch, Lookup, Transport, look_up, pinned
+from remit.jose import challenge
+from remit.jose.challenge import Challenge
 from remit.ports.connections import ProviderPort
 
 PATIENCE = 10.0  # seconds, for a whole answer
@@ -34,6 +36,9 @@ BAD = 400
 PRM = "/.well-known/oauth-protected-resource"
 AS = "/.well-known/oauth-authorization-server"
 OIDC = "/.well-known/openid-configuration"
+# what is said to an MCP server for its refusal's sake: nothing is done by it, and every revision has it
+_LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+_EITHER = {"accept": "application/json, text/event-stream"}  # streamable HTTP
 _TOKEN = re.compile(r"[\x21-\x7e]{16,16384}")
 _CODE = re.compile(r"[a-z_]{1,60}")
 
@@ -48,12 +53,14 @@ class ReachedProviders(ProviderPort):
         self._transport, self._lookup = transport or HttpFetch(limit=MAX_ANSWER).transport, lookup
 
     async def discover_provider(
-        self, destination: str, issuer: str | None, near: tuple[str, ...]
+        self, destination: str, issuer: str | None, near: tuple[str, ...], *, messages: bool = False
     ) -> AuthorizationServer:
         """Return a provider that does PKCE by S256, or raise EngineRefusedError."""
         about: Document = {}
+        said = Challenge()
         if issuer is None:
-            about = await self._resource(destination, near)
+            said = await self._challenge(destination, near, messages=messages)
+            about = await self._resource(destination, near, said.metadata)
             issuer = next(iter(_texts(about, "authorization_servers")), "")
         found = await self._first(places(_checked(issuer, "the issuer")), near)
         if found is None:
@@ -76,15 +83,29 @@ class ReachedProviders(ProviderPort):
             found.get("authorization_response_iss_parameter_supported") is True,
             found.get("client_id_metadata_document_supported") is True,
             about.get("resource"),
-            _texts(about, "scopes_supported"),
+            said.scopes or _texts(about, "scopes_supported"),
             near,
         )
 
-    async def _resource(self, destination: str, near: Hosts) -> Document:
-        """Return what a resource publishes about itself, which must be about it (RFC 9728 §3.3)."""
+    async def _challenge(self, destination: str, near: Hosts, *, messages: bool) -> Challenge:
+        """Return what a resource says to whoever comes without a token; nothing where it says none of it."""
+        said: Mapping[str, Any] = {"json": _LIST, "headers": _EITHER} if messages else {}
+        try:
+            answer = await self._ask("POST" if messages else "GET", destination, near, **said)
+        except UnavailableError:
+            return Challenge()
+        refused = answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}
+        return challenge.read(answer.headers.get_list("www-authenticate")) if refused else Challenge()
+
+    async def _resource(self, destination: str, near: Hosts, named: str) -> Document:
+        """Return what a resource publishes about itself, which must be about it (RFC 9728 §3.3).
+
+        ``named``: where, if it says that itself; otherwise it is at the well-known places.
+        """
         parts = urlsplit(destination)
         base = f"{parts.scheme}://{parts.netloc}{PRM}"
-        found = await self._first(dict.fromkeys((base + parts.path, base)), near)
+        at = (_checked(named, "its resource_metadata", destination),) if named else (base + parts.path, base)
+        found = await self._first(dict.fromkeys(at), near)
         if found is None:
             raise EngineRefusedError(
                 f"`{destination}` does not say who its provider is (RFC 9728)",

@@ -79,10 +79,12 @@ class ProviderPort(Protocol):
     """
 
     async def discover_provider(
-        self, destination: str, issuer: str | None, near: tuple[str, ...]
+        self, destination: str, issuer: str | None, near: tuple[str, ...], *, messages: bool = False
     ) -> AuthorizationServer:
         """Return what an issuer, or that of a resource (RFC 9728), publishes about itself (RFC 8414).
 
+        A resource is asked first what it says to whoever has no token: where it publishes that, and which scopes it
+        needs (RFC 9728 §5.1); with ``messages`` by a message of MCP.
         ``near`` are the hosts that may be in a network of one's own, now and later; no other is reached there.
         """
 
