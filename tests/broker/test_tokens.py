@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from remit import jose
 from remit.broker import Broker
@@ -21,9 +22,10 @@ from remit.core.task import Grant
 from remit.errors import GrantEndedError, RemitError, ReplayError, TargetError, TokenError, WrongKeyError
 from remit.jose import status
 from remit.jose import token as tokens
-from remit.jose.keys import public_key
+from remit.jose.keys import by_kid
 from remit.jose.proof import Nonces, Proof
 from remit.jose.token import TokenSpec
+from remit.keys.signers import FileSigner
 from remit.ports import Resource
 from remit.ports.broker import Notice
 from remit.ports.tokens import TokenPort
@@ -36,7 +38,13 @@ from tests.support.signing import Ring
 
 ISSUER, GATEWAY, KEY = "https://remit.test", "https://gateway.test", "k" * 43
 ORDERS = {"type": "elsewhere", "resource": "orders", "actions": ["read", "write"]}
-KNOWN = Audiences(ISSUER, GATEWAY, {"orders": Service("orders", "https://orders.test", "orders-api")})
+SHOP = {"type": "elsewhere", "resource": "shop", "actions": ["buy"]}
+SERVICES = {
+    "orders": Service("orders", "https://orders.test", "orders-api"),
+    "shop": Service("shop", "https://shop.test", "shop-api", rsa=True),
+}
+KNOWN = Audiences(ISSUER, GATEWAY, SERVICES)
+RSA_KEYS = [FileSigner(rsa.generate_private_key(65_537, 2_048)) for _ in range(2)]
 
 
 @dataclass
@@ -47,6 +55,7 @@ class Mint:
     broker: Broker
     root: Grant
     ring: Ring = field(default_factory=Ring)
+    by_rsa: Ring | None = field(default_factory=lambda: Ring(RSA_KEYS[0]))
     tokens: BoundGrants = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +63,9 @@ class Mint:
         pending = PendingMemory(lambda: self.world.now)
         clock = lambda: self.world.now  # noqa: E731 - short
         self.tokens = BoundGrants(
-            self.broker, self.ring, pending, ISSUER, clock, lambda prefix: f"{prefix}_1", b"n" * 32, known=KNOWN
+            *(self.broker, self.ring, pending, ISSUER, clock, lambda prefix: f"{prefix}_1", b"n" * 32),
+            known=KNOWN,
+            by_rsa=self.by_rsa,
         )
 
     @property
@@ -68,11 +79,14 @@ class Mint:
     def proof(self, jti: str = "proof-001", jkt: str = KEY) -> Proof:
         return Proof(jkt, jti, int(self.world.now.timestamp()))
 
-    def forged(self, text: str, **changes: object) -> str:
+    def forged(self, text: str, by: FileSigner | None = None, /, **changes: object) -> str:
         """Return a token with other claims that a key of ours signed."""
-        claims = {**jose.document(jose.read(text, frozenset({"typ", "alg", "kid"})).payload, TokenError), **changes}
-        signer = self.ring.signer
+        claims, signer = {**claims_in(text), **changes}, by or self.ring.signer
         return jws({"typ": tokens.TYPE, "alg": signer.alg, "kid": signer.kid}, claims, signer.sign)
+
+
+def claims_in(text: str) -> dict[str, Any]:
+    return dict(jose.document(jose.read(text, frozenset({"typ", "alg", "kid"})).payload, TokenError))
 
 
 def scene(body: Callable[[Mint], Awaitable[None]], jkt: str | None = KEY) -> None:
@@ -87,7 +101,7 @@ def scene(body: Callable[[Mint], Awaitable[None]], jkt: str | None = KEY) -> Non
 def test_a_token_says_what_the_broker_knows_of_the_grant() -> None:
     async def body(mint: Mint) -> None:
         told = await mint.there.mint(mint.root.id, TokenSpec(GATEWAY, "p" * 43))
-        keys = {jwk["kid"]: public_key(jwk) for jwk in await mint.there.token_keys()}
+        keys = by_kid(await mint.there.token_keys())
         claims = tokens.read(told.token or "", keys, ISSUER, mint.world.now)
         assert (claims.grant, claims.jkt, claims.audience, claims.par_hash) == (mint.root.id, KEY, GATEWAY, "p" * 43)
         assert claims.expires_at - claims.issued_at == told.expires_in == 600
@@ -109,11 +123,11 @@ def test_a_token_for_a_service_tells_of_what_is_granted_there_alone() -> None:
     async def body(mint: Mint) -> None:
         root = await _with_orders(mint)
         told = await mint.there.mint(root.id, TokenSpec("https://orders.test"))
-        claims = jose.document(jose.read(told.token or "", frozenset({"typ", "alg", "kid"})).payload, TokenError)
+        claims = claims_in(told.token or "")
         assert claims["aud"] == "https://orders.test"
         assert claims["authorization_details"] == json.loads(told.details) == [ORDERS]
         both = await mint.there.mint(root.id, TokenSpec())
-        assert [one["resource"] for one in json.loads(both.details)] == ["search", "orders"]
+        assert [one["resource"] for one in json.loads(both.details)] == ["search", "orders", "shop"]
 
     scene(body)
 
@@ -135,7 +149,59 @@ def test_no_token_for_a_service_is_minted_where_its_resource_is_another_or_its_g
 async def _with_orders(mint: Mint, destination: str = "elsewhere:https://orders.test") -> Grant:
     """Return a grant that has something at the service, beside something at the gateway."""
     await mint.broker.put_resource(OPERATOR, Resource("orders", "elsewhere", destination, details(ORDERS), None, {}))
-    return await mint.world.opened(mint.broker, SEARCH, ORDERS, jkt=KEY)
+    shop = Resource("shop", "elsewhere", "elsewhere:https://shop.test", details(SHOP), None, {})
+    await mint.broker.put_resource(OPERATOR, shop)
+    return await mint.world.opened(mint.broker, SEARCH, ORDERS, SHOP, jkt=KEY)
+
+
+def test_a_service_that_says_so_gets_rs256_and_nobody_else_does() -> None:
+    async def body(mint: Mint) -> None:
+        root = await _with_orders(mint)
+        ring = mint.by_rsa
+        assert ring is not None
+        for whom in (None, ISSUER, GATEWAY, f"{GATEWAY}/search", "https://orders.test"):
+            told = await mint.there.mint(root.id, TokenSpec(whom))
+            assert _header(told.token or "") == {"typ": "at+jwt", "alg": "ES256", "kid": mint.ring.signer.kid}
+        text = (await mint.there.mint(root.id, TokenSpec("https://shop.test"))).token or ""
+        assert _header(text) == {"typ": "at+jwt", "alg": "RS256", "kid": ring.signer.kid}
+        assert [jwk["alg"] for jwk in await mint.there.token_keys()] == ["ES256", "RS256"]
+        mint.__post_init__()  # what it minted it has forgotten
+        assert (await mint.there.present(text)).grant == root.id
+        ring.signer = RSA_KEYS[1]
+        mint.tokens.keys_changed()
+        with pytest.raises(TokenError, match="not signed by a key"):
+            await mint.there.present(text)
+
+    scene(body)
+
+
+@pytest.mark.parametrize("whom", [ISSUER, GATEWAY, f"{GATEWAY}/search", "https://orders.test", "https://else.test"])
+def test_the_key_of_rs256_makes_no_token_for_anybody_else(whom: str) -> None:
+    async def body(mint: Mint) -> None:
+        root = await _with_orders(mint)
+        text = (await mint.there.mint(root.id, TokenSpec("https://shop.test"))).token or ""
+        for act in (mint.there.present, mint.there.token_grant):
+            with pytest.raises(TokenError, match="signs nothing for its audience"):
+                await act(mint.forged(text, RSA_KEYS[0], aud=whom))
+        with pytest.raises(TokenError, match="signs nothing"):
+            await mint.there.refuse_token(mint.forged(text, RSA_KEYS[0], aud=whom), TokenError())
+
+    scene(body)
+
+
+def test_without_its_key_there_is_no_rs256() -> None:
+    async def body(mint: Mint) -> None:
+        root, mint.by_rsa = await _with_orders(mint), None
+        mint.__post_init__()
+        with pytest.raises(TargetError, match="no key"):
+            await mint.there.mint(root.id, TokenSpec("https://shop.test"))
+        assert [jwk["alg"] for jwk in await mint.there.token_keys()] == ["ES256"]
+
+    scene(body)
+
+
+def _header(text: str) -> dict[str, Any]:
+    return dict(jose.read(text, frozenset({"typ", "alg", "kid"})).header)
 
 
 def test_no_token_is_minted_for_a_grant_that_has_ended() -> None:

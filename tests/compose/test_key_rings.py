@@ -204,6 +204,23 @@ def test_nobody_is_told_and_so_there_is_no_ring_of_events(tmp_path: Path) -> Non
     serving(configured(tmp_path), body)
 
 
+def test_the_key_for_services_is_published_beside_that_of_tokens_and_turns_by_itself(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+    wanted = {"shop": {"resource": "https://shop.test", "signing_alg": "RS256"}}
+    made = structs.replace(made, services=read(made.places, {"services": wanted}).services)
+
+    async def body(edges: Edges, client: httpx.AsyncClient) -> None:
+        del edges
+        token_key, first = await published(client)
+        fresh = (await client.post("/v1/keys/services/rotate")).json()["signing"]
+        assert await published(client) == [token_key, fresh, first]
+        assert [key["alg"] for key in await told(client, "services")] == ["RS256"] * 2
+        assert (await client.post(f"/v1/keys/services/{first}/revoke")).status_code == 200
+        assert await published(client) == [token_key, fresh]
+
+    serving(made, body)
+
+
 @pytest.mark.parametrize("ring", ["token", "audit", "spiffe", "events"])
 def test_each_ring_turns_and_lists_its_keys(tmp_path: Path, ring: str) -> None:
     async def body(edges: Edges, client: httpx.AsyncClient) -> None:

@@ -25,7 +25,8 @@ def _settings(**tables: object) -> Settings:
 )
 def test_a_service_is_known_by_its_uri_and_served_by_who_can_prove_it(client: str) -> None:
     found = services(_settings(orders={"resource": URI, "client": client}))["orders"]
-    assert (found.resource, found.uri, found.client) == ("orders", URI, client)
+    assert (found.resource, found.uri, found.client, found.rsa) == ("orders", URI, client, False)
+    assert services(_settings(orders={"resource": URI, "signing_alg": "RS256"}))["orders"].rsa
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ def test_any_absolute_uri_does(uri: str) -> None:
         ({"resource": URI, "client": "app"}, "able to prove who it is"),
         ({"resource": URI, "client": "nobody"}, "able to prove who it is"),
         ({"resource": URI, "client": "*"}, "able to prove who it is"),
+        ({"resource": URI, "signing_alg": "HS256"}, "`services.signing_alg`"),
         ({"client": "orders-api"}, "`services.resource` is missing"),
         ({"resource": URI, "clients": "app"}, "`services.clients` is not a setting"),
     ],

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from remit.broker import Broker
 from remit.broker.pending import PendingMemory
@@ -254,6 +254,8 @@ async def plane(
     host = f"127.0.0.1:{sock.getsockname()[1]}"
     there, issuer, pending, keys = edge_of(broker), f"http://{host}", PendingMemory(lambda: world.now), Ring()
     known = identity or Identity()
+    audiences = Audiences(issuer, gateway, services or {})
+    by_rsa = Ring(FileSigner(rsa.generate_private_key(65_537, 2_048))) if audiences.by_rsa else None
     tokens = BoundGrants(
         broker,
         keys,
@@ -262,13 +264,14 @@ async def plane(
         lambda: world.now,
         lambda prefix: f"{prefix}_{next(ids)}",
         b"k" * 32,
-        known=Audiences(issuer, gateway, services or {}),
+        known=audiences,
+        by_rsa=by_rsa,
         humans=known.humans,
     )
     verifier = Verifier(
         there,
         edge_of(tokens),
-        Keys(keys.public_jwks()),
+        Keys(tokens.public_jwks(), audiences.by_rsa),
         issuer,
         lambda: world.now,
         await tokens.nonces(),

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import hmac
 import json
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
+from authlib.jose import JsonWebKey, JsonWebToken
+from authlib.oauth2.rfc9068.claims import JWTAccessTokenClaims
+from joserfc import jwt as joserfc_jwt
+from joserfc.jwk import KeySet, RSAKey
+from joserfc.jwt import JWTClaimsRegistry
 
 from remit.core.audience import Service
-from remit.errors import AudienceError
+from remit.errors import AudienceError, TokenError
 from remit.ports import Resource
 from remit.web.scope_templates import ScopeTemplate
 from tests.attacks.forge import parts
 from tests.broker.world import OPERATOR, SEARCH, details
 from tests.oauth.consent_driver import App, authorization_page, clients, scene, svid
-from tests.oauth.plane import later
+from tests.oauth.plane import jws, later
 
 GATEWAY, URI, OTHER = "http://127.0.0.1:8471", "https://orders.test", "https://orders.test/bills"
 SERVING, BILLING = "spiffe://agents.test/orders/api", "spiffe://agents.test/bills/api"
 SERVICES = {
     "orders": Service("orders", URI, "spiffe://agents.test/orders/*"),
-    "bills": Service("bills", OTHER, BILLING),
+    "bills": Service("bills", OTHER, BILLING, rsa=True),
 }
 ORDERS: dict[str, object] = {"type": "elsewhere", "resource": "orders", "actions": ["read"], "datatypes": ["order"]}
 BILLS: dict[str, object] = {"type": "elsewhere", "resource": "bills", "actions": ["read"]}
@@ -218,6 +227,90 @@ def test_without_a_word_of_the_service_there_are_no_bearers(tmp_path: Path) -> N
         code = await app.code(authorization_details=None, purpose=None, resource=URI)
         answer = await app.made.web.post("/oauth/token", data={"client_id": app.client_id, **app.redeeming(code)})
         assert (answer.status_code, answer.json()["code"]) == (400, "bearer")
+
+    _scene(tmp_path, played)
+
+
+def test_rs256_is_for_the_service_that_wants_it_and_every_confusion_of_algorithms_is_refused(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        made = app.made
+        token, ours = (await _got(app, OTHER, BILLS))["access_token"], (await _got(app))["access_token"]
+        jwks = {jwk["alg"]: jwk for jwk in (await made.web.get("/oauth/jwks")).json()["keys"]}
+        assert [parts(one)[0]["alg"] for one in (token, ours)] == ["RS256", "ES256"]
+        assert set(jwks) == {"RS256", "ES256"}
+        assert (await _said(app, token, BILLING))["active"] is True
+        claims = parts(token)[1]
+        pem = RSAKey.import_key(jwks["RS256"]).as_pem(private=False)
+        rs, es, mac = jwks["RS256"]["kid"], jwks["ES256"]["kid"], partial(hmac.digest, pem, digest="sha256")
+        forged = [
+            jws({"typ": "at+jwt", "alg": "HS256", "kid": rs}, claims, mac),
+            jws({"typ": "at+jwt", "alg": "HS256", "kid": es}, claims, mac),
+            jws({"typ": "at+jwt", "alg": "none", "kid": rs}, claims, lambda _: b""),
+            jws({"typ": "at+jwt", "alg": "ES256", "kid": rs}, claims, made.signer.sign),
+            jws({"typ": "at+jwt", "alg": "RS256", "kid": es}, claims, made.signer.sign),
+            jws({"typ": "at+jwt", "alg": "PS256", "kid": rs}, claims, made.signer.sign),
+            jws({"typ": "JWT", "alg": "ES256", "kid": es}, claims, made.signer.sign),
+        ]
+        for one in forged:
+            assert await _said(app, one, BILLING) == {"active": False}
+            for whom in (made.base, GATEWAY):
+                header, told = parts(one)[0], {**claims, "aud": whom}
+                app.agent.token = jws(header, told, mac)
+                assert (await made.call(app.agent, "GET", "/v1/self")).status_code == 401
+
+    _scene(tmp_path, played)
+
+
+def test_the_key_of_rs256_opens_nothing_here(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        made = app.made
+        claims = parts((await _got(app, OTHER, BILLS))["access_token"])[1]
+        by_rsa = made.tokens._by_rsa
+        assert by_rsa is not None
+        signer = by_rsa.signer
+        header = {"typ": "at+jwt", "alg": "RS256", "kid": signer.kid}
+        for whom in (made.base, GATEWAY, f"{GATEWAY}/search", URI):
+            app.agent.token = jws(header, {**claims, "aud": whom}, signer.sign)
+            assert (await made.call(app.agent, "GET", "/v1/self")).status_code == 401
+            assert await _said(app, app.agent.token) == {"active": False}
+            url = f"{GATEWAY}/search/v1/x"
+            proof = app.agent.proof("GET", url, made.world.now, made.verifier.nonce(), app.agent.token)
+            told = {"authorization": f"DPoP {app.agent.token}", "dpop": proof}
+            with pytest.raises(TokenError, match="signs nothing for its audience"):
+                await made.verifier.proven(told, "GET", url, "search")
+
+    _scene(tmp_path, played)
+
+
+def test_a_client_revokes_a_token_by_rs256(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        token = (await _got(app, OTHER, BILLS))["access_token"]
+        assert (await app.made.web.post("/oauth/revoke", data={"token": token})).status_code == 200
+        assert await _said(app, token, BILLING) == {"active": False}
+
+    _scene(tmp_path, played)
+
+
+def test_libraries_that_services_have_verify_a_token_for_theirs_alone(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        keys = (await app.made.web.get("/oauth/jwks")).json()
+        now, issuer = int(app.made.world.now.timestamp()), app.made.base
+        for uri, raw, alg in ((URI, ORDERS, "ES256"), (OTHER, BILLS, "RS256")):
+            token = (await _got(app, uri, raw))["access_token"]
+            key = jwt.PyJWKSet.from_dict(keys)[jwt.get_unverified_header(token)["kid"]]
+            untimed: Any = {"verify_exp": False, "verify_iat": False}  # the broker's clock is a test's
+            told = jwt.decode(token, key, algorithms=[alg], issuer=issuer, audience=uri, options=untimed)
+            assert told["authorization_details"] == [raw]
+            with pytest.raises(jwt.InvalidAudienceError):
+                jwt.decode(token, key, algorithms=[alg], issuer=issuer, audience=f"{uri}/x", options=untimed)
+            read = joserfc_jwt.decode(token, KeySet.import_key_set(keys), algorithms=[alg])
+            wanted = {"iss": {"essential": True, "value": issuer}, "aud": {"essential": True, "value": uri}}
+            JWTClaimsRegistry(now, **wanted).validate(read.claims)  # type: ignore[arg-type]  # what it takes
+            options = {"iss": {"value": issuer}, "aud": {"value": uri}}
+            found = JsonWebToken([alg]).decode(token, JsonWebKey.import_key_set(keys), JWTAccessTokenClaims, options)
+            found["exp"] += int(time.time()) - now
+            found.validate()
+            assert found["cnf"] == told["cnf"]
 
     _scene(tmp_path, played)
 

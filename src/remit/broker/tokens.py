@@ -21,10 +21,10 @@ from remit.core.audience import Audiences, concerning, settled
 from remit.core.principal import Claims, GrantView, Holder
 from remit.core.request import Binding
 from remit.core.scope import Scope
-from remit.errors import ExpiredError, NotFoundError, RemitError, TokenError, WrongKeyError
+from remit.errors import ExpiredError, NotFoundError, RemitError, TargetError, TokenError, WrongKeyError
 from remit.jose import status
 from remit.jose import token as tokens
-from remit.jose.keys import PublicKey, public_key
+from remit.jose.keys import by_kid
 from remit.jose.proof import Nonces, Proof
 from remit.jose.token import STATUS, TokenSpec
 from remit.ports import Clock, NewId, SigningKeys
@@ -58,15 +58,17 @@ class GrantTokens(TokenPort):
         nonce_key: bytes,
         *,
         known: Audiences | None = None,
+        by_rsa: SigningKeys | None = None,
         humans: Humans | None = None,
     ) -> None:
         """Sign by ``keys`` as ``issuer``, for all whom it has ``known``, itself alone if None; ``new_id`` names tokens.
 
+        ``by_rsa`` signs for those of them that want it.
         Proofs are burnt in ``pending``; ``humans`` verifies the ID tokens that open tasks.
         """
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
         self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
-        self._humans, self._audiences = humans, known or Audiences(issuer)
+        self._humans, self._audiences, self._by_rsa = humans, known or Audiences(issuer), by_rsa
         self._key = secrets.token_bytes(32)  # of this process: bearers' tokens are named by it
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
@@ -74,10 +76,14 @@ class GrantTokens(TokenPort):
     def keys_changed(self) -> None:
         """Take over after a rotation, and tell workers: what only an unpublished key signed is worth nothing now."""
         self._take()
-        self._broker.feeds.publish(token_keys=self._keys.public_jwks())
+        self._broker.feeds.publish(token_keys=self.public_jwks())
+
+    def public_jwks(self) -> Sequence[Mapping[str, str]]:
+        """Return the keys that verify tokens, of both rings if there are two, the signing one of each first."""
+        return [*self._keys.public_jwks(), *(() if self._by_rsa is None else self._by_rsa.public_jwks())]
 
     def _take(self) -> None:
-        self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in self._keys.public_jwks()}
+        self._public = by_kid(self.public_jwks())
         self._known: dict[bytes, _Known] = {}  # by digest
 
     async def burn(self, proof: Proof | None, *, stranger: bool = False) -> None:
@@ -97,7 +103,12 @@ class GrantTokens(TokenPort):
         if binding.bearer is not None:
             claims["jti"] = self._marked(claims["jti"], grant_id, claims["exp"])
         details = scopes.text(concerning(scope, spec.audience, self._audiences))
-        text = self._signed(claims, tokens.TYPE, authorization_details=details)
+        signer = self._keys.signer
+        if spec.audience in self._audiences.by_rsa:
+            if self._by_rsa is None:
+                raise TargetError("there is no key that signs for this audience")
+            signer = self._by_rsa.signer
+        text = tokens.mint(claims, signer.kid, signer.alg, signer.sign, authorization_details=details)
         self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
         kind = "DPoP" if binding.jkt is not None else "Bearer"
         return Granted(view.task, grant_id, claims["exp"] - claims["iat"], details, text, kind)
@@ -129,7 +140,7 @@ class GrantTokens(TokenPort):
         digest, now = sha256(token.encode()).digest(), self._clock()
         known, claims = self._known.get(digest), None
         if known is None or now.timestamp() >= known.end:
-            claims = tokens.read(token, self._public, self._issuer, now)
+            claims = self._read(token)
             known = _known(claims)
         try:
             view = await look(known.grant)
@@ -144,16 +155,20 @@ class GrantTokens(TokenPort):
             self._remember(digest, known)
         return view
 
+    def _read(self, token: str, *, expired: bool = False) -> Claims:
+        whom = self._audiences.by_rsa
+        return tokens.read(token, self._public, self._issuer, self._clock(), expired=expired, by_rsa=whom)
+
     async def refuse_token(self, token: str, error: RemitError) -> None:
         """What is over is recorded as that, whatever else is wrong."""
         known, now = self._known.get(sha256(token.encode()).digest()), self._clock()
         if known is None:
-            known = _known(tokens.read(token, self._public, self._issuer, now, expired=True))
+            known = _known(self._read(token, expired=True))
         over = type(error) is TokenError and now.timestamp() >= known.end
         await self._broker.deny(known.grant, PROVE, ExpiredError() if over else error, known.jti)
 
     async def token_keys(self) -> Sequence[Mapping[str, str]]:
-        return self._keys.public_jwks()
+        return self.public_jwks()
 
     async def nonces(self) -> Nonces:
         return self._nonces
@@ -170,13 +185,10 @@ class GrantTokens(TokenPort):
         made_for = (now, self._keys.signer.kid, self._broker.feeds.ends)
         if made_for != self._made_for:
             packed = status.live(self._broker.places(), status.PLACES)
-            self._list = self._signed(status.claims(self._issuer + STATUS, packed, now), status.TYPE)
+            listed, signer = status.claims(self._issuer + STATUS, packed, now), self._keys.signer
+            self._list = tokens.mint(listed, signer.kid, signer.alg, signer.sign, typ=status.TYPE)
             self._made_for = made_for
         return self._list
-
-    def _signed(self, claims: Mapping[str, object], typ: str, **written: str) -> str:
-        signer = self._keys.signer
-        return tokens.mint(claims, signer.kid, signer.alg, signer.sign, typ=typ, **written)
 
     def _remember(self, digest: bytes, known: _Known) -> None:
         if len(self._known) >= MAX_KNOWN:

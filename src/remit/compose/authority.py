@@ -19,7 +19,7 @@ from remit.broker.pending import PendingMemory
 from remit.compose import status, wiring
 from remit.compose.bound_grants import BoundGrants
 from remit.compose.identities import CertificateFiles
-from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SPIFFE, TOKEN, KeyRing, KeyRings
+from remit.compose.key_rings import AUDIT, EVENTS, PRUNE, SERVICES, SPIFFE, TOKEN, KeyRing, KeyRings
 from remit.compose.listeners import bind_unix, noted
 from remit.compose.rounds import ticking
 from remit.compose.trust import TrustPublisher
@@ -64,10 +64,9 @@ class AuthorityRole:
         gateway, humans, clock = settings.gateway.url if settings.gateway else None, app.identity.humans, app.clock
         self.pending, issuer, key = PendingMemory(clock), settings.issuer, secrets.token_bytes(32)
         known = Audiences(issuer, gateway, app.identity.services)
-        self.tokens = BoundGrants(
-            app.broker, app.tokens, self.pending, issuer, clock, wiring.new_id, key, known=known, humans=humans
-        )
-        keys = Keys(app.tokens.public_jwks())
+        minting = app.broker, app.tokens, self.pending, issuer, clock, wiring.new_id, key
+        self.tokens = BoundGrants(*minting, known=known, by_rsa=app.by_rsa, humans=humans)
+        keys = Keys(self.tokens.public_jwks(), known.by_rsa)
         asked = app.broker, self.tokens, keys, issuer, clock, Nonces(key), self.pending
         self.verifier = Verifier(*asked, gateway, app.identity.services)
         self.rings = key_rings(app, self.tokens, keys)
@@ -200,7 +199,7 @@ def key_rings(app: Application, tokens: BoundGrants, verifying: Keys) -> KeyRing
     """Return the key rings, with all that has to know when one rotates; ``verifying`` are the authority's own."""
 
     def turned() -> None:
-        verifying.replace(app.tokens.public_jwks())
+        verifying.replace(tokens.public_jwks())
         tokens.keys_changed()
 
     publish = partial(wiring.publish, app.settings.places.state, app.origin, app.notes, app.witness)
@@ -209,6 +208,8 @@ def key_rings(app: Application, tokens: BoundGrants, verifying: Keys) -> KeyRing
         AUDIT: KeyRing(app.notes, publish, app.broker.checkpoints.look),
         SPIFFE: KeyRing(app.authority),
     }
+    if app.by_rsa is not None:
+        rings[SERVICES] = KeyRing(app.by_rsa, turned)
     if app.events is not None:
         rings[EVENTS] = KeyRing(app.events)
     return KeyRings(app.broker, rings)

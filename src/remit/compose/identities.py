@@ -48,6 +48,7 @@ from remit.sessions.events import EventIssuer
 from remit.web.scope_templates import ScopeTemplate
 from remit.web.tls import ServerTLS
 
+RS256 = "RS256"
 MAX_PEM = 1 << 18  # bytes of a certificate with its chain, or of a key
 
 
@@ -183,7 +184,7 @@ def services(settings: Settings) -> Mapping[str, Service]:
                 "`services.client` must be able to prove who it is",
                 help="name a client with keys of `[[clients]]`, or a workload",
             )
-        found[name] = Service(name, one.resource, one.client or "")
+        found[name] = Service(name, one.resource, one.client or "", one.signing_alg == RS256)
     return found
 
 

@@ -20,7 +20,7 @@ from remit.keys.signers import FileKeyring
 
 OVERLAP = token.LIFE + timedelta(seconds=token.SKEW)  # after it, a key has signed no token that is good
 PRUNE = 60.0  # seconds between looks at what is to be rotated, or is published no longer
-AUDIT, EVENTS, SPIFFE, TOKEN = "audit", "events", "spiffe", "token"
+AUDIT, EVENTS, SERVICES, SPIFFE, TOKEN = "audit", "events", "services", "spiffe", "token"
 
 
 class KeyRing:

@@ -48,6 +48,7 @@ class Application:
     settings: Settings
     broker: Broker
     tokens: FileKeyring  # sign grants' tokens
+    by_rsa: FileKeyring | None  # sign those for services that want RS256; None: none does
     notes: FileKeyring  # sign checkpoints
     witness: FileWitness | None
     operator: Operator
@@ -83,11 +84,9 @@ def build(settings: Settings, targets: TargetsPort | None = None) -> Application
 
 def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: TargetsPort | None) -> Application:
     where, clock, served = settings.places, steady(), kinds.known(settings)
-    notes = FileKeyring(where.state / "keys", sealer, "audit", "Ed25519", clock=clock)
-    tokens = FileKeyring(where.state / "keys", sealer, "token", "ES256", overlap=key_rings.OVERLAP, clock=clock)
-    log = log_origin(where.state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
-    witness = FileWitness(settings.audit.witness, log, ()) if settings.audit.witness else None
-    publish(where.state, log, notes, witness)
+    ring = partial(FileKeyring, where.state / "keys", sealer, clock=clock)
+    notes, tokens = ring("audit", "Ed25519"), ring("token", "ES256", overlap=key_rings.OVERLAP)
+    log, witness = _witnessed(settings, sealer, notes)
     sign = partial(_signed, log, notes)
     spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
 
@@ -119,9 +118,20 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     bundles = identities.bundles(settings, clock, there)
     platforms = identities.assertions(settings, known, clock, there.fetch)
     who = identity(settings, known, told, clock, identities.attested(settings, bundles, clock, platforms))
-    events = FileKeyring(where.state / "keys", sealer, "events", "RS256", clock=clock) if told.receivers else None
-    first = settings, broker, tokens, notes, witness, Operator(local_subject()), clock, spiffe, log
+    events = ring("events", "RS256") if told.receivers else None
+    rsa = any(one.rsa for one in who.services.values())
+    by_rsa = ring("services", "RS256", overlap=key_rings.OVERLAP) if rsa else None
+    first = settings, broker, tokens, by_rsa, notes, witness, Operator(local_subject()), clock, spiffe, log
     return Application(*first, EventStream(broker.sessions), who, bundles, policies, told, events, there)
+
+
+def _witnessed(settings: Settings, sealer: FileSealer, notes: FileKeyring) -> tuple[str, FileWitness | None]:
+    """Return the name of the log, and what keeps its checkpoints in a second place."""
+    state = settings.places.state
+    log = log_origin(state / "keys", sealer, f"{settings.identity.trust_domain}/audit")
+    witness = FileWitness(settings.audit.witness, log, ()) if settings.audit.witness else None
+    publish(state, log, notes, witness)
+    return log, witness
 
 
 def _signed(log: str, notes: FileKeyring, size: int, root: bytes, epoch: int = 0) -> Checkpoint:

@@ -18,6 +18,7 @@ from remit.compose.rounds import ticking
 from remit.compose.targets import serve_targets
 from remit.compose.web import WebRole
 from remit.config.settings import Settings
+from remit.core.audience import Audiences
 from remit.errors import RemitError, UnavailableError
 from remit.gateway.dialling import Offers
 from remit.gateway.intercept import unraisable
@@ -100,10 +101,12 @@ class _Joined:
 
     async def deps(self, settings: Settings, identity: Identity, streams: Sequence[Route] = ()) -> AppDeps:
         """Return what the control plane is served from, here."""
-        remote, gateway = self.authority, None if settings.gateway is None else settings.gateway.url
-        keys, nonces = Keys(await remote.token_keys()), await remote.nonces()
+        remote, services = self.authority, identity.services
+        gateway = None if settings.gateway is None else settings.gateway.url
+        known = Audiences(settings.issuer, gateway, services)
+        keys, nonces = Keys(await remote.token_keys(), known.by_rsa), await remote.nonces()
         asked = remote, remote, keys, settings.issuer, self.clock, nonces, remote
-        verifier = Verifier(*asked, gateway, identity.services)
+        verifier = Verifier(*asked, gateway, services)
         trust = Trust(await remote.published_trust())
         return AppDeps(remote, kinds.known(settings), verifier, identity, trust, connections=remote, streams=streams)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
@@ -276,6 +276,7 @@ class ServiceTable(Section, frozen=True):
 
     resource: Annotated[str, Meta(max_length=MAX_ID)]
     client: Text | None = None
+    signing_alg: Literal["ES256", "RS256"] = "ES256"
 
     def _check(self) -> None:
         if not _ABSOLUTE.fullmatch(self.resource):

@@ -22,6 +22,7 @@ class Service:
     resource: str  # the name of what is granted there
     uri: str  # its resource identifier (RFC 8707 §2): the one audience of its tokens
     client: str = ""  # who introspects them, once it has authenticated: a client, or a pattern of workloads
+    rsa: bool = False  # they are signed by RS256, as no other token is
 
     def is_served_by(self, client: str) -> bool:
         """Whether this is the client, or one of the workloads, that introspects its tokens."""
@@ -36,6 +37,11 @@ class Audiences:
     issuer: str
     gateway: str | None = None  # its URL
     services: Mapping[str, Service] = field(default_factory=dict)  # by the name of the resource
+
+    @property
+    def by_rsa(self) -> frozenset[str]:
+        """Those whose tokens are signed by RS256."""
+        return frozenset(one.uri for one in self.services.values() if one.rsa)
 
     def service(self, uri: str | None) -> Service | None:
         """Return the service that a URI names, with or without the slash that libraries add to it."""

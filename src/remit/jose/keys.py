@@ -121,6 +121,11 @@ def key_set(jwks: Iterable[object], use: str | None = None) -> KeySet:
     return KeySet(tuple(key for key in map(_published, meant) if key is not None))
 
 
+def by_kid(jwks: Iterable[object]) -> dict[str, PublicKey]:
+    """Return the keys among decoded JWKs that are named, by their names."""
+    return {key.kid: key for key in key_set(jwks).keys if key.kid is not None}
+
+
 def _published(jwk: Mapping[str, object]) -> PublicKey | None:
     kid, alg, operations = jwk.get("kid"), jwk.get("alg"), jwk.get("key_ops", ["verify"])
     if jwk.keys() & _PRIVATE or not isinstance(kid, str | None):

@@ -23,7 +23,7 @@ from remit.core.principal import Claims, GrantView
 from remit.core.request import Binding
 from remit.core.scope import Scope
 from remit.errors import AudienceError, InvalidRequestError, TokenError, TooLargeError
-from remit.jose.keys import PublicKey
+from remit.jose.keys import RSA, PublicKey
 
 LIFE = timedelta(minutes=10)  # clients take one for over five minutes before its end
 MAX_ACTORS = 10  # named in `act`: who acts, and its nearest ancestors; the audit has the whole lineage
@@ -111,10 +111,19 @@ def mint(
     return f"{signed}.{jose.encode(sign(signed.encode()))}"
 
 
-def read(text: str, keys: Mapping[str, PublicKey], issuer: str, now: datetime, *, expired: bool = False) -> Claims:
+def read(
+    text: str,
+    keys: Mapping[str, PublicKey],
+    issuer: str,
+    now: datetime,
+    *,
+    expired: bool = False,
+    by_rsa: Collection[str] = (),
+) -> Claims:
     """Return the claims of a token that one of ``keys`` signed as ``issuer``, or raise TokenError.
 
-    ``keys`` maps ``kid`` to key; ``expired`` admits a token whose time is up. Whom it is for, ``check_audience`` says.
+    ``keys`` maps ``kid`` to key; ``expired`` admits a token whose time is up. Whom it is for, ``check_audience`` says;
+    a key of RSA signs for none but ``by_rsa``, which are elsewhere.
     """
     compact = jose.read(text, _HEADER)
     if compact.header.get("typ") != TYPE:
@@ -124,6 +133,8 @@ def read(text: str, keys: Mapping[str, PublicKey], issuer: str, now: datetime, *
         raise TokenError("it is not signed by a key of this broker")
     key.verify(compact)
     found = _claims(jose.document(compact.payload, TokenError), issuer)
+    if key.algorithms & RSA and found.audience not in by_rsa:
+        raise TokenError("it is signed by a key that signs nothing for its audience")
     check_time(found, int(now.timestamp()), expired=expired)
     return found
 

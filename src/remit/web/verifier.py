@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -28,7 +28,7 @@ from remit.errors import (
 )
 from remit.jose import proof as proofs
 from remit.jose import token as tokens
-from remit.jose.keys import PublicKey, public_key
+from remit.jose.keys import by_kid, public_key
 from remit.jose.proof import Expected, Nonces, Proof
 from remit.ports import Clock
 from remit.ports.broker import BrokerPort, Notice
@@ -48,7 +48,9 @@ Headers = Mapping[str, Sequence[str]]  # lower-case name -> values
 class Keys:
     """The ``published`` JWKs that verify tokens, and the tokens known to be signed by them."""
 
-    def __init__(self, published: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, published: Sequence[Mapping[str, str]], by_rsa: Collection[str] = ()) -> None:
+        """Verify by ``published``; ``by_rsa`` are the services elsewhere whose tokens are signed so."""
+        self._by_rsa = by_rsa
         self.replace(published)
 
     def noticed(self, notice: Notice) -> None:
@@ -59,7 +61,7 @@ class Keys:
     def replace(self, published: Sequence[Mapping[str, str]]) -> None:
         """Let other keys verify: what only an unpublished key signed is worth nothing from now on."""
         self.jwks = [dict(jwk) for jwk in published]
-        self._public: dict[str, PublicKey] = {jwk["kid"]: public_key(jwk) for jwk in published}
+        self._public = by_kid(published)
         self._forget()
 
     def claims(self, token: str, issuer: str, now: datetime, *, expired: bool = False) -> Claims:
@@ -67,7 +69,7 @@ class Keys:
         known = self._known.get(token)
         if known is not None and (expired or now.timestamp() < known.expires_at):
             return known
-        claims = tokens.read(token, self._public, issuer, now, expired=expired)
+        claims = tokens.read(token, self._public, issuer, now, expired=expired, by_rsa=self._by_rsa)
         if len(self._known) >= MAX_KNOWN or self._size + len(token) > MAX_KNOWN_SIZE:
             self._forget()
         self._known[token] = claims
