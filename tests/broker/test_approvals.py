@@ -139,6 +139,7 @@ def test_a_task_that_was_asked_for_is_opened_once_for_whoever_approved(house: Ho
             await broker.open(approved, replace(changed(wanted, {"jkt": "k" * 43}), purpose="why"))
         ).grant  # the key was not part of it
         assert broker._tasks.task_of(root.id).head.subject.sub == BOB
+        assert root.client == "cli"
         assert (root.approval, root.binding.jkt, broker._approvals.get(item.id).result) == (item.id, "k" * 43, root.id)
         with pytest.raises(UsedError):
             await broker.open(approved, replace(wanted, purpose="why"))

@@ -69,6 +69,22 @@ def test_a_workload_that_opens_a_task_acts_for_nobody_but_itself(house: House) -
     run(body())
 
 
+def test_a_task_is_of_the_client_that_it_was_opened_by(house: House) -> None:
+    async def body() -> None:
+        broker = await house.world.ready()
+        humans = {
+            None: house.human(),
+            "app": replace(house.human(), brought_by="app"),
+            "other": replace(house.human(), client="other", id_jag=True),
+        }
+        for client, human in humans.items():
+            root = (await broker.open(human, replace(wide(ttl=FIVE), purpose="draft"))).grant
+            event = (await house.world.events())[-1]
+            assert (root.client, event.event, event.client) == (client, "task.open", client)
+
+    run(body())
+
+
 def test_a_credential_that_counts_once_counts_once_and_over_a_restart(house: House) -> None:
     async def body() -> None:
         broker = await house.world.ready()

@@ -68,7 +68,8 @@ def signed(entries: list[Entry], size: int | None = None) -> Checkpoint:
 
 
 def test_an_entry_has_the_fields_of_an_event_and_its_place() -> None:
-    more = {"approval": "apr_1", "key": "k", "path": "/v1", "policy": "p", "posture": "none/holder/none"}
+    more = {"approval": "apr_1", "client": "app", "key": "k", "path": "/v1", "policy": "p"}
+    more |= {"posture": "none/holder/none"}
     leaf = json.loads(encode(7, Event("task.open", NOW, "allow", lineage=("grt_a", "grt_b"), attested=True, **more)))
     assert set(leaf) == {field.name for field in fields(Event)} | {"seq"}
     assert (leaf["seq"], leaf["at"], leaf["lineage"]) == (7, "2026-11-25T01:02:03.000004Z", ["grt_a", "grt_b"])

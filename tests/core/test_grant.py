@@ -18,6 +18,7 @@ SECOND = timedelta(seconds=1)
 SEARCH = {"type": "http", "resource": "search", "actions": ["GET"], "paths": ["/v1/**"]}
 NARROW = {**SEARCH, "paths": ["/v1/a"]}
 WIDE = {**SEARCH, "paths": ["/**"]}
+READER = "spiffe://prod.test/reader"
 WANTED = GrantRequest(scope.parse([SEARCH]), Bounds(timedelta(minutes=5), depth=2, fan_out=3))
 ROOT = make_root("grt_1", WANTED, GrantContext(), NOW)
 
@@ -61,6 +62,15 @@ def test_what_is_wider_is_refused_with_all_offending_details() -> None:
     with pytest.raises(AttenuationError) as caught:
         child(WIDE, NARROW, other)
     assert [(d["resource"], d["paths"]) for d in caught.value.offending] == [("search", ["/**"]), ("other", ["/v1/**"])]
+
+
+def test_a_child_is_of_its_parents_client_unless_it_is_attested_as_one_itself() -> None:
+    assert (ROOT.client, child().client) == (None, None)
+    root = make_root("grt_1", WANTED, GrantContext(client="app"), NOW)
+    wanted = GrantRequest(scope.parse([NARROW]))
+    assert root.client == root.child("grt_2", wanted, GrantContext("sub"), NOW).client == "app"
+    named = changed(wanted, {"agent": READER, "attested": True})
+    assert root.child("grt_2", named, GrantContext("sub"), NOW).client == READER
 
 
 CEILINGS = {

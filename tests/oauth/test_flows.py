@@ -81,7 +81,7 @@ def test_the_audit_leads_from_the_task_to_the_human_and_the_client(tmp_path: Pat
             next(one for one in events if one.event == name and one.approval == opened.approval)
             for name in ("approval.ask", "approval.approve")
         )
-        assert asked.cause == APP
+        assert (opened.client, asked.client, asked.cause) == (APP, APP, None)
         assert (approved.subject, approved.detail_s256) == (ALICE, asked.detail_s256)
 
     scene(tmp_path, played)

@@ -68,7 +68,7 @@ class FakeIdentity:
         name, _, jkt = token.partition(" for ")
         if name != "id-jag-of-alice" or client != (CLIENT if jkt or self.bearer else PLANNER):
             raise GrantTokenError("the assertion was made for another client")
-        return replace(self._human(token, client, None), jkt=jkt or None, scope=self.scope)
+        return replace(self._human(token, client, None), jkt=jkt or None, scope=self.scope, id_jag=True)
 
     def _human(self, token: str, client: str, nonce: str | None) -> Human:
         now = self.world.now

@@ -231,7 +231,7 @@ class Approvals:
 
     async def _put(self, item: Approval, name: str, decision: str, burns: tuple[UsedToken, ...] = ()) -> None:
         client = item.asker if item.task is None else None  # it is on no grant
-        known = {"action": item.verb, "approval": item.id, "detail_s256": item.digest, "cause": client}
+        known = {"action": item.verb, "approval": item.id, "detail_s256": item.digest, "client": client}
         by = {"subject": item.by.sub} if item.by else {}
         event = self._tasks.event(name, decision, item.grant, **known, **by)
         self._kept[item.id] = item

@@ -61,7 +61,7 @@ class GrantVerbs:
         opener = self._approvals.get(opener.id) if isinstance(opener, Approval) else opener  # whatever was said of it
         task_id, root_id = self._new_id("task"), self._new_id("grt")
         approval = opener.id if isinstance(opener, Approval) else None
-        context = self._context(task_id, root_id, request, posture, approval)
+        context = replace(self._context(task_id, root_id, request, posture, approval), client=_client(opener))
         agent = request.binding.identity or context.agent
         subject: Subject | None = None
         writes: tuple[Write, ...] = ()
@@ -78,7 +78,7 @@ class GrantVerbs:
                 writes = self._approvals.consumed(opener, request, root_id)
         except RemitError as error:
             by = {"subject": subject.sub} if subject else {}
-            await self._denied(OPEN, None, error, request, context.posture, agent=agent, **by)
+            await self._denied(OPEN, None, error, request, context.posture, agent=agent, client=context.client, **by)
             raise
         known = {"task": task_id, "subject": subject.sub, "lineage": (root_id,)}
         opened, event = self._made(OPEN, opened, None, decision, **known)
@@ -227,7 +227,7 @@ class GrantVerbs:
             return await self._approvals.ask(OPEN, await self.to_open(request), client, approver, life=life)
         except RemitError as error:
             agent = request.binding.identity or ""
-            await self._denied("approval.ask", None, error, request, Posture(), agent=agent, cause=client)
+            await self._denied("approval.ask", None, error, request, Posture(), agent=agent, client=client)
             raise
 
     async def ask(
@@ -307,16 +307,32 @@ class GrantVerbs:
         """Return a new grant with the version of the policy that allowed it compiled in, and the receipt of the hop."""
         [grant] = change.grants
         known = {"grant": grant.id, "agent": grant.agent, "attested": grant.attested, "approval": grant.approval}
+        known |= {"client": grant.client}
         shown = {"key": grant.binding.jkt or grant.binding.x5t, "posture": _posture(grant.posture)}
         why = because(decision, scope=grant.scope)
         event = self._tasks.event(name, "allow", parent, **why, **known, **shown, **more)
         return replace(change, grants=(replace(grant, policy=decision.version),)), event
 
     async def _denied(
-        self, name: str, parent: str | None, error: RemitError, request: GrantRequest, posture: Posture, **more: str
+        self,
+        name: str,
+        parent: str | None,
+        error: RemitError,
+        request: GrantRequest,
+        posture: Posture,
+        **more: str | None,
     ) -> None:
         digest = scopes.digest(request.scope)
         await self._tasks.denied(name, parent, error, detail_s256=digest, posture=_posture(posture), **more)
+
+
+def _client(opener: Opener) -> str | None:
+    """Return the OAuth client that opens a task; None: there is none, or it is the attested workload itself."""
+    if isinstance(opener, Approval):
+        return opener.asker
+    if isinstance(opener, Human):  # an ID-JAG was issued to the client, an ID token to a client of its issuer
+        return opener.client if opener.id_jag else opener.brought_by
+    return None
 
 
 def _posture(posture: Posture) -> str:

@@ -88,7 +88,8 @@ class RefreshTokenVerbs:
                 await self._revoker.end(task, family.grant, "grant.revoke", cause="a refresh token was used twice")
                 raise UsedError("the refresh token was used before, so its grant has ended")
         except RemitError as error:
-            await self._tasks.denied("token.refresh", family.grant, error, key=presented.jkt or presented.x5t)
+            known = {"key": presented.jkt or presented.x5t, "client": presented.client or None}
+            await self._tasks.denied("token.refresh", family.grant, error, **known)
             raise
         until = self._tasks.live(family.grant).expires_at + KEPT  # later than before, if its task was renewed
         await self._put_family(rotated, until, family)
@@ -110,7 +111,8 @@ class RefreshTokenVerbs:
     async def _put_family(self, family: RefreshFamily, until: datetime, before: RefreshFamily | None = None) -> None:
         """Make a family count at once, so that of two at the same time one is the second; then make it durable."""
         self._families |= dict.fromkeys(family.known, (family, until))
-        event = self._tasks.event("token.refresh" if before else "token.begin", "allow", family.grant)
+        name = "token.refresh" if before else "token.begin"
+        event = self._tasks.event(name, "allow", family.grant, client=family.client or None)
         record = Record(KIND, family.id, family.rev, msgspec.json.encode(family), until)
         try:
             await self._tasks.store.commit((PutRecord(record),), (event,))

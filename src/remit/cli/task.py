@@ -329,6 +329,8 @@ def _grant(node: Mapping[str, Any], task: Mapping[str, Any], now: datetime) -> l
     parts: list[Part] = [(name, "cyan"), f"  {node['grant']}  ", *_state(node, task, now)]
     if node.get("attested"):
         parts.append((f"  attested {safe(node['agent'])}", "green"))
+    elif node["parent"] is None and node.get("client"):
+        parts.append(f"  for the client {safe(node['client'])}")
     isolation = str(node.get("posture", {}).get("isolation", "none"))
     if isolation != "namespace":
         parts.append((f"  {'no isolation' if isolation == 'none' else safe(isolation)}", "yellow"))

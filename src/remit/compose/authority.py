@@ -127,14 +127,14 @@ class AuthorityRole:
 
     async def renew(self, operator: Operator, task_id: str, ttl: timedelta, token: IdToken | None) -> datetime:
         """Renew a task, and keep the runs that hold it on record as long; return when it ends."""
-        by = operator if token is None else await self.tokens.human(token.text)
+        by = operator if token is None else await self.tokens.human(token)
         root = await self.application.broker.renew_task(by, task_id, ttl)
         await self.runs.renewed(root)
         return root.grant.expires_at
 
     async def connect(self, operator: Operator, name: str, token: IdToken | None) -> BegunConnection:
         """Begin to connect the owner, or the human of a token that they brought here, to the provider of a resource."""
-        by = operator if token is None else await self.tokens.human(token.text)
+        by = operator if token is None else await self.tokens.human(token)
         return await self.application.broker.connecting.begin(by, name, brought=True)
 
     async def status(self, *, tcp: bool) -> Mapping[str, object]:

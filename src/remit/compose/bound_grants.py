@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from remit.broker.tokens import GrantTokens
 from remit.core.approval import Approval
 from remit.core.principal import GrantView, Human, IdToken, Principal, Workload
@@ -28,7 +30,7 @@ class BoundGrants(GrantTokens):
         if request.binding.by_token:  # before anything is used up
             self._audience(spec.audience, request.scope, request.binding)
         await self.burn(proof, stranger=stranger)
-        named = await self.human(opener.text) if isinstance(opener, IdToken) else opener
+        named = await self.human(opener) if isinstance(opener, IdToken) else opener
         root = await self._broker.open(named, request)
         return unbound(root, self._clock()) if not request.binding.by_token else await self._first(root, spec)
 
@@ -55,12 +57,12 @@ class BoundGrants(GrantTokens):
             await self._broker.revoke(made.holder, made.id)
             raise
 
-    async def human(self, token: str) -> Human:
+    async def human(self, shown: IdToken) -> Human:
         """Return the human of an ID token; a refusal is recorded."""
         if self._humans is None:
             raise GrantTokenError("no issuer of humans is configured here")
         try:
-            return await self._humans.id_token(token)
+            return replace(await self._humans.id_token(shown.text), brought_by=shown.client)
         except (UnauthenticatedError, GrantTokenError) as error:
             await self._broker.deny(None, PROVE, error)
             raise

@@ -44,6 +44,7 @@ def grant(found: Grant, used: Sequence[int]) -> dict[str, object]:
         "parent": found.parent,
         "agent": found.agent,
         "attested": found.attested,
+        "client": found.client,
         "label": found.label,
         "authorization_details": scopes.dump(found.scope),
         "used": list(used),

@@ -52,6 +52,7 @@ class Event:
     code: str | None = None  # error code of a denial or failure
     request: str | None = None  # correlation id
     cause: str | None = None
+    client: str | None = None  # the OAuth client that a new grant, a question or a refresh token is of
     detail_s256: str | None = None
     approval: str | None = None  # the human decision it rests on
     key: str | None = None  # thumbprint of the key that a new grant is bound to
@@ -87,7 +88,8 @@ def encode(seq: int, event: Event) -> bytes:
     return (
         f'{{"action":{_text(event.action)},"agent":{_text(event.agent)},{_known("approval", event.approval)}'
         f'"at":"{utc.isoformat(timespec="microseconds")[:-6]}Z",'
-        f'"attested":{"true" if event.attested else "false"},"cause":{_text(event.cause)},"code":{_text(event.code)},'
+        f'"attested":{"true" if event.attested else "false"},"cause":{_text(event.cause)},'
+        f'{_known("client", event.client)}"code":{_text(event.code)},'
         f'"decision":{_text(event.decision)},"detail_s256":{_text(event.detail_s256)},"event":{_text(event.event)},'
         f'"grant":{_text(event.grant)},{_known("key", event.key)}"lineage":[{lineage}],'
         f"{_known('path', event.path)}{_known('policy', event.policy)}{_known('posture', event.posture)}"

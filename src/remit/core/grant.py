@@ -50,6 +50,7 @@ class GrantContext:
     posture: Posture = Posture()
     approval: str | None = None
     status: int | None = None  # place in the token status list
+    client: str | None = None  # the OAuth client that obtains it, where the holder is not attested as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Grant:
     policy: str | None = None  # version of the policy that allowed it
     approval: str | None = None  # the human decision that it rests on where it exceeds its parent
     status: int | None = None  # place in the token status list
+    client: str | None = None  # the OAuth client that obtained it, or what it comes from; None: there was none
 
     @property
     def attested(self) -> bool:
@@ -91,7 +93,7 @@ class Grant:
     @property
     def size(self) -> int:
         """About how many characters are kept of its request."""
-        return scopes.size(self.scope) + sum(map(len, self.delegates)) + len(self.agent) + len(self.label)
+        return scopes.size(self.scope) + sum(map(len, (*self.delegates, self.agent, self.label, self.client or "")))
 
     def child(self, grant_id: str, request: GrantRequest, context: GrantContext, now: datetime) -> Grant:
         """Return a new grant, ending no later and no wider but for what was approved, or raise AttenuationError."""
@@ -116,7 +118,8 @@ class Grant:
         bounds = replace(bounds, ttl=expires_at - now, delegates=delegates)
         settled = tuple(APPROVED if index is None else index for index in covers)
         made = _made(grant_id, replace(request, bounds=bounds), context, now, expires_at)
-        return replace(made, parent=self.id, covers=settled, level=self.level + 1)
+        client = made.client or self.client  # who is attested is a client of its own, another its parent's still
+        return replace(made, parent=self.id, covers=settled, level=self.level + 1, client=client)
 
     def check_end(self, request: GrantRequest, now: datetime) -> None:
         """Raise AttenuationError if a child would end after this grant."""
@@ -212,4 +215,5 @@ def _made(grant_id: str, request: GrantRequest, context: GrantContext, now: date
         label=request.label,
         approval=context.approval,
         status=context.status,
+        client=request.binding.identity or context.client,
     )

@@ -60,6 +60,7 @@ class Human:
     token: str = field(default="", compare=False, repr=False)  # it was read from this
     id_jag: bool = False  # which is an ID-JAG
     state: str | None = None  # of the login that a page of ours sent them to; `nonce` is made of it and the request
+    brought_by: str | None = None  # the OAuth client that exchanges the token, if it has authenticated
     rights: frozenset[Right] = frozenset()  # those of an administrator
 
     @property
@@ -72,6 +73,7 @@ class IdToken:
     """A human by an ID token, which is verified where the task is opened, and nowhere before."""
 
     text: str = field(repr=False)
+    client: str | None = None  # that has authenticated, and exchanges it
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Claims:
     grant: str
     parent: str | None
     subject: str
-    client: str
+    client: str  # the OAuth client (``client_id``)
     jkt: str | None  # what the holder has to prove: this key, or the certificate of ``x5t``
     jti: str
     issued_at: int
@@ -110,6 +112,7 @@ class Claims:
     par_hash: str | None
     all: Mapping[str, object]
     x5t: str | None = None
+    agent: str = ""  # who acts: the holder of the grant (``act.sub``)
 
     @property
     def bearer(self) -> bool:

@@ -62,7 +62,7 @@ def claims(view: GrantView, spec: TokenSpec, issuer: str, jti: str, now: datetim
         "acr": subject.acr,
         "auth_time": None if subject.auth_time is None else int(subject.auth_time.timestamp()),
         "amr": list(subject.amr) or None,
-        "client_id": grant.agent,
+        "client_id": grant.client or grant.agent,
         "act": act,
         "cnf": _confirmation(grant.binding),
         "iat": int(now.timestamp()),
@@ -148,7 +148,7 @@ def check_audience(found: Claims, accepted: Collection[str]) -> None:
 def _claims(raw: Mapping[str, object], issuer: str) -> Claims:
     if raw.get("iss") != issuer:
         raise TokenError("it was not made by this broker")
-    about, aud = raw.get("task"), raw.get("aud")
+    about, aud, act = raw.get("task"), raw.get("aud"), raw.get("act")
     posture = about.get("posture") if isinstance(about, Mapping) else None
     borne = isinstance(posture, Mapping) and posture.get("custody") == "bearer" and "cnf" not in raw
     cnf: object = {} if borne else raw.get("cnf")
@@ -175,6 +175,7 @@ def _claims(raw: Mapping[str, object], issuer: str) -> Claims:
             audience=audience,
             par_hash=fields.text("par_hash", raw["par_hash"], _HASH) if "par_hash" in raw else None,
             all=raw,
+            agent=fields.text("act", act.get("sub") if isinstance(act, Mapping) else None),
         )
     except InvalidRequestError as error:
         raise TokenError(f"its {error.detail}") from error

@@ -138,7 +138,7 @@ class Exchange:
         token, chain = form["subject_token"], client.certificates
         holder = await self._verifier.prove(token, client.proofs, "POST", client.url, chain, ath=False)
         try:
-            _same_party(client, self._verifier.signed(token).client)
+            _same_party(client, self._verifier.signed(token).agent)
         except (SplicedError, UnauthenticatedError) as error:
             await self._verifier.refused(token, error)
             raise
@@ -164,7 +164,7 @@ class Exchange:
         if shown.binding is UNBOUND and not (here and client.workload is None and not client.proofs):
             shown, stranger = self._tokens.proven(client), client.workload is None
         wanted = token_requests.opening(client, shown.binding)
-        human = IdToken(wire.text(form, "subject_token"))
+        human = IdToken(wire.text(form, "subject_token"), client.id if client.proven else None)
         return await self._tokens.open(human, wanted, shown, audience, stranger=stranger)
 
     async def _delegate_here(self, caller: Operator | Holder, client: OAuthClient) -> Response:
