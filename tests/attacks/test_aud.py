@@ -274,7 +274,8 @@ def test_one_event_is_one_printable_record_whatever_it_says(house: House, nasty:
     assert all(0x20 <= byte < 0x7F for line in lines for byte in line)
     assert max(map(len, lines)) < 5_000
     kept = nasty if len(nasty) <= audit.MAX_TEXT else audit.shorten(nasty)
-    always = {field.name for field in fields(Event)} - {"approval", "key", "path", "policy", "posture"} | {"seq"}
+    told = {"approval", "client", "key", "path", "policy", "posture"}  # where there is something to say
+    always = {field.name for field in fields(Event)} - told | {"seq"}
     for name, line in zip(texts(), lines, strict=False):
         assert json.loads(line)[name] == kept
         assert set(json.loads(line)) == always | {name}

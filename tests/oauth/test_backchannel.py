@@ -176,7 +176,8 @@ def test_there_are_other_ways_to_name_a_human(tmp_path: Path, hint: dict[str, st
         ({"login_hint": None}, "invalid_request"),
         ({"id_token_hint": "of-alice"}, "invalid_request"),
         ({"login_hint": None, "login_hint_token": "x"}, "invalid_request"),
-        ({"login_hint": None, "id_token_hint": "of-bob"}, "invalid_grant"),
+        ({"login_hint": None, "id_token_hint": "of-bob"}, "unknown_user_id"),
+        ({"request": "e30.e30."}, "invalid_request"),
         ({"client_id": "nobody"}, "invalid_client"),
         ({"scope": "openid email"}, "invalid_scope"),
         ({"binding_message": "x" * 201}, "invalid_binding_message"),
@@ -240,9 +241,22 @@ def test_discovery_says_what_there_is(tmp_path: Path) -> None:
         known = (await app.made.web.get("/.well-known/oauth-authorization-server")).json()
         assert known["backchannel_authentication_endpoint"] == f"{app.made.base}/oauth/bc-authorize"
         assert known["backchannel_token_delivery_modes_supported"] == ["poll"]
+        assert known["backchannel_user_code_parameter_supported"] is False
+        assert "backchannel_authentication_request_signing_alg_values_supported" not in known  # none is taken
         assert CIBA in known["grant_types_supported"]
 
     scene(tmp_path, played)
+
+
+def test_where_no_client_can_authenticate_nobody_asks_from_afar_and_discovery_says_so(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        known = (await app.made.web.get("/.well-known/oauth-authorization-server")).json()
+        assert [name for name in known if name.startswith("backchannel")] == []
+        assert (await begun(app)).status_code == 401  # there is no such place
+        assert "not-found" in (await app.made.control.post("/oauth/bc-authorize")).text
+        assert CIBA in known["grant_types_supported"]  # of approvals that grants ask for
+
+    scene(tmp_path, played, workloads=None)
 
 
 def test_the_pretended_issuer_is_asked_for_a_fresh_login(tmp_path: Path) -> None:

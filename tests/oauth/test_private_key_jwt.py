@@ -269,7 +269,7 @@ def test_such_a_client_asks_nobody_from_afar(tmp_path: Path) -> None:
         app.client_id = URL
         asked = app.polled_request(login_hint=ALICE, **assertion(app, URL, "d-1"))
         answer = await app.made.web.post("/oauth/bc-authorize", data=asked)
-        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+        assert (answer.status_code, answer.json()["error"]) == (400, "unauthorized_client")  # CIBA Core §13
 
     play(tmp_path, played, Web(jwks={"keys": [public(ec("d-1"))]}))
 

@@ -55,6 +55,7 @@ class ConsentFlows:
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
         self._served, self._clients = deps.identity.logins is not None, deps.identity.clients or Registry()
+        self._attesting = deps.identity.workloads is not None  # else no client can authenticate to ask from afar
         self._codes = PendingStore(deps.verifier.pending, PendingKind.CODE, AuthorizationCode)
         self._polls = PendingStore(deps.verifier.pending, PendingKind.POLL, Poll)
         self._delegations = PendingStore(deps.verifier.pending, PendingKind.DELEGATION, Poll)
@@ -78,13 +79,16 @@ class ConsentFlows:
         if not self._served:
             return {}
         issuer = self._verifier.issuer
+        afar = {  # no signing algorithm: signed requests are not taken
+            "backchannel_authentication_endpoint": f"{issuer}/oauth/bc-authorize",
+            "backchannel_token_delivery_modes_supported": ["poll"],
+            "backchannel_user_code_parameter_supported": False,
+        }
         return {
             "authorization_endpoint": f"{issuer}/oauth/authorize",
             "pushed_authorization_request_endpoint": f"{issuer}/oauth/par",
             "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
-            "backchannel_authentication_endpoint": f"{issuer}/oauth/bc-authorize",
-            "backchannel_token_delivery_modes_supported": ["poll"],
-            "backchannel_user_code_parameter_supported": False,
+            **(afar if self._attesting else {}),
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
             "code_challenge_methods_supported": ["S256"],

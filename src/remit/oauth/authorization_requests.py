@@ -15,6 +15,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
@@ -30,7 +31,14 @@ from remit.console.pages import ClientDisplay
 from remit.core.approval import Approval
 from remit.core.legible import TYPED, is_legible
 from remit.core.request import MAX_LABEL, Binding, GrantRequest
-from remit.errors import InvalidRequestError, LimitError, RemitError, UnauthenticatedError
+from remit.errors import (
+    AudienceError,
+    GrantTokenError,
+    InvalidRequestError,
+    LimitError,
+    RemitError,
+    UnauthenticatedError,
+)
 from remit.oauth import token_requests
 from remit.oauth.clients import TARGETS, Clients, OAuthClient, Registry, asking, check_proven, is_registered
 from remit.oauth.scope_names import in_words
@@ -63,11 +71,11 @@ WINDOW = timedelta(minutes=1)
 
 _HINTS = ("login_hint", "id_token_hint", "login_hint_token")
 _DEVICE = token_requests.OPENING | token_requests.SCOPE | {"dpop_jkt"}
-_AFAR = (_DEVICE - {"label"}) | frozenset(_HINTS) | {"binding_message", "requested_expiry"}
+_AFAR = (_DEVICE - {"label"}) | frozenset(_HINTS) | {"binding_message", "request", "requested_expiry"}
 _TYPED = frozenset({"user_code"})
 _NOISE = re.compile(r"[^A-Z]")
 _UNKNOWN = "this code is not one that waits; check it, or start again on the device"
-_HOW = "as a workload: by an SVID, a certificate, a WIT or a token of its platform"
+_HOW = "as a workload (SVID, certificate, WIT, token of its platform), or by a key that [[clients]] has for it"
 
 
 class _Shown(Struct, frozen=True):
@@ -96,13 +104,15 @@ class AuthorizationRequests:
 
     def routes(self) -> tuple[Route, ...]:
         form, typed = pages.shown(self.form), pages.shown(self.typed)
+        # none but workloads, and clients that the operator gave a key, may ask; without any nobody could
+        afar = Route("POST", "/oauth/bc-authorize", self.backchannel, authenticate=self._clients.of(_AFAR), tcp=True)
         return (
             Route("POST", "/oauth/par", self.push, authenticate=self._clients.of(_AUTHORIZE), tcp=True, shared=True),
             Route("GET", "/oauth/authorize", pages.shown(self.authorize), query=None, tcp=True),
             Route("POST", "/oauth/device_authorization", self.device, authenticate=self._clients.of(_DEVICE), tcp=True),
             Route("GET", "/oauth/device", form, query=None, tcp=True),
             Route("POST", "/oauth/device", typed, tcp=True),
-            Route("POST", "/oauth/bc-authorize", self.backchannel, authenticate=self._clients.of(_AFAR), tcp=True),
+            *([afar] if self._identity.workloads is not None else []),
         )
 
     async def push(self, _: Request, client: OAuthClient) -> Response:
@@ -262,12 +272,18 @@ class AuthorizationRequests:
     async def backchannel(self, _: Request, client: OAuthClient) -> Response:
         """Ask the human whom a hint names; return what to poll with (CIBA §7.3)."""
         form = client.form
+        if client.proven and client.workload is None:  # by its own document: a stranger whom no operator set up
+            return _refused(
+                "unauthorized_client",
+                f"a client that authenticates by its document may not ask from afar; one may {_HOW}",
+            )
         if client.workload is None:  # CIBA Core §7.1: it would ask in whatever name it likes, and nobody looks where
             raise UnauthenticatedError("a client that asks from afar has to authenticate", help=_HOW)
+        if "request" in form:  # no algorithm for it is named in the server's metadata
+            return _refused("invalid_request", "signed requests are not taken here: send the parameters")
         message = form.get("binding_message", "")
         if len(message) > MAX_LABEL or not is_legible(message):
-            told = f"it must be at most {MAX_LABEL} printable characters"
-            return wire.answer({"error": "invalid_binding_message", "error_description": told}, 400)
+            return _refused("invalid_binding_message", f"it must be at most {MAX_LABEL} printable characters")
         # CIBA Core §7.1 has `openid` in every request; no ID token comes of it
         named = " ".join(name for name in form.get("scope", "").split(" ") if name != "openid")
         # the message that both devices show (CIBA §7.1) is the label, so that the human sees it
@@ -277,8 +293,7 @@ class AuthorizationRequests:
         most = wire.seconds(expiry, wire.whole(expiry, form[expiry])) if expiry in form else timedelta.max
         human = await self._human(form)
         if human is None:
-            told = "the hint names nobody who can log in here"
-            return wire.answer({"error": "unknown_user_id", "error_description": told}, 400)
+            return _refused("unknown_user_id", "the hint names nobody who can log in here")
         item = await self._broker.ask_to_open(client.id, wanted, approver=human, life=most)
         name, answer = await self._polled(item, client, audience)
         page = f"{self._verifier.issuer}/approvals/{item.id}"
@@ -286,17 +301,25 @@ class AuthorizationRequests:
 
     async def _human(self, form: Form) -> str | None:
         """Return whom the one hint names, issuer-qualified; None when that is nobody of an issuer known here."""
-        given = [name for name in _HINTS if name in form]
+        given, humans = [name for name in _HINTS if name in form], self._identity.humans
         if len(given) != 1 or given == ["login_hint_token"]:
             raise InvalidRequestError("there must be one hint: `login_hint` or `id_token_hint`")
-        if given == ["id_token_hint"] and self._identity.humans is not None:
-            human = await self._verifier.authenticate(self._identity.humans.id_token(form["id_token_hint"]))
-            return human.subject.sub
+        if given == ["id_token_hint"] and humans is not None:
+            with suppress(
+                AudienceError, GrantTokenError, UnauthenticatedError
+            ):  # CIBA §13: what vouches for nobody names nobody
+                return (await self._verifier.authenticate(humans.id_token(form["id_token_hint"]))).subject.sub
+            return None
         issuers, hint = list(self._identity.issuers), form.get("login_hint", "")
         if hint.partition("#")[0] in issuers and hint.partition("#")[2]:
             return hint
         bare = "#" not in hint and "://" not in hint and is_legible(hint)
         return f"{issuers[0]}#{hint}" if bare and len(issuers) == 1 else None
+
+
+def _refused(error: str, description: str) -> Response:
+    """Return an error by a name that OpenID Connect CIBA Core §13 has, and no class of ours."""
+    return wire.answer({"error": error, "error_description": described(description)}, 400)
 
 
 def _unsupported(form: Form) -> tuple[str, str] | None:
