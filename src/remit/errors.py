@@ -203,6 +203,10 @@ class ConnectError(DeniedError, code="connect"):
     """a human has to connect the resource to their account at its provider first"""
 
 
+class DescriptionError(DeniedError, code="description"):
+    """how a server describes this was not accepted by a human, or is not what was"""
+
+
 class GrantEndedError(DeniedError, code="grant-ended", oauth="invalid_grant"):
     """the grant has ended"""
 

@@ -49,7 +49,9 @@ def registry(world: World, engine: type[PlainEngine] = FullEngine, check: Check 
 
 
 def over(world: World, kinds: Mapping[str, Kind]) -> ResourceRegistry:
-    return ResourceRegistry(cache(world), ClearSealer(), kinds, NOTHING_LENT, held(kinds), asyncio.wait_for)
+    return ResourceRegistry(
+        cache(world), ClearSealer(), kinds, NOTHING_LENT, held(kinds), asyncio.wait_for, lambda prefix: prefix
+    )
 
 
 def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world: World) -> None:

@@ -238,9 +238,9 @@ def on_end(broker: Broker, told: Callable[[frozenset[str]], object]) -> None:
     notices = broker._tasks.notices
     tell = notices.tell
 
-    def telling(grants: frozenset[str] = frozenset(), resources: frozenset[str] = frozenset()) -> None:
+    def telling(grants: frozenset[str] = frozenset(), *others: frozenset[str], **more: frozenset[str]) -> None:
         if grants:
             told(grants)
-        tell(grants, resources)
+        tell(grants, *others, **more)
 
     notices.tell = telling  # type: ignore[method-assign]  # a test stands in its way

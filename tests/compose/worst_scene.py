@@ -255,6 +255,7 @@ class Scene:
             "open": {**asked, "purpose": "p"},
             "delegate": {**asked, "parent": grant},
             "digest": "a",
+            "descriptions": [{"what": "tool", "name": "open", "s256": "a"}],
             "kind": first.type,
             "destination": there,
             "value": "v" * 20,

@@ -20,9 +20,9 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 4_700,  # whoever begins a connection is asked again by 120 of it; that bearers end for good is 25
-    "core": 3_390,  # whom a token may be for, also elsewhere, what client it is of, and whether that proves itself: 100
-    "ports": 1_700,
+    "broker": 4_880,  # whoever begins a connection is asked again by 120 of it; pins of descriptions are 130
+    "core": 3_550,  # whom a token may be for, also elsewhere, what client it is of, and whether that proves itself: 100
+    "ports": 1_730,
     "jose": 1_020,  # what an upstream says of how to get in is 35 of it
     "catalog": 650,
     "errors.py": 270,
@@ -33,17 +33,18 @@ BUDGET = {
     "keys": 800,
     "identity": 1_800,
     "policies": 900,
-    "gateway": 8_670,  # messages of MCP are 1,735 of it, 390 of those for commands, 110 for pages, 130 for tasks
+    # messages of MCP are 1,940 of it, 390 of those for commands, 110 for pages, 130 for tasks, 210 for pins
+    "gateway": 8_900,
     "run": 3_785,  # what a command says and hears is passed on by 185 of it
     "web": 1_480,
-    "control": 720,
+    "control": 790,  # how servers describe themselves is 70 of it
     "console": 780,  # a connection is confirmed on a page of its own
-    "kinds": 3_160,  # SDS for Envoys is 230 of it; what is granted at a service elsewhere 45
+    "kinds": 3_170,  # SDS for Envoys is 230 of it; what is granted at a service elsewhere 45
     "oauth": 1_940,
     "sessions": 900,
     "config": 2_450,  # what a file may say of how remit itself is started is 45 of it
     "compose": 3_750,
-    "cli": 3_890,
+    "cli": 4_010,  # what is held is shown and accepted by 110 of it
     "sdk": 2_195,
     "integrations": 1_060,
     "testing": 1_000,

@@ -44,5 +44,5 @@ def test_a_server_takes_bearers_and_connections_of_humans_and_nothing_that_is_ne
     for wrong in ({"bearer": "yes"}, {"bearer": 1}, {"oauth": True}, {"bearers": True}):
         with pytest.raises(InvalidRequestError):
             check("mcp+https://gh.test/mcp", **wrong)
-    with pytest.raises(InvalidRequestError, match="no secret and no settings"):
+    with pytest.raises(InvalidRequestError, match="no secret here, and no setting but"):
         check("mcp+stdio:gh", bearer=True)

@@ -29,6 +29,7 @@ from remit.broker.leases import LeaseVerbs
 from remit.broker.notices import Feed
 from remit.broker.policy import PolicyEnforcement
 from remit.broker.refresh_tokens import RefreshTokenVerbs
+from remit.broker.resource_verbs import ResourceVerbs
 from remit.broker.resources import ResourceRegistry
 from remit.broker.revocation import LeaseRevoker
 from remit.broker.run_records import RunRecords
@@ -40,7 +41,6 @@ from remit.core.audit import Checkpoint, Entry, Event, grouped
 from remit.core.grant import Grant
 from remit.core.principal import GrantView, Principal, Signal, root_in
 from remit.core.scope import Access
-from remit.core.secret import Secret
 from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range
 from remit.errors import (
@@ -52,7 +52,7 @@ from remit.errors import (
     ScopeError,
     UnavailableError,
 )
-from remit.ports import Clock, Finding, NewId, Resource, Sealer, Spend, Store, Witness
+from remit.ports import Clock, NewId, Sealer, Spend, Store, Witness
 from remit.ports import broker as port
 from remit.ports.kind import EngineContext, Kind
 from remit.ports.targets import EnginePort
@@ -64,7 +64,7 @@ Found = port.Use | RemitError
 PAGE_SIZE, GRANT = 131_072, 512  # characters of the grants in one answer; what each counts for beside its details
 
 
-class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, port.BrokerPort):
+class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, ResourceVerbs, port.BrokerPort):
     """The six verbs, and what workers ask besides: what each method does stands in ``ports/broker.py``."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, port.Br
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
         self._tasks = tasks = TaskCache(store, clock, elapsed, in_time)
-        self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded)
+        self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded, new_id)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
         self._families, self._sign, self._unwaited = {}, sign, unwaited
@@ -243,38 +243,6 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, port.Br
 
     async def step_up(self, human: str) -> tuple[str, ...]:
         return self._step_up(human)
-
-    async def resources(self) -> list[Resource]:
-        return self._registry.resources()
-
-    async def resource(self, name: str) -> Resource:
-        return self._registry.resource(name)
-
-    async def put_resource(self, operator: Principal, resource: Resource, value: Secret | None = None) -> None:
-        await self._registry.put(operator, resource, value)
-        await self._narrowed(resource.name)
-
-    async def put_secret(self, operator: Principal, name: str, value: Secret) -> None:
-        await self.put_resource(operator, self._registry.resource(name), value)
-
-    async def check_resource(self, name: str) -> Sequence[Finding]:
-        return await self._registry.findings(name)
-
-    async def delete_resource(self, operator: Principal, name: str) -> None:
-        await self._registry.delete(operator, name)
-        await self._narrowed(name)
-
-    async def _narrowed(self, name: str) -> None:
-        ended = await self.policy.redecide("the resource was changed", name)
-        await self._tasks.notices.acted_on()
-        if ended:
-            await self.checkpoints.covered()
-
-    async def target(self, name: str) -> port.Target:
-        return port.Target(self._registry.resource(name), self._registry.version(name))
-
-    async def credential(self, name: str, version: int) -> Secret | None:
-        return await self._registry.handed(name, version)
 
     async def use(self, grant_id: str, access: Access, request: str, index: int) -> port.Use:
         (found,) = await self.uses([port.UseRequest(grant_id, access.resource, access.action, request, index)])

@@ -19,7 +19,7 @@ class Feed:
     """What one worker was not told yet; ``idle`` is set when it has acted on all that it was told."""
 
     def __init__(self, feeds: list[Feed], stuck: Callable[[], None] | None, holds: Holds) -> None:
-        self.grants, self.resources = set[str](), set[str]()
+        self.grants, self.resources, self.descriptions = set[str](), set[str](), set[str]()
         self.published: dict[str, Any] = {}  # what is published anew, by its name in a notice
         self.stuck, self.holds = stuck, holds
         self.waiting = asyncio.Event()
@@ -32,8 +32,9 @@ class Feed:
         self._told.set()
         await self.waiting.wait()
         self._told, self._untold = self._untold, _over()
-        notice = Notice(frozenset(self.grants), frozenset(self.resources), **self.published)
-        self.grants, self.resources, self.published = set(), set(), {}
+        grants, resources, descriptions = map(frozenset, (self.grants, self.resources, self.descriptions))
+        notice = Notice(grants, resources, descriptions, **self.published)
+        self.grants, self.resources, self.descriptions, self.published = set(), set(), set(), {}
         self.waiting.clear()
         return notice
 
@@ -63,13 +64,19 @@ class Notices:
         self._feeds: list[Feed] = []
         self.ends = 0  # that there were, or more
 
-    def tell(self, grants: frozenset[str] = frozenset(), resources: frozenset[str] = frozenset()) -> None:
-        """Tell of grants that ended and of resources that changed."""
+    def tell(
+        self,
+        grants: frozenset[str] = frozenset(),
+        resources: frozenset[str] = frozenset(),
+        descriptions: frozenset[str] = frozenset(),
+    ) -> None:
+        """Tell of grants that ended, of resources that changed, and of those whose descriptions count otherwise."""
         self.ends += len(grants)
-        for feed in self._feeds if grants or resources else ():
+        for feed in self._feeds if grants or resources or descriptions else ():
             feed.grants |= grants
             feed.resources |= resources
-            feed.told(waits=bool(resources) or feed.holds(grants))
+            feed.descriptions |= descriptions
+            feed.told(waits=bool(resources or descriptions) or feed.holds(grants))
 
     def publish(self, **published: object) -> None:
         """Tell of what is published anew, by its name in a notice; workers need but the newest."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 
+from remit.broker.descriptions import DescriptionPins
 from remit.broker.engines import Bounded, ResourceEngine
 from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
@@ -16,7 +17,7 @@ from remit.core.audit import Event
 from remit.core.principal import Principal
 from remit.core.secret import WHOLE, Secret
 from remit.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
-from remit.ports import DeleteResource, Finding, PutResource, PutSecret, Resource, SealedSecret, Sealer, Write
+from remit.ports import DeleteResource, Finding, NewId, PutResource, PutSecret, Resource, SealedSecret, Sealer, Write
 from remit.ports.kind import ElsewhereAccess, EngineContext, GatewayAccess, Kind
 from remit.ports.targets import EngineKey, EnginePort
 
@@ -36,11 +37,13 @@ class ResourceRegistry:
         context: EngineContext,
         ports: Mapping[str, EnginePort],
         bounded: Bounded,
+        new_id: NewId,
     ) -> None:
         """Know resources of these kinds. ``ports`` are where the engines of a kind run, by its name."""
         self._tasks, self._store, self._sealer = tasks, tasks.store, sealer
         self._kinds, self._context, self._ports, self._bounded = kinds, context, ports, bounded
         self._resources: dict[str, Resource] = {}
+        self.descriptions = DescriptionPins(tasks, new_id)
         self._engines: dict[str, ResourceEngine] = {}
         self._numbers = count()
         self._opened: dict[str, Secret] = {}
@@ -48,6 +51,7 @@ class ResourceRegistry:
 
     async def load(self) -> None:
         self._resources = {resource.name: resource for resource in await self._store.resources()}
+        await self.descriptions.load()
 
     def resource(self, name: str) -> Resource:
         if (found := self._resources.get(name)) is None:
@@ -162,15 +166,27 @@ class ResourceRegistry:
         if value is not None:
             writes.append(PutSecret(await self._sealed(resource, value)))
             events.append(self._event("secret.put", operator, name))
-        await self._store.commit(writes, events)
-        self._resources[name] = resource
-        await self._drop(name)
+        await self._commit(resource, writes, events, forget=old is not None and old.destination != resource.destination)
 
     async def delete(self, operator: Principal, name: str) -> None:
         self.resource(name)
         self._check_unleased(name)
-        await self._store.commit((DeleteResource(name),), (self._event("resource.delete", operator, name),))
-        self._resources.pop(name, None)
+        await self._commit(name, [DeleteResource(name)], [self._event("resource.delete", operator, name)], forget=True)
+
+    async def _commit(
+        self, changed: Resource | str, writes: Sequence[Write], events: Sequence[Event], *, forget: bool
+    ) -> None:
+        """Make a resource, or that the one of a name has gone, durable; ``forget`` how its server describes itself."""
+        name = changed if isinstance(changed, str) else changed.name
+        async with self.descriptions.lock(name):
+            ended = self.descriptions.ended(name) if forget else ()
+            await self._store.commit((*writes, *ended), events)
+            if isinstance(changed, str):
+                self._resources.pop(name, None)
+            else:
+                self._resources[name] = changed
+            if forget:
+                self.descriptions.forget(name)
         await self._drop(name)
 
     def _check_unleased(self, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remit.cli import options, sdk
+from remit.cli import descriptions, options, sdk
 from remit.cli.options import argument, option
 from remit.cli.render import Table, answer, detail_lines, waiting
 from remit.core.scope import check_name
@@ -117,13 +117,20 @@ def list_(json: options.Json = False) -> None:
         keyless = kind is not None and (kind.keyless or kind.is_command(item["destination"]))
         secret = "yes" if item["secret"] else "-" if keyless else "no"
         accepted = ", ".join(map(str, item["settings"].get("accept", ()))) or "-"
-        rows.append((item["resource"], item["kind"], item["destination"], secret, accepted))
-    answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret", "accepted"), rows))
+        held = ", ".join(map(descriptions.label, descriptions.held(item["resource"]))) if _speaks(kind) else ""
+        rows.append((item["resource"], item["kind"], item["destination"], secret, accepted, held or "-"))
+    columns = ("name", "kind", "destination", "secret", "accepted", "held")
+    answer(json, {"resources": found}, Table(columns, rows))
+
+
+def _speaks(kind: Kind | None) -> bool:
+    """Whether servers of a kind describe themselves."""
+    return getattr(kind and kind.access, "messages", False) is True
 
 
 @app.command("show")
 def show(name: Name, json: options.Json = False) -> None:
-    """Show a resource and its bound. Its secret is never shown.
+    """Show a resource, its bound, and how its server describes what is held. Its secret is never shown.
 
     \b
     Examples:
@@ -131,7 +138,10 @@ def show(name: Name, json: options.Json = False) -> None:
     """
     found = sdk.ask(sdk.verbs.resource(name))
     plain = {key: value for key, value in found.items() if key != "bound"}
-    answer(json, found, plain, "bound", *detail_lines(found["bound"]))
+    held = descriptions.held(name) if _speaks(options.kinds().get(found["kind"])) else []
+    changes = [line for item in held for line in ("", *descriptions.changes(name, item))]
+    accepts = [*changes, "", f"held until a human accepts it: remit resource accept {name}"] if held else []
+    answer(json, {**found, "held": held}, plain, "bound", *detail_lines(found["bound"]), *accepts)
 
 
 @app.command("remove")
@@ -202,6 +212,7 @@ def try_key(name: Name, json: options.Json = False) -> None:
     raise typer.Exit(int(told["works"] is not True))
 
 
+app.command("accept")(descriptions.accept)
 secrets = options.group("secret", "Static secrets, sealed at rest.")
 
 

@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from remit.console import connect
-from remit.control import administration, connections
+from remit.control import administration, connections, descriptions
 from remit.control.approvals import ApprovalRoutes
 from remit.control.runs import RunRoutes
 from remit.control.v1 import V1
@@ -53,6 +53,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         *ApprovalRoutes(deps).routes(),
         *administration.routes(deps),
         *connections.routes(deps),
+        *descriptions.routes(deps),
         *connect.routes(deps),
         *(() if deps.begin_run is None else RunRoutes(deps.begin_run, deps.end_runs).routes()),
     )

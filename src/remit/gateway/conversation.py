@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -31,6 +32,7 @@ from remit.gateway.framing import Fields
 from remit.gateway.mcp import headers, messages, pages, rules, tasks
 from remit.gateway.mcp.answers import Relay
 from remit.gateway.mcp.denials import INVALID_PARAMS, MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied, told
+from remit.gateway.mcp.descriptions import Shows, UndescribedError, everything
 from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
 from remit.gateway.mcp.headers import MismatchError, spoken
 from remit.gateway.mcp.messages import Message
@@ -73,6 +75,7 @@ class Conversation:
     _key: bytes
     _problems: str = ""  # where those of refusals are, among remit's other pages
     _tasks: dict[str, None] = field(default_factory=dict)  # ids of those that the grant was given
+    _shows: Shows = field(default=everything)
     said: Message | None = None
     due: bytes = b""  # events that came with one that is refused
     _method: str = ""
@@ -85,7 +88,7 @@ class Conversation:
     def __post_init__(self) -> None:
         kind, resource = self._target.resource.kind, self._target.resource.name
         state, handles = self._seal("state").sealed, TaskHandles(self._seal("task"), self._tasks)
-        self._relay = Relay(self._rules, kind, resource, state, handles, home=self._problems)
+        self._relay = Relay(self._rules, kind, resource, state, handles, self._shows, home=self._problems)
 
     def _seal(self, purpose: str) -> HandleSeal:
         return HandleSeal(self._key, purpose, f"{self._grant} {self._target.resource.name}")
@@ -334,10 +337,12 @@ class MessageBody(ResponseBody):
             yield from self._judged(whole, partial(self._heard, whole))
 
     def _judged(self, said: bytes, work: Callable[[], bytes]) -> Iterator[bytes | None]:
-        """Yield what work on what a server said makes: beside the loop, if that takes long."""
+        """Yield what work on what a server said makes: beside the loop, if that takes long, or something is asked."""
         if not canon.heavy(said):
-            yield work()
-            return
+            with suppress(UndescribedError):
+                made = work()
+                yield made
+                return
         self._job = job = self.beside(said, work)
         while not job.done():
             yield None

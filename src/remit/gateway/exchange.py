@@ -67,9 +67,8 @@ class HttpExchange:
         self._plane = self._downstream.plane
         self.method, self._headers = self._head.method, self._head.headers
         self._request = self._plane.new_request()
-        fields = self._headers.fields
-        self._keep = fields.keep
-        if (body := request_body(fields)) is not None:
+        self._keep = self._headers.fields.keep
+        if (body := request_body(self._headers.fields)) is not None:
             self.upload = Upload(self, self._downstream, self._headers, body)
 
     @property
@@ -156,21 +155,25 @@ class HttpExchange:
         if b"upgrade" in headers.fields.nominated and permit is not None:
             permit = self._opened(request, route.target, permit)
         if self.upload is not None and (permit is None or places_in_body(route.target, headers.fields)):
-            task = route.view.task
-            body, anew = await self.upload.collected(route.target, task)
+            body, anew = await self.upload.collected(route.target, route.view.task)
             if permit is not None and not anew and route.target.key_in_body is None:
                 return permit
             work = partial(authorize, route.rules, route.target, replace(request, body=body))
-            permit = await self._plane.judged(task, body, self.check_ended, work)
+            permit = await self._plane.judged(route.view.task, body, self.check_ended, work)
         assert permit is not None  # noqa: S101 - a body that was read is enough
         return permit
 
     async def _conversed(self, route: GrantRoute, request: HttpRequest) -> Permit:
         plane, task, upload, grant = self._plane, route.view.task, self.upload, route.view.id
-        self.talk = talk = Conversation(route.messages, route.target, grant, plane.key, plane.problems, route.tasks)
+        shows = partial(plane.pins.shows, route.target.resource.name)
+        self.talk = talk = Conversation(
+            route.messages, route.target, grant, plane.key, plane.problems, route.tasks, shows
+        )
         talk.check(request)
         body = None if upload is None else (await upload.collected(route.target, task))[0]
-        return await plane.judged(task, body or b"", self.check_ended, partial(talk.judged, request, body))
+        permit = await plane.judged(task, body or b"", self.check_ended, partial(talk.judged, request, body))
+        await plane.pins.check(grant, permit.access.resource, talk.said)
+        return permit
 
     def _opened(self, request: HttpRequest, target: HttpTarget, permit: Permit) -> Permit:
         """Have a permitted request ask for a WebSocket, if that is what it does."""
@@ -203,14 +206,12 @@ class HttpExchange:
         self._plane.in_flight.discard(self)
         if error is not None:
             self._failed(error)
-        resource = self._use.resource
         if isinstance(error, PlaceholderError):
-            self._plane.routes.misplaced(self.grant, resource, error)
+            self._plane.routes.misplaced(self.grant, self._use.resource, error)
         if isinstance(error, LeakError):
-            self._plane.routes.leaked(self.grant, self._downstream.listener.front.bound_grant, resource)
-        decision = "done" if error is None else "failed"
+            self._plane.routes.leaked(self.grant, self._downstream.listener.front.bound_grant, self._use.resource)
         told = str(self._status or "") if self._socket is None else self._socket.told()
-        self._plane.recorder.outcome(self._use, decision, error.code if error else None, told)
+        self._plane.recorder.outcome(self._use, "failed" if error else "done", error.code if error else None, told)
 
     async def _sent(self, refused: BoundCredential | None = None, *, anew: bool = False) -> None:
         """Send on an idle connection or a new one."""
@@ -252,12 +253,11 @@ class HttpExchange:
         self._dropped = permit.dropped
         credential = up.pool.credential
         self._read_whole = credential.target.reads_bodies and self.method not in BODILESS
-        upload = self.upload
         body = permit.body if credential.target.key_in_body is None else credential.body(permit.body)
-        streams = upload is not None and body is None
+        streams = self.upload is not None and body is None
         framed = framing_lines(self.method, self._headers.fields, body, streams=streams, keep=self._read_whole)
-        if upload is not None and body is None:
-            body = upload.begin(up)
+        if self.upload is not None and body is None:
+            body = self.upload.begin(up)
         start = credential.line(permit.start) if credential.query else permit.start
         head = b"".join((start, credential.fixed, permit.lines, framed, body or b""))
         self._sent_off = True

@@ -25,6 +25,7 @@ from remit.gateway.canon import RequestTarget, heavy
 from remit.gateway.dialling import Lookup, Offers, look_up
 from remit.gateway.mcp.rules import MessageRules, compile_messages
 from remit.gateway.patterns import SecretPatterns
+from remit.gateway.pins import KnownPins
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
 from remit.gateway.response import TaskTurns
@@ -355,6 +356,7 @@ class DataPlane:
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.broker, self.start, self.ask)
         self.turns = self.pools.turns
+        self.pins = KnownPins(self.broker)
         self.new_request = map((self.new_id("req") + ".{:x}").format, itertools.count()).__next__  # unique, not secret
 
     def start(self, story: Coroutine[None, None, object]) -> None:
@@ -373,7 +375,8 @@ class DataPlane:
 
     def beside(self, use: Use, body: bytes, work: Callable[[], V]) -> asyncio.Task[V]:
         """Begin work on a body of an answer, which fails as an answer does; nobody may wait for it to the end."""
-        judging = self.loop.create_task(self.judged(use.task, body, partial(self.check_live, use.grant), work))
+        judge = partial(self.judged, use.task, body, partial(self.check_live, use.grant), work)
+        judging = self.loop.create_task(self.pins.told(use.grant, use.resource, judge))
         judging.add_done_callback(lambda done: done.cancelled() or done.exception())
         return judging
 

@@ -191,3 +191,4 @@ class Gateway:
         self.plane.pools.end(notice.grants)
         self.plane.pools.forget(notice.resources)
         self.plane.routes.forget(notice.grants, notice.resources)
+        self.plane.pins.forget(notice.resources | notice.descriptions)

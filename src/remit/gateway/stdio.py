@@ -196,7 +196,8 @@ class StdioRelay:
         compiled = rules.compile_messages(view.grant.scope, self._resource)
         if not compiled:
             raise ScopeError(f"the grant does not cover `{self._resource}`")
-        self._relay = Relay(compiled, resource.kind, self._resource, home=self._plane.problems)
+        shows = partial(self._plane.pins.shows, self._resource)
+        self._relay = Relay(compiled, resource.kind, self._resource, shows=shows, home=self._plane.problems)
 
     # -- from the client ------------------------------------------------------------------------------------------
 
@@ -240,6 +241,7 @@ class StdioRelay:
         relay = self._relay
         permit = await self._worked(line, partial(rules.judge, relay.rules, said, relay.kind, relay.resource))
         passed = await self._worked(line, partial(canon.json_bytes, permit.body))
+        await self._plane.pins.check(self.grant, self._resource, said)
         self._plane.routes.check_suspended(self._view)
         use = None
         if said.method is not None and said.method not in rules.UPKEEP:
@@ -316,7 +318,8 @@ class StdioRelay:
 
     async def _reduced(self, line: bytes, said: Message) -> bytes:
         """Return what goes on of a message of the server's, nothing for none; LeakError if a secret is in it."""
-        passed = await self._worked(line, partial(_reduced, self._relay, said))
+        reduced = partial(_reduced, self._relay, said)
+        passed = await self._plane.pins.told(self.grant, self._resource, partial(self._worked, line, reduced))
         reached = {detail.resource for detail in self._view.grant.scope}
         try:
             for patterns in self._plane.pools.patterns(self._quota.task, reached):

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 from remit.core.approval import Approval
 from remit.core.audit import Checkpoint, Entry
+from remit.core.description import Described, DescriptionChoice, DescriptionPin, KeptDescription
 from remit.core.grant import Grant, Posture
 from remit.core.lease import Lease, Report
 from remit.core.policy import Question
@@ -33,6 +34,7 @@ PAGE = 1_000  # grants of a task in one answer
 APPROVAL_LIFE = timedelta(minutes=10)  # the longest that somebody waits for a decision
 
 Opener = Operator | Human | Workload | Approval
+DESCRIBED = 16  # items in one call
 
 
 class TaskPage(Struct, frozen=True):
@@ -155,6 +157,7 @@ class Notice(Struct, frozen=True):
 
     grants: frozenset[str] = frozenset()
     resources: frozenset[str] = frozenset()
+    descriptions: frozenset[str] = frozenset()  # of these resources other ones count
     token_keys: Sequence[Mapping[str, str]] | None = None
     trust: PublishedTrust | None = None
     nonces: Nonces | None = None
@@ -302,6 +305,21 @@ class BrokerPort(Protocol):
 
     async def delete_resource(self, operator: Principal, name: str) -> None:
         """Remove a resource on which no lease stands, and its secret; what held it has ended when this returns."""
+
+    async def described(self, grant_id: str, resource: str, items: Sequence[Described]) -> Sequence[DescriptionPin]:
+        """Take note of how the server that a grant reaches describes itself; return what counts of each item.
+
+        InvalidRequestError for more than ``DESCRIBED`` items.
+        """
+
+    async def description(self, grant_id: str, resource: str, what: str, named: str) -> DescriptionPin:
+        """Return what counts of one item of a server that a grant reaches."""
+
+    async def descriptions(self, name: str) -> Sequence[KeptDescription]:
+        """Return how the server of a resource was seen to describe itself, in order of names."""
+
+    async def accept_descriptions(self, operator: Principal, name: str, chosen: Sequence[DescriptionChoice]) -> None:
+        """Accept descriptions as they were looked at; ConflictError, and nothing changes, if one is another by now."""
 
     async def credential(self, name: str, version: int) -> Secret | None:
         """Return the static secret of a resource for which a use of this version was permitted; None: it has none."""

@@ -287,6 +287,22 @@ def check_resource(name: str) -> Flow[Json]:
     return ask(ApiCall("POST", f"/v1/resources/{quoted(name)}/check", body={}))
 
 
+def descriptions(name: str) -> Flow[Json]:
+    """Return how the server of a resource was seen to describe itself: what was accepted, and what is held."""
+    return ask(ApiCall("GET", f"/v1/resources/{quoted(name)}/descriptions"))
+
+
+def description(name: str, s256: str) -> Flow[Json]:
+    """Return one text of how a server describes itself, by its digest."""
+    return ask(ApiCall("GET", f"/v1/resources/{quoted(name)}/descriptions/{quoted(s256)}"))
+
+
+def accept_descriptions(name: str, chosen: Sequence[Json]) -> Flow[Json]:
+    """Accept how a server describes items, each by `what`, `name` and the digest of the text that was looked at."""
+    body = {"descriptions": list(chosen)}
+    return ask(ApiCall("POST", f"/v1/resources/{quoted(name)}/descriptions/accept", body=body))
+
+
 def delete_resource(name: str) -> Flow[Json]:
     return ask(ApiCall("DELETE", f"/v1/resources/{quoted(name)}"))
 

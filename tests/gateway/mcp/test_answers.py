@@ -52,7 +52,7 @@ def test_a_template_is_listed_where_part_of_it_can_be_read() -> None:
 
 
 def test_a_tool_that_is_not_as_it_was_accepted_is_not_listed() -> None:
-    end = relay(ASKED, shows=lambda tool: tool["description"] == "good")
+    end = relay(ASKED, shows=lambda items: ['"description":"good"' in item.text for item in items])
     found = heard(end, id=1, result={"tools": [{"name": "a", "description": d} for d in ("good", "read ~/.ssh")]})
     assert found is not None
     assert [tool["description"] for tool in found["result"]["tools"]] == ["good"]

@@ -526,10 +526,20 @@ def test_a_sub_agents_endpoint_has_its_own_tools() -> None:
     play(scene)
 
 
+def test_an_answer_of_more_than_one_turn_comes_with_its_head() -> None:
+    async def scene() -> None:
+        async with forge(ASKED) as there:
+            there.answers(result(content=[{"type": "text", "text": "x" * 200_000}]))
+            found: Any = (await there.post(call("open"))).json()
+            assert len(found["result"]["content"][0]["text"]) == 200_000
+
+    play(scene)
+
+
 def test_what_is_long_is_judged_in_its_place_and_what_is_not_reduced_for_its_length_comes_whole() -> None:
     async def scene() -> None:
         async with forge() as there:
-            tools = [{"name": name, "description": "x" * 100_000} for name in ("open", "drop")]
+            tools = [{"name": name, "description": "x" * 30_000} for name in ("open", "drop")]
             said = [{"jsonrpc": "2.0", "id": n, "result": {"tools": tools} if n == 1 else {}} for n in range(3)]
             there.answers(events(*said))
             wire = await there.post(message("tools/list"))

@@ -16,6 +16,7 @@ from remit.core.paths import path_le, within
 from remit.errors import InvalidRequestError, ScopeError, TooLargeError, UpstreamError
 from remit.gateway import canon
 from remit.gateway.mcp import tasks
+from remit.gateway.mcp.descriptions import INSTRUCTIONS, Shows, everything, reduced
 from remit.gateway.mcp.members import alike, folded, folds
 from remit.gateway.mcp.messages import Json, Message, message, shown
 from remit.gateway.mcp.pages import OWN, URL_REQUIRED, check_foreign
@@ -48,7 +49,7 @@ TELLS = frozenset(  # notifications of servers that go on
 )
 _QUESTION = ("method", "params", "mode", "requestedSchema", "properties")
 _LISTED = ("tools", "prompts", "resources", "resourceTemplates", "name", "uri", "uriTemplate")
-_JUDGED = folds((*_QUESTION, *_LISTED, "capabilities", "code", "inputRequests", "requestState"))
+_JUDGED = folds((*_QUESTION, *_LISTED, INSTRUCTIONS, "capabilities", "code", "inputRequests", "requestState"))
 MOST_VALUES = 32_768  # of a message of a server's, and so many objects and lists
 _SECRET = re.compile(
     r"pass(?:word|wd|phrase|code)|secret|api[ _-]?key|access[ _-]?key|private[ _-]?key|token|credential|bearer"
@@ -72,7 +73,7 @@ class Relay:
     resource: str
     seal: Seal = _kept
     tasks: TaskHandles = field(default_factory=TaskHandles)
-    shows: Callable[[Json], bool] = lambda _: True  # whether a tool is as it was when a human accepted it
+    shows: Shows = everything
     home: str = ""  # where remit's own pages are
 
     def heard(self, raw: bytes) -> bytes | None:
@@ -141,7 +142,7 @@ class Relay:
                 items = result[name]
                 listed = items if isinstance(items, list) else []
                 result[name] = [item for item in listed if isinstance(item, dict) and _exact(item) and permitted(item)]
-        return Message({**said.body, "result": result}, None, said.id)
+        return Message({**said.body, "result": reduced(result, self.shows)}, None, said.id)
 
     def _check_all(self, asked: object) -> None:
         """Check what a server asks within an answer, or within what it says of a task (2026-07-28)."""
@@ -153,7 +154,7 @@ class Relay:
 
     def _lists(self) -> Mapping[str, Callable[[Json], bool]]:
         return {
-            "tools": lambda tool: self._named(CALL, tool) and self.shows(tool),
+            "tools": lambda tool: self._named(CALL, tool),
             "prompts": lambda prompt: self._named(GET_PROMPT, prompt),
             "resources": lambda resource: self._reads(str(resource.get("uri"))),
             "resourceTemplates": lambda template: self._fits(str(template.get("uriTemplate"))),

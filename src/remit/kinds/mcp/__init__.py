@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from remit import catalog
-from remit.core import orders
+from remit.core import description, orders
 from remit.core.scope import Field
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
@@ -19,7 +19,9 @@ from remit.ports.kind import EngineContext, GatewayAccess, Kind
 
 PREFIX = "mcp+"  # of a destination's scheme
 STDIO = "mcp+stdio"
-SETTINGS = frozenset({"bearer", "headers", "inject", "max_body", "oauth", "private", "provider", "user"})
+SETTINGS = frozenset(
+    {"bearer", "descriptions", "headers", "inject", "max_body", "oauth", "private", "provider", "user"}
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ACTIONS = (  # the methods that carry authority; the last three are a server's
     "tools/call",
@@ -41,6 +43,7 @@ def _widest(destination: str) -> Mapping[str, object]:
 def _check(resource: Resource, secret: Secret | None, context: EngineContext) -> None:
     from remit.gateway import target
 
+    description.policy(resource.settings)
     if KIND.is_command(resource.destination):
         _check_command(resource, secret)
         return
@@ -56,15 +59,16 @@ def _check(resource: Resource, secret: Secret | None, context: EngineContext) ->
 def _check_command(resource: Resource, secret: Secret | None) -> None:
     if not _NAME.fullmatch(resource.destination.removeprefix(f"{STDIO}:")):
         raise InvalidRequestError(f"a server that is a command has a destination `{STDIO}:name`")
-    if secret is not None or resource.secret is not None or resource.settings:
+    if secret is not None or resource.secret is not None or resource.settings.keys() - {"descriptions"}:
         raise InvalidRequestError(
-            "a server that is a command has no secret and no settings here",
+            "a server that is a command has no secret here, and no setting but `descriptions`",
             help="the key that it uses is the secret of a resource of its provider, and its run is granted both",
         )
 
 
 def _plain(resource: Resource) -> Resource:
-    return replace(resource, destination=resource.destination.removeprefix(PREFIX))
+    own = {name: value for name, value in resource.settings.items() if name != "descriptions"}
+    return replace(resource, destination=resource.destination.removeprefix(PREFIX), settings=own)
 
 
 def _placeholder(resource: Resource, random: bytes) -> str:
