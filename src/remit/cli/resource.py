@@ -103,7 +103,7 @@ def kind_of(destination: str) -> Kind:
 
 @app.command("list")
 def list_(json: options.Json = False) -> None:
-    """List the resources.
+    """List the resources, and what of how their servers describe themselves is held.
 
     \b
     Examples:
@@ -117,10 +117,11 @@ def list_(json: options.Json = False) -> None:
         keyless = kind is not None and (kind.keyless or kind.is_command(item["destination"]))
         secret = "yes" if item["secret"] else "-" if keyless else "no"
         accepted = ", ".join(map(str, item["settings"].get("accept", ()))) or "-"
-        held = ", ".join(map(descriptions.label, descriptions.held(item["resource"]))) if _speaks(kind) else ""
-        rows.append((item["resource"], item["kind"], item["destination"], secret, accepted, held or "-"))
-    columns = ("name", "kind", "destination", "secret", "accepted", "held")
-    answer(json, {"resources": found}, Table(columns, rows))
+        rows.append((item["resource"], item["kind"], item["destination"], secret, accepted))
+        if _speaks(kind):
+            item["held"] = [descriptions.label(each) for each in descriptions.held(item["resource"])]
+    held = [f"held of {i['resource']}: {', '.join(i['held'])}" for i in found if i.get("held")]
+    answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret", "accepted"), rows), *held)
 
 
 def _speaks(kind: Kind | None) -> bool:
@@ -138,10 +139,12 @@ def show(name: Name, json: options.Json = False) -> None:
     """
     found = sdk.ask(sdk.verbs.resource(name))
     plain = {key: value for key, value in found.items() if key != "bound"}
-    held = descriptions.held(name) if _speaks(options.kinds().get(found["kind"])) else []
+    held: list[descriptions.Item] = []
+    if _speaks(options.kinds().get(found["kind"])):
+        held = found["held"] = descriptions.held(name)
     changes = [line for item in held for line in ("", *descriptions.changes(name, item))]
     accepts = [*changes, "", f"held until a human accepts it: remit resource accept {name}"] if held else []
-    answer(json, {**found, "held": held}, plain, "bound", *detail_lines(found["bound"]), *accepts)
+    answer(json, found, plain, "bound", *detail_lines(found["bound"]), *accepts)
 
 
 @app.command("remove")
