@@ -61,6 +61,9 @@ class Place:
         self, how: Arrangement, task: Json, more: Sequence[str] = ()
     ) -> Iterator[tuple[Json, Callable[[], None]]]:
         """Yield how the agent's process is started for a user task, and what ends the task."""
+        keys: Mapping[str, str] = self.about["keys"]
+        told = "".join(f"{_label(kit)}_API_KEY={key}\n" for kit, key in keys.items())
+        (self.folder / ".env").write_text("" if how.vault else told)  # from where the environment has them
         if how.grant is None:
             yield self._without(how), lambda: None
             return
@@ -88,8 +91,7 @@ class Place:
             environ |= {f"{_label(kit)}_API_KEY": key for kit, key in keys.items()}
         user = {"user": NOBODY} if os.getuid() == 0 else {}
         redact = {"redact": list(keys.values())} if how.redacts else {}
-        folder = self.folder / "bare" if how.vault else self.folder
-        return {"command": [PROGRAM, "hands.py"], "environ": environ, "folder": str(folder), **user, **redact}
+        return {"command": [PROGRAM, "hands.py"], "environ": environ, "folder": str(self.folder), **user, **redact}
 
 
 def _label(kit: str) -> str:

@@ -99,13 +99,9 @@ def placed(at: World) -> Iterator[tuple[Place, str]]:
     port = free_port()
     with ours.running(gateway=f"127.0.0.1:{port}") as house, tempfile.TemporaryDirectory(prefix="remit-dojo-") as home:
         folder = Path(home)
-        (folder / "bare").mkdir()
-        for each in (folder, folder / "bare"):
-            each.chmod(0o755)  # others than its owner are to be the agent
-            for name in AGENT:
-                shutil.copy(Path(__file__).with_name(name), each)
-        lines = [f"{kit.replace('-', '_').upper()}_API_KEY={key}\n" for kit, key in at.about["keys"].items()]
-        (folder / ".env").write_text("".join(lines))  # from where the environment has them
+        folder.chmod(0o755)  # others than its owner are to be the agent
+        for name in AGENT:
+            shutil.copy(Path(__file__).with_name(name), folder)
         with house.client() as client:
             for kit, key in at.about["keys"].items():
                 bound = [{"type": "mcp", "resource": kit, "actions": ["tools/call"], "tools": "any"}]
