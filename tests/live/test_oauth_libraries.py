@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import requests_oauthlib
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.requests_client import OAuth2Session
 from httpx_oauth.oauth2 import BaseOAuth2, OAuth2RequestError
-from oauthlib.oauth2 import OAuth2Error
+from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
 from remit import jose
 from remit.core.secret import Secret
@@ -23,7 +24,7 @@ from tests.broker.world import search
 from tests.live import idp
 from tests.live.fleet import SEARCH, claims_of
 from tests.live.idp import Provider
-from tests.live.test_clients import APP, Stage, stage
+from tests.live.test_clients import APP, KEYED, OWN, Stage, stage
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.live
@@ -32,6 +33,7 @@ SCOPES: Mapping[str, object] = {"search": {"authorization_details": [SEARCH], "p
 REDIRECT = "http://127.0.0.1:8123/cb"
 VERIFIER = "v" * 43
 LIBRARIES = ["oidc-client-ts", "passport-oauth2", "simple-oauth2"]
+FORM = {"content-type": "application/x-www-form-urlencoded"}
 WHY = "there is no DPoP proof and no client certificate"
 
 
@@ -127,7 +129,26 @@ def _httpx_oauth(found: Stage) -> Mapping[str, Any]:
     return asyncio.run(flow())
 
 
-PYTHON = {"authlib": _authlib, "requests-oauthlib": _requests_oauthlib, "httpx-oauth": _httpx_oauth}
+def _oauthlib(found: Stage) -> Mapping[str, Any]:
+    client = WebApplicationClient(APP)
+    url = client.prepare_request_uri(
+        f"{found.issuer}/oauth/authorize", REDIRECT, ["search"], "a-state",
+        code_challenge=jose.digest(VERIFIER), code_challenge_method="S256",
+    )  # fmt: skip
+    with httpx.Client(trust_env=False, headers=FORM) as http:
+        body = client.prepare_request_body(_code(found, url), REDIRECT, code_verifier=VERIFIER)
+        client.parse_request_body_response(http.post(f"{found.issuer}/oauth/token", content=body).text)
+        again = client.prepare_refresh_body(client_id=APP)
+        told = client.parse_request_body_response(http.post(f"{found.issuer}/oauth/token", content=again).text)
+    return {**told, "scope": " ".join(told["scope"])}
+
+
+PYTHON = {
+    "oauthlib": _oauthlib,
+    "authlib": _authlib,
+    "requests-oauthlib": _requests_oauthlib,
+    "httpx-oauth": _httpx_oauth,
+}
 
 
 @pytest.mark.parametrize("library", PYTHON)
@@ -153,5 +174,109 @@ def test_a_library_of_python_is_told_why_not(
             await asyncio.to_thread(PYTHON[library], found)
         answer = getattr(caught.value, "response", None)  # of which httpx-oauth says nothing by itself
         assert WHY in (str(caught.value) if answer is None else answer.text)
+
+    play(tmp_path, provider, scene, bear=False)
+
+
+# -- libraries of other languages, by the very requests that they send; they were not run ------------------------------
+
+
+def _authorized(found: Stage, **more: str) -> str:
+    """Return the code that a browser comes back with from the authorization request that these libraries make."""
+    asked = {"response_type": "code", "client_id": APP, "redirect_uri": REDIRECT, "scope": "search", "state": "a-state"}
+    pkce = {"code_challenge": jose.digest(VERIFIER), "code_challenge_method": "S256"}
+    return _code(found, str(httpx.URL(f"{found.issuer}/oauth/authorize", params={**asked, **pkce, **more})))
+
+
+def _go(found: Stage) -> httpx.Response:
+    """Go's x/oauth2, which finds out how the client authenticates: first Basic, then without."""
+    code = _authorized(found, access_type="offline")
+    form = {"grant_type": "authorization_code", "code": code, "redirect_uri": REDIRECT, "code_verifier": VERIFIER}
+    with httpx.Client(trust_env=False) as http:
+        first = http.post(f"{found.issuer}/oauth/token", data=form, auth=(APP, ""))
+        assert (first.status_code, first.json()["error"]) == (401, "invalid_client")
+        assert first.headers["www-authenticate"].startswith("Basic")
+        return http.post(f"{found.issuer}/oauth/token", data={**form, "client_id": APP})
+
+
+def _spring(found: Stage) -> httpx.Response:
+    """Spring Security's `oauth2Login`, for a client whose authentication method is `none`."""
+    form = {"grant_type": "authorization_code", "code": _authorized(found), "redirect_uri": REDIRECT}
+    headers = {"accept": "application/json", "content-type": "application/x-www-form-urlencoded;charset=UTF-8"}
+    body = urlencode({**form, "client_id": APP, "code_verifier": VERIFIER})
+    with httpx.Client(trust_env=False, headers=headers) as http:
+        return http.post(f"{found.issuer}/oauth/token", content=body)
+
+
+def _google(found: Stage) -> httpx.Response:
+    """google-auth's `identity_pool`: the human's ID token from a file, exchanged, with what else it sends."""
+    now = int(time.time())
+    claims = {"iss": found.provider.issuer, "sub": "alice", "aud": "remit", "iat": now, "exp": now + 300}
+    gateway = found.edges.application.settings.gateway
+    assert gateway is not None
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "audience": f"{gateway.url}/search",
+        "scope": "search",
+        "requested_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        "subject_token": found.provider.sign(claims, typ="JWT"),
+        "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+        "options": '{"userProject":"1"}',
+    }
+    with httpx.Client(trust_env=False) as http:
+        return http.post(f"{found.issuer}/oauth/token", data=form)
+
+
+RAW = {"x/oauth2 of Go": _go, "Spring Security": _spring, "google-auth": _google}
+
+
+@pytest.mark.parametrize("library", RAW)
+def test_the_requests_of_other_libraries_get_a_token_that_works(
+    tmp_path: Path, provider: Provider, library: str
+) -> None:
+    async def scene(found: Stage) -> None:
+        answer = await asyncio.to_thread(RAW[library], found)
+        assert answer.status_code == 200, answer.text
+        assert await _used(found, answer.json()) == 200
+
+    play(tmp_path, provider, scene)
+
+
+@pytest.mark.parametrize("library", RAW)
+def test_the_requests_of_other_libraries_are_told_why_not(tmp_path: Path, provider: Provider, library: str) -> None:
+    async def scene(found: Stage) -> None:
+        answer = await asyncio.to_thread(RAW[library], found)
+        assert answer.status_code == 400
+        assert WHY in answer.json()["error_description"]
+
+    play(tmp_path, provider, scene, bear=False)
+
+
+# -- from afar (OpenID Connect CIBA, poll mode) -----------------------------------------------------------------------
+
+FROM_AFAR = {"scope": "openid search", "login_hint": "alice", "binding_message": "W4SH"}
+
+
+def test_a_client_of_ciba_asks_and_polls_with_what_ciba_has_alone(tmp_path: Path, provider: Provider) -> None:
+    async def scene(found: Stage) -> None:
+        said = await found.flow("openid-client", "ciba", client=KEYED, key=OWN.as_dict(private=True), asked=FROM_AFAR)
+        assert "done" in said, said
+        assert 590 < said["done"]["asked"]["expires_in"] <= 600  # less what its way took
+        assert said["done"]["asked"]["interval"] == 5
+        assert any("W4SH" in page for page in found.human.pages)
+        for told in (said["done"]["first"], {"scope": "search", **said["done"]["again"]}):
+            assert await _used(found, told) == 200
+            assert claims_of(told["access_token"])["client_id"] == KEYED
+        assert "id_token" not in said["done"]["first"]  # docs/explanation/limits.md
+
+    play(tmp_path, provider, scene)
+
+
+def test_a_client_of_ciba_is_told_why_not(tmp_path: Path, provider: Provider) -> None:
+    async def scene(found: Stage) -> None:
+        said = await found.flow("openid-client", "ciba", client=KEYED, key=OWN.as_dict(private=True), asked=FROM_AFAR)
+        assert said["error"] == "invalid_dpop_proof", said
+        public = await found.flow("openid-client", "ciba", asked=FROM_AFAR)
+        assert public["failed"].startswith("OAUTH_"), public
 
     play(tmp_path, provider, scene, bear=False)

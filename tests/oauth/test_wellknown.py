@@ -241,6 +241,14 @@ def test_the_documents_can_be_read_without_saying_who_one_is(tmp_path: Path, ser
     served(tmp_path, scene)
 
 
+@pytest.mark.parametrize("path", [SERVER, RESOURCE, "/oauth/jwks"])
+def test_a_query_that_nobody_knows_does_not_break_discovery(tmp_path: Path, path: str) -> None:
+    async def scene(plane: Plane) -> None:
+        assert (await plane.web.get(path, params={"v": "1"})).json() == (await plane.web.get(path)).json()
+
+    bare(tmp_path, scene)
+
+
 def test_a_refused_call_says_where_the_resource_is_described(tmp_path: Path) -> None:
     async def scene(plane: Plane) -> None:
         agent = Agent()

@@ -91,6 +91,15 @@ async function backchannel(told) {
   return { tokens: await client.pollBackchannelAuthenticationGrant(config, asked, undefined, { DPoP }) };
 }
 
+// As a CIBA client has it: a key of its own, names alone in `scope`, and no proof; the page is where its human is told to look.
+async function ciba(told) {
+  const { config } = await begun(told);
+  const asked = await client.initiateBackchannelAuthentication(config, told.asked);
+  await human({ open: asked.verification_uri });
+  const tokens = await client.pollBackchannelAuthenticationGrant(config, asked);
+  return { asked, first: tokens, again: await client.refreshTokenGrant(config, tokens.refresh_token) };
+}
+
 // A workload by the token of its platform (RFC 7523), as the library lets its callers authenticate a client.
 const platform = (token) => (as, registered, body) => {
   body.set('client_assertion', token);
@@ -108,4 +117,4 @@ async function credentials(told) {
   return { tokens, again, active: await introspected(config, DPoP, again.access_token) };
 }
 
-run({ code, credentials, device, backchannel, lease });
+run({ code, credentials, device, backchannel, ciba, lease });
