@@ -59,9 +59,9 @@ def wipe(what: str) -> str:
 
 
 @contextlib.contextmanager
-def upstream(*tools: Callable[..., str]) -> Iterator[tuple[str, list[str]]]:
+def upstream(*tools: Callable[..., str], server: MCPServer | None = None) -> Iterator[tuple[str, list[str]]]:
     """Serve an MCP server until the block ends; yield its URL, and what `Authorization` it got."""
-    made, seen = MCPServer("tools"), list[str]()
+    made, seen = server or MCPServer("tools"), list[str]()
     for tool in (add, *tools):
         made.tool()(tool)
     app = made.streamable_http_app()
@@ -71,13 +71,13 @@ def upstream(*tools: Callable[..., str]) -> Iterator[tuple[str, list[str]]]:
         await app(scope, receive, send)
 
     sock = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(watched, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    serving = uvicorn.Server(uvicorn.Config(watched, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=serving.run, kwargs={"sockets": [sock]})
     thread.start()
     try:
         yield f"http://127.0.0.1:{sock.getsockname()[1]}", seen
     finally:
-        server.should_exit = True
+        serving.should_exit = True
         thread.join()
 
 

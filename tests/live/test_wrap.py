@@ -126,6 +126,22 @@ def add(here: Terminal, *words: str, key: str = "") -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.attack("MCP-03")
+def test_a_server_whose_tool_turns_is_not_called_again_until_a_human_accepts_it(scene: Scene) -> None:
+    with scene.wrapped("server1", "turning") as client:
+        assert [tool["name"] for tool in client.ask("tools/list", {})["result"]["tools"]] == ["fetch"]
+        assert said(client.call("fetch")) == "200"
+        assert client.ask("tools/list", {})["result"]["tools"] == []
+        refused = client.call("fetch")
+        assert refused["isError"]
+        assert refused["_meta"]["remit/problem"]["code"] == "description"
+        assert len(scene.seen) == 1
+        [held] = scene.here.told("resource", "show", "server1")["held"]
+        scene.here.told("resource", "accept", "server1", "fetch", "--digest", held["pending"])
+        assert said(client.call("fetch")) == "200"
+        assert len(scene.seen) == 2
+
+
 def test_a_server_has_no_key_and_does_what_its_grant_says_until_that_ends(scene: Scene) -> None:
     with scene.wrapped("server0") as client:
         assert [tool["name"] for tool in client.ask("tools/list", {})["result"]["tools"]] == ["fetch"]
