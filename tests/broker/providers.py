@@ -16,7 +16,7 @@ from remit.broker import Broker
 from remit.broker.connections import Providers
 from remit.core.connection import AuthorizationServer, ProviderClient, ProviderTokens
 from remit.core.secret import Secret
-from remit.errors import GrantTokenError
+from remit.errors import GrantTokenError, UnsupportedScopeError
 from remit.ports import Resource
 from remit.ports.connections import ConnectionView, ProviderPort
 from tests.broker.world import OPERATOR, SEARCH, World, details
@@ -39,6 +39,7 @@ class Issuing(ProviderPort):
     registered: list[str] = field(default_factory=list)
     lifetime: int | None = 600
     refreshes: bool = True
+    narrows: bool | None = True  # whether a narrower token can be had; None: it is refused
     provider: AuthorizationServer = field(
         default_factory=lambda: AuthorizationServer(
             ISSUER, f"{ISSUER}/authorize", f"{ISSUER}/token", f"{ISSUER}/revoke"
@@ -69,6 +70,8 @@ class Issuing(ProviderPort):
             if old in self.spent:
                 self.good.clear()
             raise GrantTokenError("the provider does not take the code or the refresh token")
+        if "scope" in asked and self.narrows is None:
+            raise UnsupportedScopeError
         self.good.discard(old or "")
         self.spent |= {old or ""}
         number = next(self.ids)
@@ -76,8 +79,9 @@ class Issuing(ProviderPort):
         self.good.add(fresh)
         if self.after is not None:
             await self.after()
-        access = Secret(f"access-token-number-{number}")
-        return ProviderTokens(access, Secret(fresh) if self.refreshes else None, self.lifetime)
+        access, scope = Secret(f"access-token-number-{number}"), asked.get("scope")
+        given = Secret(fresh) if self.refreshes else None
+        return ProviderTokens(access, given, self.lifetime, scope if self.narrows or scope is None else "read write")
 
     async def revoke_token(self, provider: AuthorizationServer, client: ProviderClient, token: Secret) -> None:
         if self.before is not None:

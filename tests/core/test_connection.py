@@ -62,10 +62,17 @@ def test_a_setting_is_read_whole() -> None:
         "scopes": ["repo", "read:org"],
         "resource": "https://api.example/mcp",
         "revoke_with_task": True,
+        "lower": {"search": ["repo"]},
         **ENDPOINTS,
     }
     assert setting({"oauth": given}) == OAuthSetting(
-        "https://login.example", "remit", ("repo", "read:org"), "https://api.example/mcp", True, ENDPOINTS
+        "https://login.example",
+        "remit",
+        ("repo", "read:org"),
+        "https://api.example/mcp",
+        True,
+        ENDPOINTS,
+        {"search": ("repo",)},
     )
     assert setting({"oauth": {"resource": ""}}) == OAuthSetting(resource="")
 
@@ -87,6 +94,10 @@ def test_a_setting_is_read_whole() -> None:
         ({"scopes": ["two words"]}, "oauth.scopes"),
         ({"resource": "nowhere"}, "oauth.resource"),
         ({"revoke_with_task": "yes"}, "oauth.revoke_with_task"),
+        ({"lower": ["read"]}, "oauth.lower"),
+        ({"lower": {"search": ["read"]}}, "that `oauth.scopes` has not"),
+        ({"scopes": ["read"], "lower": {"search": []}}, "a scope or more"),
+        ({"scopes": ["read"], "lower": {"": ["read"]}}, "oauth.lower"),
     ],
 )
 def test_a_setting_that_could_not_work_is_refused_with_the_reason(given: object, why: str) -> None:
@@ -114,6 +125,46 @@ def test_a_token_is_known_by_its_digest() -> None:
     assert not made.is_token(digest(SECOND.reveal()))
     assert not made.is_token("")
     assert not EMPTY.is_token(digest(""))
+
+
+def test_a_task_has_a_token_for_what_it_needs_and_no_more_where_that_can_be() -> None:
+    made = EMPTY.given(ProviderTokens(FIRST, REFRESH, 600, "read write"), NOW)
+    assert made.lower(frozenset({"read"})) == "read"
+    assert made.lower(frozenset({"read", "delete"})) == "read"
+    assert made.lower(frozenset({"read", "write"})) == made.lower(None) == ""
+    assert made.widest().lower(frozenset({"read"})) == ""
+    assert replace(made, refresh_token=None).lower(frozenset({"read"})) == ""
+
+
+def test_a_narrow_token_stands_beside_the_one_for_all_and_the_oldest_makes_way() -> None:
+    made = EMPTY.given(ProviderTokens(FIRST, REFRESH, 600, "read write"), NOW)
+    narrow = made.begun().given(ProviderTokens(SECOND, None, 600, "read"), NOW, "read")
+    assert (narrow.lent(NOW), narrow.lent(NOW, "read")) == ((FIRST, after(540)), (SECOND, after(540)))
+    assert (narrow.refresh_token, narrow.refreshing, narrow.scope, narrow.narrows) == (
+        REFRESH,
+        False,
+        "read write",
+        True,
+    )
+    assert narrow.lent(after(540), "read") is None
+    assert narrow.lent(NOW, "write") is None
+    assert (narrow.is_token(digest(SECOND.reveal()), "read"), narrow.is_token(digest(FIRST.reveal()), "read")) == (
+        True,
+        False,
+    )
+    many = narrow
+    for number in range(8):
+        many = many.given(ProviderTokens(SECOND), NOW, f"s{number}")
+    assert [one.scope for one in many.narrow] == [f"s{number}" for number in range(7, -1, -1)]
+    again = many.given(ProviderTokens(FIRST), NOW, "s3")
+    assert ([one.scope for one in again.narrow].count("s3"), again.lent(NOW, "s3")) == (1, (FIRST, None))
+    assert again.ended("x", NOW, keep=True).narrow == again.wiped().narrow == ()
+
+
+def test_a_provider_that_gives_more_than_was_asked_for_gives_no_narrow_tokens() -> None:
+    made = EMPTY.given(ProviderTokens(FIRST, REFRESH, 600, "read write"), NOW)
+    wide = made.given(ProviderTokens(SECOND, None, 600, "read write"), NOW, "read")
+    assert (wide.narrows, wide.narrow, wide.lent(NOW)) == (False, (), (SECOND, after(540)))
 
 
 def test_a_refresh_is_on_record_before_it_goes_out_and_keeps_what_the_provider_does_not_replace() -> None:

@@ -20,8 +20,8 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 4_880,  # whoever begins a connection is asked again by 120 of it; pins of descriptions are 130
-    "core": 3_550,  # whom a token may be for, also elsewhere, what client it is of, and whether that proves itself: 100
+    "broker": 4_920,  # whoever begins a connection is asked again by 120 of it, pins are 130, narrow tokens 40
+    "core": 3_600,  # whom a token may be for, what client it is of, whether that proves itself: 100; narrow tokens 70
     "ports": 1_730,
     "jose": 1_020,  # what an upstream says of how to get in is 35 of it
     "catalog": 650,
@@ -39,7 +39,7 @@ BUDGET = {
     "web": 1_480,
     "control": 790,  # how servers describe themselves is 70 of it
     "console": 780,  # a connection is confirmed on a page of its own
-    "kinds": 3_170,  # SDS for Envoys is 230 of it; what is granted at a service elsewhere 45
+    "kinds": 3_180,  # SDS for Envoys is 230 of it; what is granted at a service elsewhere 45
     "oauth": 1_940,
     "sessions": 900,
     "config": 2_450,  # what a file may say of how remit itself is started is 45 of it

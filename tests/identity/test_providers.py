@@ -13,7 +13,14 @@ import pytest
 
 from remit.core.connection import AuthorizationServer, ProviderClient, setting
 from remit.core.secret import Secret
-from remit.errors import EngineRefusedError, GrantTokenError, InvalidRequestError, RemitError, UnavailableError
+from remit.errors import (
+    EngineRefusedError,
+    GrantTokenError,
+    InvalidRequestError,
+    RemitError,
+    UnavailableError,
+    UnsupportedScopeError,
+)
 from remit.identity.providers import ReachedProviders, places
 
 RESOURCE, ISSUER = "https://mcp.tracker.test/v1/mcp", "https://auth.tracker.test/tenant"
@@ -198,6 +205,7 @@ def asked(web: Web, client: ProviderClient | None = None) -> object:
         (400, {"error": "invalid_grant"}, GrantTokenError),
         (200, {"error": "invalid_grant"}, GrantTokenError),  # as GitHub says no
         (401, {"error": "invalid_client"}, EngineRefusedError),
+        (400, {"error": "invalid_scope"}, UnsupportedScopeError),
         (400, {"error": "<script>"}, EngineRefusedError),
         (503, {"error": "invalid_grant"}, UnavailableError),
         (429, {}, UnavailableError),

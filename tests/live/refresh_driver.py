@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -66,9 +66,9 @@ def broker(state: Path, later: timedelta = timedelta()) -> tuple[Broker, Callabl
     return made, dying
 
 
-async def lent(made: Broker) -> str:
+async def lent(made: Broker, detail: Mapping[str, object] = DETAIL) -> str:
     """Open a task, and return the access token that is lent to it."""
-    wanted = GrantRequest(scope.parse([DETAIL]), Bounds(timedelta(minutes=1)), purpose="look")
+    wanted = GrantRequest(scope.parse([dict(detail)]), Bounds(timedelta(minutes=1)), purpose="look")
     grant = (await made.open(OPERATOR, wanted)).grant
     return (await made.access_token(grant.id, "tracker", (await made.target("tracker")).version)).value.reveal()
 

@@ -43,7 +43,7 @@ def provider() -> Iterator[Provider]:
         "response_types": ["code"],
         "application_type": "native",
     }
-    made = Provider([client], {"alice": ()}, {AT: "issues:read"})
+    made = Provider([client], {"alice": ()}, {AT: "issues:read issues:write"})
     made.start()
     try:
         yield made
@@ -105,3 +105,30 @@ def test_wherever_the_broker_dies_the_token_is_there_or_its_loss_is_seen_and_men
     else:
         assert (end.returncode, end.stdout) == (0, f"{len(STEPS)}\n"), end.stderr
     asyncio.run(recovered(state, provider, lost=STEPS.get(step, False)))
+
+
+def test_a_task_that_reads_has_a_token_that_reads(tmp_path: Path, provider: Provider) -> None:
+    async def body() -> None:
+        made, _ = broker(tmp_path / "state")
+        await made.start()
+        lower = {"find": ["issues:read"], "file": ["issues:read", "issues:write"]}
+        oauth = {"issuer": provider.issuer, "client_id": "remit-tracker", "lower": lower}
+        oauth["scopes"] = ["issues:read", "issues:write"]
+        reads: dict[str, object] = {
+            "type": "mcp",
+            "resource": "tracker",
+            "actions": ["tools/call"],
+            "tools": {"find": "any"},
+        }
+        writes = {**reads, "tools": {"find": "any", "file": "any"}}
+        there = Resource("tracker", "mcp", f"mcp+{AT}", scope.parse([writes]), None, {"oauth": oauth})
+        await made.put_resource(OPERATOR, there)
+        await connect(made, provider)
+        found = [await asyncio.to_thread(provider.token_info, await lent(made, each)) for each in (writes, reads)]
+        assert [each["scope"] for each in found] == ["issues:read issues:write", "issues:read"]
+        assert [each["active"] for each in found] == [True, True]
+        first = await asyncio.to_thread(provider.token_info, await lent(made, writes))
+        assert (first["active"], first["scope"]) == (True, "issues:read issues:write")
+        await made.stop()
+
+    asyncio.run(body())

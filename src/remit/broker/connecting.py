@@ -338,7 +338,9 @@ class ConnectionVerbs:
         if all(detail.resource != name for detail in live.grant.scope):
             raise ScopeError
         subject = self._tasks.view(grant_id).subject
-        token = await self.connecting.kept.lend(subject, resource, refused)
+        task = self._tasks.task(live.task)
+        needed = self._registry.needed(resource, task.grant(task.head.root).scope)
+        token = await self.connecting.kept.lend(subject, resource, refused, needed)
         self._tasks.check(grant_id)  # it may have ended meanwhile
         if self._registry.version(name) != version:
             raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")

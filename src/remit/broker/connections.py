@@ -34,6 +34,7 @@ from remit.errors import (
     NotFoundError,
     RemitError,
     UnavailableError,
+    UnsupportedScopeError,
 )
 from remit.ports import PutRecord, Resource, Sealer
 from remit.ports.broker import AccessToken
@@ -80,7 +81,7 @@ class HeldConnections:
         self._tasks, self._registry, self._sealer, self._unwaited = tasks, registry, sealer, unwaited
         self._providers = providers
         self._of: dict[Key, ProviderConnection] = {}
-        self._going: dict[Key, asyncio.Future[ProviderConnection]] = {}  # refreshes
+        self._going: dict[tuple[Key, str], asyncio.Future[ProviderConnection]] = {}  # refreshes, each for a scope
         self._ending: set[Key] = set()
         self._unsaved: set[Key] = set()  # what the provider gave is in memory alone
         self._unrevoked: dict[Key, datetime] = {}  # when their providers are told that they are over
@@ -110,29 +111,37 @@ class HeldConnections:
     def all(self) -> list[ProviderConnection]:
         return list(self._of.values())
 
-    async def lend(self, subject: Subject, resource: Resource, refused: str = "") -> AccessToken:
+    async def lend(
+        self, subject: Subject, resource: Resource, refused: str = "", needed: frozenset[str] | None = None
+    ) -> AccessToken:
         """Return a human's access token for a resource, renewed where it is about to end; or ConnectError.
 
-        One is renewed once, too, where its resource did not take it: ``refused`` is its digest.
+        One is renewed once, too, where its resource did not take it: ``refused`` is its digest. ``needed`` are the
+        scopes that the task needs there, so that its token has no more, if the provider gives such.
         """
         found, now, key = self._current(subject, resource), self._tasks.serving(), (subject.sub, resource.name)
         if setting_of(resource).revoke_with_task and not found.used:
             await self._use(key)
-        lent, doubted = found.lent(now), found.is_token(refused) and found.refresh_token is not None
+        scope = found.lower(needed)
+        lent, doubted = found.lent(now, scope), found.is_token(refused, scope) and found.refresh_token is not None
         if lent is not None and (not doubted or now < self._doubted.get(key, now)):
             return AccessToken(*lent)
         if lent is not None:
             self._doubted[key] = now + DOUBTED
         try:
-            await self._refreshed(key, refused)
+            await self._refreshed(key, refused, scope)
         except RemitError:
-            ends = found.expires_at or (now if lent is None else now + PAUSE)
-            if found.access_token is None or now >= ends:
+            held = found.held(scope)
+            ends = None if held is None else held.expires_at or (now if lent is None else now + PAUSE)
+            if held is None or ends is None or now >= ends:
                 raise
-            return AccessToken(found.access_token, min(ends, now + PAUSE))
+            return AccessToken(held.value, min(ends, now + PAUSE))
         fresh = self._current(subject, resource)  # or it is over by now
-        assert fresh.access_token is not None  # noqa: S101 - a provider gave it just now
-        return AccessToken(fresh.access_token, fresh.renew_at)
+        if scope and not fresh.narrows:  # that is known since
+            return await self.lend(subject, resource)
+        held = fresh.held(scope)
+        assert held is not None  # noqa: S101 - a provider gave it just now
+        return AccessToken(held.value, held.renew_at)
 
     def _current(self, subject: Subject, resource: Resource) -> ProviderConnection:
         """Return the connection that counts for a use."""
@@ -155,49 +164,60 @@ class HeldConnections:
         url = f"{self.providers.issuer}/connections/{name}"
         return ConnectError(why, help=f"the task's human connects at {url}", url=url)
 
-    async def _refreshed(self, key: Key, refused: str) -> ProviderConnection:
+    async def _refreshed(self, key: Key, refused: str, scope: str) -> ProviderConnection:
         """Return a connection with an access token that is good; all who need one wait for one refresh."""
         now = self._tasks.now()
-        if key not in self._going:
+        if (key, scope) not in self._going:
             if now < (at := self._again.get(key, now)):
                 left = max(1, int((at - now).total_seconds()))
                 raise UnavailableError(f"the provider of `{key[1]}` did not answer", retry_after=left)
-            going = asyncio.get_running_loop().create_task(self._refresh(key, refused))
-            self._going[key] = going
-            going.add_done_callback(lambda done: self._over(key, done))
-        return await asyncio.shield(self._going[key])
+            going = asyncio.get_running_loop().create_task(self._refresh(key, refused, scope))
+            self._going[key, scope] = going
+            going.add_done_callback(lambda done: self._over((key, scope), done))
+        return await asyncio.shield(self._going[key, scope])
 
-    def _over(self, key: Key, done: asyncio.Future[ProviderConnection]) -> None:
-        self._going.pop(key, None)
+    def _over(self, which: tuple[Key, str], done: asyncio.Future[ProviderConnection]) -> None:
+        self._going.pop(which, None)
         if not done.cancelled():
             done.exception()  # whoever waits is told
 
-    async def _refresh(self, key: Key, refused: str) -> ProviderConnection:
+    async def _refresh(self, key: Key, refused: str, scope: str) -> ProviderConnection:
         async with self._alone(key):
             found = self._of[key]
-            good = found.lent(self._tasks.now()) is not None and not found.is_token(refused)
-            if found.over or good:  # while this waited
+            good = found.lent(self._tasks.now(), scope) is not None and not found.is_token(refused, scope)
+            if found.over or good or (scope and not found.narrows):  # while this waited
                 return found
             if found.refresh_token is None:
                 return await self._ended(found, SHORT, "failed", keep=False)
             begun = found.begun()
-            why = {"cause": "its resource refused the token"} if found.is_token(refused) else {}
+            why = {"cause": "its resource refused the token"} if found.is_token(refused, scope) else {}
             await self.put(begun, "connection.refresh", "allow", **why)
             try:
-                tokens = await self._asked(begun, found.refresh_token)
+                tokens = await self._asked(begun, found.refresh_token, scope)
             except GrantTokenError as error:
                 over = SPENT if found.refreshing else REFUSED
                 return await self._ended(begun, over, "failed", keep=False, code=error.code)
+            except UnsupportedScopeError as error:
+                return await self._widest(begun, error)
             except RemitError as error:
                 self._again[key] = self._tasks.now() + PAUSE
                 failed = self._event("connection.refresh", "failed", begun, code=error.code, cause=error.detail)
                 await self._tasks.store.commit((), (failed,))
                 raise
-            return await self._given(begun.given(tokens, self._tasks.now()))
+            given = await self._given(begun.given(tokens, self._tasks.now(), scope))
+            return given if given.narrows else await self._widest(given)
 
-    async def _asked(self, found: ProviderConnection, refresh: Secret) -> ProviderTokens:
+    async def _widest(self, found: ProviderConnection, error: RemitError | None = None) -> ProviderConnection:
+        """Say that a provider gives no narrow tokens; from now on it is asked for none for this connection."""
+        _LOG.warning("the provider of `%s` gives no token for less than all of a connection", found.resource)
+        fresh = found.widest()
+        await self.put(fresh, "connection.lower", "failed", **({} if error is None else {"code": error.code}))
+        return fresh
+
+    async def _asked(self, found: ProviderConnection, refresh: Secret, scope: str) -> ProviderTokens:
         form = {"grant_type": "refresh_token", "refresh_token": refresh.reveal()}
         form |= {"resource": found.audience} if found.audience else {}
+        form |= {"scope": scope} if scope else {}
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self.providers.port.obtain_tokens(found.provider, await self.client(found), Secret(form))

@@ -14,6 +14,7 @@ from remit.broker.engines import Bounded, ResourceEngine
 from remit.broker.tasks import TaskCache
 from remit.core import scope as scopes
 from remit.core.audit import Event
+from remit.core.connection import setting
 from remit.core.principal import Principal
 from remit.core.secret import WHOLE, Secret
 from remit.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
@@ -103,6 +104,14 @@ class ResourceRegistry:
         """Whether requests to a resource are messages of MCP."""
         access = self._kinds[resource.kind].access
         return isinstance(access, GatewayAccess) and access.messages
+
+    def needed(self, resource: Resource, scope: scopes.Scope) -> frozenset[str] | None:
+        """Return the scopes that a scope takes at a resource's provider, where its settings say so; None: all."""
+        asked, needs = setting(resource.settings), self._kinds[resource.kind].needs
+        if asked is None or not asked.lower or needs is None:
+            return None
+        found = [needs(asked.lower, detail) for detail in scope if detail.resource == resource.name]
+        return None if None in found else frozenset().union(*filter(None, found))
 
     async def handed(self, name: str, version: int) -> Secret | None:
         """Return the secret that goes into requests, if there is one.

@@ -25,7 +25,8 @@ CODE = 8  # letters that are typed where a connection was begun
 AHEAD = timedelta(minutes=1)  # before its end an access token is renewed, or earlier where it lives shortly
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749 §3.3
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "revocation_endpoint", "registration_endpoint")
-_KNOWN = frozenset({"client_id", "issuer", "resource", "revoke_with_task", "scopes", *_ENDPOINTS})
+_KNOWN = frozenset({"client_id", "issuer", "lower", "resource", "revoke_with_task", "scopes", *_ENDPOINTS})
+MOST_NARROW = 8  # tokens of a connection that are for less than all of it; the oldest makes way
 
 Url = Annotated[str, Meta(max_length=fields.MAX_URL)]
 
@@ -73,6 +74,9 @@ class OAuthSetting:
     resource: str | None = None  # what the token is asked for (RFC 8707); empty: it is not said
     revoke_with_task: bool = False
     endpoints: Mapping[str, str] = field(default_factory=dict)  # of an issuer that publishes none
+    lower: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # what a task may use -> the scopes that it takes
 
 
 def setting(settings: Mapping[str, object]) -> OAuthSetting | None:
@@ -94,14 +98,36 @@ def setting(settings: Mapping[str, object]) -> OAuthSetting | None:
     if "client_id" in raw and "issuer" not in raw:  # what a resource names may be anybody: a client is one issuer's
         raise InvalidRequestError("`oauth.client_id` is known to one issuer, so `oauth.issuer` is needed with it")
     audience = raw.get("resource")
+    scopes = fields.texts("oauth.scopes", raw["scopes"], _SCOPE) if "scopes" in raw else None
     return OAuthSetting(
         issuer,
         fields.text("oauth.client_id", raw["client_id"]) if "client_id" in raw else None,
-        fields.texts("oauth.scopes", raw["scopes"], _SCOPE) if "scopes" in raw else None,
+        scopes,
         audience if audience == "" or audience is None else fields.check_url(audience, "`oauth.resource`"),
         fields.flag("oauth.revoke_with_task", raw.get("revoke_with_task", False)),
         given,
+        _lower(raw.get("lower", {}), scopes or ()),
     )
+
+
+def _lower(raw: object, scopes: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(raw, Mapping):
+        raise InvalidRequestError("`oauth.lower` is a table of what a task may use, each with the scopes that it takes")
+    found = {fields.text("oauth.lower", name): fields.texts("oauth.lower", each, _SCOPE) for name, each in raw.items()}
+    if not all(found.values()):
+        raise InvalidRequestError("each entry of `oauth.lower` has a scope or more")
+    if unknown := {scope for each in found.values() for scope in each}.difference(scopes):
+        raise InvalidRequestError(f"`oauth.lower` has scopes that `oauth.scopes` has not: {' '.join(sorted(unknown))}")
+    return found
+
+
+class HeldToken(Struct, frozen=True):
+    """An access token, and when another is to be asked for; None: it does not end by itself."""
+
+    value: Secret
+    renew_at: datetime | None
+    expires_at: datetime | None
+    scope: Annotated[str, Meta(max_length=4_096)] = ""  # that it is for, if not for all of its connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,37 +156,66 @@ class ProviderConnection:
     refreshing: bool = False
     over: str = ""
     over_at: datetime | None = None
+    narrow: tuple[HeldToken, ...] = ()  # for less than all of it, the newest first
+    narrows: bool = True  # as far as is known, its provider gives those
 
-    def lent(self, now: datetime) -> tuple[Secret, datetime | None] | None:
+    def lower(self, needed: frozenset[str] | None) -> str:
+        """Return the scope of the token for a task that needs no more than that; empty: that of all of it."""
+        had = frozenset(self.scope.split())
+        some = had if needed is None or not self.narrows or self.refresh_token is None else had & needed
+        return "" if some == had else " ".join(sorted(some))
+
+    def held(self, scope: str = "") -> HeldToken | None:
+        """Return its access token for a scope."""
+        if scope:
+            return next((one for one in self.narrow if one.scope == scope), None)
+        return None if self.access_token is None else HeldToken(self.access_token, self.renew_at, self.expires_at)
+
+    def lent(self, now: datetime, scope: str = "") -> tuple[Secret, datetime | None] | None:
         """Return an access token, and when it is to be asked for anew; None where that is now."""
-        if self.over or self.access_token is None or (self.renew_at is not None and now >= self.renew_at):
+        token = self.held(scope)
+        if self.over or token is None or (token.renew_at is not None and now >= token.renew_at):
             return None
-        return self.access_token, self.renew_at
+        return token.value, token.renew_at
 
-    def is_token(self, named: str) -> bool:
+    def is_token(self, named: str, scope: str = "") -> bool:
         """Whether its access token is the one with a digest."""
-        return self.access_token is not None and named == digest(self.access_token.reveal())
+        token = self.held(scope)
+        return token is not None and named == digest(token.value.reveal())
 
     def begun(self) -> ProviderConnection:
         """Return it with a refresh about to go out."""
         return replace(self, refreshing=True, rev=self.rev + 1)
 
-    def given(self, tokens: ProviderTokens, now: datetime) -> ProviderConnection:
-        """Return it with what the provider gave; a refresh token that it did not replace stays (RFC 6749 §6)."""
+    def given(self, tokens: ProviderTokens, now: datetime, scope: str = "") -> ProviderConnection:
+        """Return it with what the provider gave; a refresh token that it did not replace stays (RFC 6749 §6).
+
+        Where it was asked for a ``scope`` and gave a wider one, it gives no narrow tokens.
+        """
         ends, ahead = None, AHEAD
         if tokens.lifetime is not None:
             lifetime = timedelta(seconds=tokens.lifetime)
             ends, ahead = now + lifetime, min(AHEAD, lifetime / 4)
+        renew_at = None if ends is None else ends - ahead
+        kept = replace(
+            self, refresh_token=tokens.refresh_token or self.refresh_token, refreshing=False, rev=self.rev + 1
+        )
+        if scope and tokens.scope is not None and not set(tokens.scope.split()) <= set(scope.split()):
+            kept = replace(kept, narrows=False)
+        elif scope:
+            others = tuple(one for one in self.narrow if one.scope != scope)[: MOST_NARROW - 1]
+            return replace(kept, narrow=(HeldToken(tokens.access_token, renew_at, ends, scope), *others))
         return replace(
-            self,
+            kept,
             access_token=tokens.access_token,
-            refresh_token=tokens.refresh_token or self.refresh_token,
             scope=self.scope if tokens.scope is None else tokens.scope,
             expires_at=ends,
-            renew_at=None if ends is None else ends - ahead,
-            refreshing=False,
-            rev=self.rev + 1,
+            renew_at=renew_at,
         )
+
+    def widest(self) -> ProviderConnection:
+        """Return it with what is known now: its provider gives no narrow tokens, and has used nothing up."""
+        return replace(self, narrows=False, refreshing=False, rev=self.rev + 1)
 
     def marked(self) -> ProviderConnection:
         """Return it with its first use by a task on record."""
@@ -168,12 +223,12 @@ class ProviderConnection:
 
     def ended(self, why: str, now: datetime, *, keep: bool) -> ProviderConnection:
         """Return it over; ``keep``: its tokens are yet to be revoked at the provider."""
-        ended = replace(self, over=why, over_at=now, refreshing=False, rev=self.rev + 1)
+        ended = replace(self, over=why, over_at=now, refreshing=False, narrow=(), rev=self.rev + 1)
         return ended if keep else replace(ended, access_token=None, refresh_token=None)
 
     def wiped(self) -> ProviderConnection:
         """Return it without its tokens, which are of no use any more."""
-        return replace(self, access_token=None, refresh_token=None, rev=self.rev + 1)
+        return replace(self, access_token=None, refresh_token=None, narrow=(), rev=self.rev + 1)
 
 
 def typed_code(drawn: str) -> str:

@@ -22,7 +22,13 @@ import msgspec
 from remit.core import fields
 from remit.core.connection import AuthorizationServer, ProviderClient, ProviderTokens
 from remit.core.secret import Secret
-from remit.errors import EngineRefusedError, GrantTokenError, InvalidRequestError, UnavailableError
+from remit.errors import (
+    EngineRefusedError,
+    GrantTokenError,
+    InvalidRequestError,
+    UnavailableError,
+    UnsupportedScopeError,
+)
 from remit.identity.fetch import HttpFetch, Lookup, Transport, look_up, pinned
 from remit.jose import challenge
 from remit.jose.challenge import Challenge
@@ -216,11 +222,13 @@ def places(issuer: str) -> Sequence[str]:
     return host + AS + path, host + OIDC + path, host + path + OIDC
 
 
-def _refusal(found: Document) -> EngineRefusedError | GrantTokenError:
+def _refusal(found: Document) -> EngineRefusedError | GrantTokenError | UnsupportedScopeError:
     """Return what an OAuth error means; of its words only the registered name is repeated."""
     code = found.get("error")
     if code == "invalid_grant":
         return GrantTokenError("the provider does not take the code or the refresh token")
+    if code == "invalid_scope":
+        return UnsupportedScopeError("the provider does not give a token for that scope")
     said = f": `{code}`" if isinstance(code, str) and _CODE.fullmatch(code) else ""
     return EngineRefusedError(f"the provider refused{said}")
 

@@ -160,6 +160,7 @@ class Kind:
     access: GatewayAccess | PortAccess | TunnelAccess | SocketAccess | ElsewhereAccess | None = None
     engine: Callable[[Resource, Secret | None, EngineContext], Engine] | None = None
     plan: Callable[[Resource, EngineContext, LeaseRequest], Plan] | None = None  # pure, and needs no driver
+    needs: Callable[[Mapping[str, tuple[str, ...]], Detail], frozenset[str] | None] | None = None  # at its provider
     inspects: bool = False  # checking a resource asks its target (``ports.Inspectable``)
     keyless: bool = False  # a resource has no secret; what credentials there are, are made beside the broker's own keys
     widest: Callable[[str], Mapping[str, object]] | None = None  # fields of a bound, where a destination says them

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from remit import catalog
 from remit.core import description, orders
-from remit.core.scope import Field
+from remit.core.scope import Detail, Field
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.ports import Resource
@@ -71,6 +71,17 @@ def _plain(resource: Resource) -> Resource:
     return replace(resource, destination=resource.destination.removeprefix(PREFIX), settings=own)
 
 
+def _needs(lower: Mapping[str, tuple[str, ...]], detail: Detail) -> frozenset[str] | None:
+    """Return the scopes that what a detail permits takes, by tool or method; None: of some of it nobody said that."""
+    names = set(detail.texts("actions")) - set(ACTIONS[5:])
+    if ACTIONS[0] in names - lower.keys():
+        tools = detail.get("tools")
+        names = names - {ACTIONS[0]} | {
+            str(name) for name, _ in (tools if isinstance(tools, tuple) else ((orders.ANY, ()),))
+        }
+    return frozenset(scope for name in names for scope in lower[name]) if names <= lower.keys() else None
+
+
 def _placeholder(resource: Resource, random: bytes) -> str:
     return catalog.placeholder(catalog.load()["generic"], random)
 
@@ -101,4 +112,5 @@ KIND = Kind(
     check=_check,
     access=GatewayAccess(_placeholder, _variables, _hosts, PREFIX, messages=True, command=STDIO),
     widest=_widest,
+    needs=_needs,
 )
