@@ -54,6 +54,18 @@ def over(world: World, kinds: Mapping[str, Kind]) -> ResourceRegistry:
     )
 
 
+def test_no_resource_has_the_name_of_the_endpoint_of_all_mcp_servers(world: World) -> None:
+    async def body() -> None:
+        kept = registry(world)
+        bound = tuple(replace(one, resource="mcp") for one in search().bound)
+        with pytest.raises(InvalidRequestError, match="give it another name"):
+            await kept.put(OPERATOR, replace(search(), name="mcp", bound=bound), None)
+        with pytest.raises(NotFoundError):
+            kept.resource("mcp")
+
+    run(body())
+
+
 def test_a_secret_is_sealed_with_its_name_version_resource_and_destination(world: World) -> None:
     async def body() -> None:
         kept = registry(world)

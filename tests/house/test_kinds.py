@@ -20,6 +20,7 @@ OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "cli/mcp_install.py": ("mcp", "the name of the command"),
     "config/mcp_clients.py": ("mcp", "the key under which a client lists its servers"),
     "core/fields.py": ("http", "the URI scheme"),
+    "core/scope.py": ("mcp", "the name of the gateway's endpoint of all such servers"),
     "integrations/claude_agent_sdk.py": ("mcp", "the first part of the names of such a server's tools"),
     "identity/fetch.py": ("http", "the URI scheme"),
     "identity/workloads/bundles.py": ("spiffe", "the package of that name"),

@@ -207,6 +207,8 @@ class ResourceRegistry:
 
     def _check(self, resource: Resource, value: Secret | None = None) -> None:
         scopes.check_name(resource.name)
+        if resource.name == scopes.ENDPOINT:
+            raise InvalidRequestError("`mcp` is the gateway's endpoint of all MCP servers: give it another name")
         if resource.kind not in self._kinds:
             raise InvalidRequestError(f"`kind` must be one of {', '.join(sorted(self._kinds))}")
         if not resource.bound:

@@ -26,6 +26,7 @@ SEGMENTS = 4  # of a path that are one item
 SLICE = 1 << 15  # characters of details that are compared at one go, about a millisecond
 KEPT = 64  # comparisons: a request needs the same ones more than once, and other requests come in between
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+ENDPOINT = "mcp"  # of all MCP servers of a grant, at the gateway: no resource is called so
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
-from remit.core.scope import Access
+from remit.core.scope import ENDPOINT, Access
 from remit.errors import InvalidRequestError, RemitError, TokenError, TooLargeError, UpstreamError
 from remit.gateway import framing
-from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, GatewayListener
+from remit.gateway.downstream import HEAD, LINGER, STALL, Downstream, GatewayListener, RequestHead
 from remit.gateway.exchange import HttpExchange
+from remit.gateway.fronts.path import PathFront
+from remit.gateway.many import ManyExchange
 from remit.gateway.quota import MAX_CALLERS, MAX_CLIENTS
 from remit.gateway.upload import Upload
 
 IDLE = 75.0  # seconds between requests
+_MANY = re.compile(rb"(?:/@grt_[A-Za-z0-9_-]{1,64})?/%b(?:[/?]|\Z)" % ENDPOINT.encode())
 HOLD = 65_536  # bytes of later requests kept while one is under way
 
 
@@ -165,13 +169,16 @@ class ClientConnection(Downstream):
             return
         self._buffer = b""
         self.deadline = self.plane.now + STALL
-        self._exchange = exchange = HttpExchange(self, known)
+        self._exchange = exchange = (ManyExchange if self._is_for_many(known) else HttpExchange)(self, known)
         if exchange.reading:
             self._buffer = self._body(exchange, rest) if rest else b""
         else:
             self._buffer = rest
         if self._exchange is exchange:
             exchange.begin()
+
+    def _is_for_many(self, head: RequestHead) -> bool:
+        return isinstance(self.listener.front, PathFront) and _MANY.match(head.target) is not None
 
     def _body(self, exchange: HttpExchange, data: bytes) -> bytes:
         upload = exchange.upload

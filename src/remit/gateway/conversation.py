@@ -35,9 +35,10 @@ from remit.gateway.mcp.denials import INVALID_PARAMS, MALFORMED, MISMATCH, REFUS
 from remit.gateway.mcp.descriptions import Shows, UndescribedError, everything
 from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
 from remit.gateway.mcp.headers import MismatchError, spoken
-from remit.gateway.mcp.messages import Message
+from remit.gateway.mcp.messages import Json, Message
 from remit.gateway.mcp.rules import MessageRules, UnknownMethodError, judge
 from remit.gateway.mcp.seals import HandleSeal
+from remit.gateway.mcp.servers import ServerNames
 from remit.gateway.mcp.tasks import TaskHandles
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.response import ResponseBody, ResponsePlan, chunk
@@ -67,7 +68,7 @@ class StateError(DeniedError):
 
 @dataclass(slots=True, eq=False, repr=False)
 class Conversation:
-    """One exchange. ``key`` is what this process seals handles with."""
+    """One exchange. ``key`` is what handles are sealed with, ``names`` how a server is told from others beside it."""
 
     _rules: MessageRules
     _target: HttpTarget
@@ -76,6 +77,7 @@ class Conversation:
     _problems: str = ""  # where those of refusals are, among remit's other pages
     _tasks: dict[str, None] = field(default_factory=dict)  # ids of those that the grant was given
     _shows: Shows = field(default=everything)
+    _names: ServerNames | None = None
     said: Message | None = None
     due: bytes = b""  # events that came with one that is refused
     _method: str = ""
@@ -88,7 +90,8 @@ class Conversation:
     def __post_init__(self) -> None:
         kind, resource = self._target.resource.kind, self._target.resource.name
         state, handles = self._seal("state").sealed, TaskHandles(self._seal("task"), self._tasks)
-        self._relay = Relay(self._rules, kind, resource, state, handles, self._shows, home=self._problems)
+        named = None if self._names is None else self._names.outward
+        self._relay = Relay(self._rules, kind, resource, state, handles, self._shows, home=self._problems, named=named)
 
     def _seal(self, purpose: str) -> HandleSeal:
         return HandleSeal(self._key, purpose, f"{self._grant} {self._target.resource.name}")
@@ -206,12 +209,21 @@ class Conversation:
     def heard(self, data: bytes | None) -> bytes | None:
         return self._relay.heard(data) if data else data
 
+    def answered(self, whole: bytes) -> bytes:
+        """Return an answer that is one message, as the client gets it."""
+        told = self.heard(whole)
+        if told is None and self.said is not None and self.said.asks:
+            raise UpstreamError("the server answers what it was not asked")
+        return told or b""
+
     def event(self, event: ServerEvent) -> bytes:
         """Return an event as the client gets it; of one that is not to be heard, its id alone."""
         data = None if event.name not in {None, b"", b"message"} else self.heard(event.data)
-        handle = None if not event.id else self._events().sealed(event.id.decode("latin-1")).encode("latin-1")
+        handle = None if not event.id else self._events().sealed(event.id.decode("latin-1"))
+        if handle is not None and self._names is not None:
+            handle = self._names.event(handle)
         name = event.name if data is not None else None
-        return ServerEvent(data, handle, name, event.retry).written
+        return ServerEvent(data, None if handle is None else handle.encode("latin-1"), name, event.retry).written
 
     def refusal(self, error: RemitError, request: str, *, keep: bool) -> bytes | None:
         """Write a refusal as a message, or None where it is to be one of HTTP."""
@@ -242,8 +254,12 @@ class Conversation:
         problem = document(error, request, self._problems)
         if self.said is not None and self.said.asks and self._pages and not self._brought and error.url is not None:
             asked = pages.brought(self.said, problem, told(self.said, problem))
-            return denied(self.said, problem, code) if asked is None else asked
-        return denied(self.said, problem, code)
+            return self._by_id(denied(self.said, problem, code) if asked is None else asked)
+        return self._by_id(denied(self.said, problem, code))
+
+    def _by_id(self, body: Json) -> Json:
+        """Return a refusal with the id that its client knows."""
+        return body if self._names is None else {**body, "id": self._names.made(body["id"])}
 
     def last(self, error: RemitError, request: str) -> bytes | None:
         """Return the end of an answer that has begun as a stream: its request is refused, if it is one."""
@@ -356,7 +372,7 @@ class MessageBody(ResponseBody):
         if self._plan.status == HTTPStatus.ACCEPTED:
             return b""
         try:
-            return self.talk.heard(whole) or b"" if self.content == _JSON else whole
+            return self.talk.answered(whole) if self.content == _JSON else whole
         except UpstreamError:
             if self._plan.status < HTTPStatus.BAD_REQUEST:
                 raise

@@ -21,6 +21,7 @@ from remit.gateway.canon import RequestTarget
 from remit.gateway.cutting import shut
 from remit.gateway.framing import Fields
 from remit.gateway.fronts import Front
+from remit.gateway.mcp.servers import ServerNames
 from remit.gateway.patterns import SecretPatterns, weak
 from remit.gateway.plane import BoundedCache, DataPlane, GrantRoute
 from remit.gateway.quota import TaskQuota
@@ -52,7 +53,8 @@ class RequestHead:
     """A request's head that was read strictly and checked.
 
     ``judged`` is for the listener that it came to: what it is for, and how the grant of that route may do so. A head
-    without a body that was permitted is kept; the same bytes are neither read nor judged again.
+    without a body that was permitted is kept; the same bytes are neither read nor judged again. ``names`` tell what a
+    server answers from what others do.
     """
 
     raw: bytes
@@ -60,6 +62,7 @@ class RequestHead:
     target: bytes  # as it came
     headers: ParsedHeaders
     judged: tuple[RequestTarget, GrantRoute, Permit] | None = None
+    names: ServerNames | None = None
 
 
 class Placeholders:

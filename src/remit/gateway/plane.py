@@ -350,6 +350,7 @@ class DataPlane:
     in_flight: set[Moving] = field(default_factory=set)
     ended: EndedGrants = field(default_factory=EndedGrants)
     key: bytes = field(default_factory=partial(secrets.token_bytes, 32))  # seals what upstreams hand out
+    patience: float = 10.0  # seconds that one of several servers has for its part of an answer
     # by task: what its bodies take turns by, of which one at a time is authorized
     authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

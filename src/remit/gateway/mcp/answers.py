@@ -75,6 +75,7 @@ class Relay:
     tasks: TaskHandles = field(default_factory=TaskHandles)
     shows: Shows = everything
     home: str = ""  # where remit's own pages are
+    named: Callable[[Message], Message | None] | None = None  # says it by names that are this server's alone
 
     def heard(self, raw: bytes) -> bytes | None:
         """Return what a client is to hear instead of a server's message, or None for nothing.
@@ -82,7 +83,8 @@ class Relay:
         UpstreamError for what is no message; ScopeError for a request that the grant lets no server make.
         """
         reduced = self.reduced(read(raw))
-        return None if reduced is None else written(reduced)
+        told = reduced if reduced is None or self.named is None else self.named(reduced)
+        return None if told is None else written(told)
 
     def reduced(self, said: Message) -> Message | None:
         """Return a server's message as the grant permits it, or None; ScopeError for a request it does not permit."""

@@ -17,7 +17,7 @@ from remit.gateway.mcp.messages import Message
 from remit.gateway.mcp.rules import NAMED_BY, SUBSCRIBE
 
 VERSION, METHOD, NAME, PARAM = b"mcp-protocol-version", b"mcp-method", b"mcp-name", b"mcp-param-"
-_NAMED_BY = {method: key for method, key in NAMED_BY.items() if method != SUBSCRIBE} | dict.fromkeys(
+BY_NAME = {method: key for method, key in NAMED_BY.items() if method != SUBSCRIBE} | dict.fromkeys(
     tasks.OF_ONE, "taskId"
 )
 _VERSION = re.compile(rb"[0-9A-Za-z.-]{1,32}")
@@ -50,7 +50,7 @@ def _check(found: dict[bytes, bytes], said: Message) -> None:
         raise MismatchError("`mcp-protocol-version` is not the revision that the message says")
     if (newest or METHOD in found) and _decoded(found.get(METHOD)) != said.method:
         raise MismatchError("`mcp-method` is not the method of the message")
-    key = _NAMED_BY.get(said.method or "")
+    key = BY_NAME.get(said.method or "")
     named = None if key is None else said.params.get(key)
     told = (newest and isinstance(named, str)) or NAME in found
     if told and _decoded(found.get(NAME)) != named:
