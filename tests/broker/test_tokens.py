@@ -189,6 +189,17 @@ def test_the_key_of_rs256_makes_no_token_for_anybody_else(whom: str) -> None:
     scene(body)
 
 
+def test_a_client_is_known_by_the_key_that_it_registered_under() -> None:
+    async def body(mint: Mint) -> None:
+        first = await mint.there.client_mac("said")
+        assert first == await mint.there.client_mac("said")
+        assert first != await mint.there.client_mac("said ")
+        mint.__post_init__()  # each broker has a key of its own
+        assert first != await mint.there.client_mac("said")
+
+    scene(body)
+
+
 def test_without_its_key_there_is_no_rs256() -> None:
     async def body(mint: Mint) -> None:
         root, mint.by_rsa = await _with_orders(mint), None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from remit.compose.identities import client_keys, clients, methods
+from remit.compose.identities import client_keys, clients, methods, registration
 from remit.config.settings import Places, Settings, read
 from remit.errors import InvalidRequestError
 from remit.identity.fetch import HttpFetch
@@ -119,3 +119,45 @@ def test_a_table_of_documents_that_is_wrong_is_refused(table: object) -> None:
 
 def test_documents_are_read_where_that_is_configured() -> None:
     assert clients(settings(client_documents={"hosts": ["app.test", "*.corp.test"]}), lambda: NOW).documents
+
+
+# -- clients that register themselves ---------------------------------------------------------------------------------
+
+
+async def _mac(statement: str) -> str:
+    return statement
+
+
+def test_nobody_registers_unless_it_is_said_and_a_human_can_decide(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    deciding = [{"issuer": "https://issuer.test", "client_id": "remit", "client_secret_file": str(secret)}]
+    public_alone = [{"issuer": "https://issuer.test", "client_id": "remit"}]
+    assert registration(settings(humans=deciding), lambda: NOW, _mac) is None
+    assert registration(settings(client_registration={}, humans=public_alone), lambda: NOW, _mac) is None
+    assert registration(settings(client_registration={}, humans=deciding), lambda: NOW, None) is None
+    found = registration(settings(client_registration={}, humans=deciding), lambda: NOW, _mac)
+    assert found is not None
+    assert [route.path for route in found.routes()] == ["/oauth/register"]
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"redirect_hosts": ["*"]}, "client_registration.redirect_hosts"),
+        ({"redirect_hosts": ["https://app.test"]}, "client_registration.redirect_hosts"),
+        ({"redirect_hosts": ["App.test"]}, "client_registration.redirect_hosts"),
+        ({"redirect_hosts": ["*.test"]}, "client_registration.redirect_hosts"),
+        ({"redirect_hosts": ["app.test", "*.app.test"], "loopback": False}, None),
+        ({"redirect_hosts": ["test"]}, "client_registration.redirect_hosts"),
+        ({"loopback": False}, "lets nobody register"),
+        ({"days": 0}, "client_registration.days"),
+        ({"per_minute": 10_000}, "client_registration.per_minute"),
+        ({"host": []}, "`client_registration.host` is not a setting"),
+    ],
+)
+def test_who_may_register_is_read_strictly(section: dict[str, object], told: str | None) -> None:
+    if told is None:
+        settings(client_registration=section)
+        return
+    with pytest.raises(InvalidRequestError, match=told):
+        settings(client_registration=section)

@@ -59,17 +59,19 @@ class GrantTokens(TokenPort):
         *,
         known: Audiences | None = None,
         by_rsa: SigningKeys | None = None,
+        client_key: bytes = b"",
         humans: Humans | None = None,
     ) -> None:
         """Sign by ``keys`` as ``issuer``, for all whom it has ``known``, itself alone if None; ``new_id`` names tokens.
 
-        ``by_rsa`` signs for those of them that want it.
+        ``by_rsa`` signs for those of them that want it; by ``client_key`` clients are known that registered themselves.
         Proofs are burnt in ``pending``; ``humans`` verifies the ID tokens that open tasks.
         """
         self._broker, self._keys, self._pending, self._issuer = broker, keys, pending, issuer
         self._clock, self._new_id, self._nonces = clock, new_id, Nonces(nonce_key)
         self._humans, self._audiences, self._by_rsa = humans, known or Audiences(issuer), by_rsa
         self._key = secrets.token_bytes(32)  # of this process: bearers' tokens are named by it
+        self._client_key = client_key or secrets.token_bytes(32)
         self._list, self._made_for = "", (0, "", 0)  # the newest status list; second, key and ends that it is of
         self._take()
 
@@ -178,6 +180,9 @@ class GrantTokens(TokenPort):
         self._nonces = self._nonces.turned(fresh)
         self._broker.feeds.publish(nonces=self._nonces)
         return self._nonces
+
+    async def client_mac(self, statement: str) -> str:
+        return jose.encode(hmac.digest(self._client_key, statement.encode(), "sha256"))
 
     async def status_list(self) -> str:
         """A list is made at most once a second, and anew when a grant ends."""

@@ -30,7 +30,8 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
     clients = Clients(deps.identity.workloads, deps.verifier, deps.identity.clients)
     flows = ConsentFlows(deps, tokens)
     grants = {**Exchange(deps, tokens).grant_types(), **flows.grant_types()}
-    known, oauth = WellKnown(deps, grants, flows.metadata()), IssuedTokens(deps.broker, deps.verifier, clients)
+    known = WellKnown(deps, grants, flows.metadata())
+    oauth = IssuedTokens(deps.broker, deps.verifier, clients)
     endpoint = TokenEndpoint(clients, grants, deps)
     return (
         Route("POST", "/oauth/token", endpoint.token, authenticate=endpoint.authenticate, shared=True),
@@ -39,6 +40,7 @@ def routes(deps: AppDeps) -> tuple[Route, ...]:
         Route("GET", STATUS, known.status_list, shared=True),
         Route("GET", AGGREGATION, known.status_lists),
         *flows.routes(),
+        *deps.identity.registration,
         Route("GET", "/oauth/jwks", known.jwks, shared=True),
         Route("GET", "/.well-known/oauth-authorization-server", known.server, shared=True),
         Route("GET", PROTECTED, known.resource, shared=True),

@@ -65,7 +65,7 @@ class AuthorityRole:
         self.pending, issuer, key = PendingMemory(clock), settings.issuer, secrets.token_bytes(32)
         known = Audiences(issuer, gateway, app.identity.services)
         minting = app.broker, app.tokens, self.pending, issuer, clock, wiring.new_id, key
-        self.tokens = BoundGrants(*minting, known=known, by_rsa=app.by_rsa, humans=humans)
+        self.tokens = BoundGrants(*minting, known=known, by_rsa=app.by_rsa, client_key=app.client_key, humans=humans)
         keys = Keys(self.tokens.public_jwks(), known.by_rsa)
         asked = app.broker, self.tokens, keys, issuer, clock, Nonces(key), self.pending
         self.verifier = Verifier(*asked, gateway, app.identity.services)

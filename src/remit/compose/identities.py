@@ -39,6 +39,7 @@ from remit.jose.keys import MAX_SET, read_key_set
 from remit.keys.file import read_regular
 from remit.oauth.clients import Registry, audiences, check_redirect
 from remit.oauth.clients import check_name as check_client_name
+from remit.oauth.registration import Mac, RegistrationRules, SelfRegistration
 from remit.oauth.token_requests import known_audience
 from remit.ports import Clock
 from remit.ports.identity import Registered
@@ -139,16 +140,31 @@ def native_clients(settings: Settings) -> Sequence[Mapping[str, object]]:
     return tuple(found)
 
 
-def clients(settings: Settings, clock: Clock) -> Registry:
+def set_up(settings: Settings) -> Sequence[Registered]:
     """Return the OAuth clients of the configuration, or raise InvalidRequestError naming what is wrong."""
     known = []
     for one in settings.clients:
         name = check_client_name(one.id[:100] if one.name is None else one.name)
         uris = tuple(check_redirect(uri) for uri in one.redirect_uris)
         known.append(Registered(one.id, name, uris, keyed=one.keyed))
+    return known
+
+
+def registration(settings: Settings, clock: Clock, mac: Mac | None) -> SelfRegistration | None:
+    """Return what registers clients; None where none may register itself, or no human could decide on it."""
+    section, deciding = settings.client_registration, any(one.client_secret_file for one in settings.humans)
+    if section is None or mac is None or not deciding:
+        return None
+    life = timedelta(days=section.days)
+    rules = RegistrationRules(frozenset(section.redirect_hosts), section.loopback, life, section.per_minute)
+    return SelfRegistration(rules, mac, clock, set_up(settings))
+
+
+def clients(settings: Settings, clock: Clock, themselves: SelfRegistration | None = None) -> Registry:
+    """Return the OAuth clients that are known, and those that can be got to know."""
     section = settings.client_documents
     documents = None if section is None else ClientDocuments(frozenset(section.hosts), private=section.private)
-    return Registry(known, documents, clock)
+    return Registry(set_up(settings), documents, clock, None if themselves is None else themselves.known)
 
 
 def scopes(settings: Settings) -> Mapping[str, ScopeTemplate]:

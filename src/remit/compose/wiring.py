@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from remit.keys.file import FileSealer, load_kek
 from remit.keys.signers import FileKeyring
 from remit.keys.witness import FileWitness, WitnessThread, log_origin
 from remit.kinds.engines import HeldEngines
+from remit.oauth.registration import Mac
 from remit.ports import Clock
 from remit.ports.identity import Workloads
 from remit.ports.kind import EngineContext
@@ -62,6 +63,7 @@ class Application:
     signals: ConfiguredSignals
     events: FileKeyring | None  # signs what receivers are told; None: nobody is
     targets: TargetsPort
+    client_key: bytes = field(repr=False)  # by it clients are known that registered themselves
 
 
 def build(settings: Settings, targets: TargetsPort | None = None) -> Application:
@@ -87,7 +89,6 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     ring = partial(FileKeyring, where.state / "keys", sealer, clock=clock)
     notes, tokens = ring("audit", "Ed25519"), ring("token", "ES256", overlap=key_rings.OVERLAP)
     log, witness = _witnessed(settings, sealer, notes)
-    sign = partial(_signed, log, notes)
     spiffe = FileAuthority(where.state / "keys", sealer, settings.identity.trust_domain, clock)
 
     policies = PolicyDirectory(settings.policies, LastGoodPolicies(where.state / "policies.json", sealer))
@@ -104,8 +105,8 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
         clock=clock,
         elapsed=elapsed,
         new_id=new_id,
-        witness=None if witness is None else WitnessThread(witness, sign),
-        sign=sign,
+        witness=None if witness is None else WitnessThread(witness, partial(_signed, log, notes)),
+        sign=partial(_signed, log, notes),
         decide=policies.decide,
         step_up=known.step_up,
         trust_domain=settings.identity.trust_domain,
@@ -119,10 +120,11 @@ def _wired(settings: Settings, sealer: FileSealer, store: SqliteStore, targets: 
     platforms = identities.assertions(settings, known, clock, there.fetch)
     who = identity(settings, known, told, clock, identities.attested(settings, bundles, clock, platforms))
     events = ring("events", "RS256") if told.receivers else None
-    rsa = any(one.rsa for one in who.services.values())
-    by_rsa = ring("services", "RS256", overlap=key_rings.OVERLAP) if rsa else None
+    wanted = any(one.rsa for one in who.services.values())
+    by_rsa = ring("services", "RS256", overlap=key_rings.OVERLAP) if wanted else None
     first = settings, broker, tokens, by_rsa, notes, witness, Operator(local_subject()), clock, spiffe, log
-    return Application(*first, EventStream(broker.sessions), who, bundles, policies, told, events, there)
+    last = told, events, there, sealer.mac(f"registered clients\n{settings.issuer}".encode())
+    return Application(*first, EventStream(broker.sessions), who, bundles, policies, *last)
 
 
 def _witnessed(settings: Settings, sealer: FileSealer, notes: FileKeyring) -> tuple[str, FileWitness | None]:
@@ -139,9 +141,18 @@ def _signed(log: str, notes: FileKeyring, size: int, root: bytes, epoch: int = 0
 
 
 def identity(
-    settings: Settings, known: TrustedIssuers, heard: ConfiguredSignals, clock: Clock, workloads: Workloads | None
+    settings: Settings,
+    known: TrustedIssuers,
+    heard: ConfiguredSignals,
+    clock: Clock,
+    workloads: Workloads | None,
+    mac: Mac | None = None,
 ) -> Identity:
-    """Return what verifies humans, workloads and signals, and what is known of clients."""
+    """Return what verifies humans, workloads and signals, and what is known of clients.
+
+    By ``mac`` those are known that registered themselves; None: here they do not.
+    """
+    themselves = identities.registration(settings, clock, mac)
     deciding = known.humans.deciding if known.humans is not None else ()
     return Identity(
         humans=known.humans,
@@ -152,7 +163,8 @@ def identity(
         methods=identities.methods(settings),
         native=identities.native_clients(settings),
         issuers={one.issuer.url: one.name or one.issuer.url for one in deciding},
-        clients=identities.clients(settings, clock),
+        clients=identities.clients(settings, clock, themselves),
+        registration=() if themselves is None else themselves.routes(),
         scopes=identities.scopes(settings),
         services=identities.services(settings),
     )

@@ -168,7 +168,8 @@ async def _web(context: RoleContext, settings: Settings, joined: _Joined) -> Non
     remote, fetch = joined.authority, HttpFetch()
     known = identities.trusted(settings, joined.clock, fetch)
     heard = signals.read(settings, known.sources, joined.clock, fetch)
-    identity = wiring.identity(settings, known, heard, joined.clock, joined.workloads(settings))
+    workloads, mac = joined.workloads(settings), remote.client_mac
+    identity = wiring.identity(settings, known, heard, joined.clock, workloads, mac)
     receivers = heard.receivers
     streams = Transmitter(remote, settings.issuer, receivers).routes() if receivers else ()
     told = signals.rounds(heard, remote, joined.clock, remote if receivers else None)

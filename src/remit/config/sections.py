@@ -300,6 +300,24 @@ class DocumentsSection(Section, frozen=True):
             )
 
 
+class RegistrationSection(Section, frozen=True):
+    """Clients that register themselves (RFC 7591): where their answers may go, how long one is known, and how many."""
+
+    redirect_hosts: Annotated[tuple[str, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    loopback: bool = True
+    days: Annotated[int, Meta(ge=1, le=365)] = 90
+    per_minute: Annotated[int, Meta(ge=1, le=600)] = 30
+
+    def _check(self) -> None:
+        bare = [host.removeprefix("*.") for host in self.redirect_hosts]
+        if not all(_HOST.fullmatch(host) and "." in host for host in bare):
+            raise InvalidRequestError(
+                '`client_registration.redirect_hosts` must be a list of host names, such as ["claude.ai"]'
+            )
+        if not (self.redirect_hosts or self.loopback):
+            raise InvalidRequestError("`client_registration` lets nobody register: name hosts, or set `loopback`")
+
+
 class SignalTable(Section, frozen=True):
     """An issuer that says that a login has ended, or a receiver that is told that a task has."""
 
@@ -343,6 +361,7 @@ class Configuration(Section, frozen=True):
     trust_domains: tuple[TrustDomainTable, ...] = ()
     clients: Annotated[tuple[ClientTable, ...], Meta(max_length=MAX_CLIENTS)] = ()
     client_documents: DocumentsSection | None = None
+    client_registration: RegistrationSection | None = None
     scopes: Annotated[dict[str, ScopeTable], Meta(max_length=MAX_ENTRIES)] = {}
     services: Annotated[dict[str, ServiceTable], Meta(max_length=MAX_ENTRIES)] = {}
     signals: Annotated[tuple[SignalTable, ...], Meta(max_length=MAX_ENTRIES)] = ()

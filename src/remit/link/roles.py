@@ -73,7 +73,7 @@ WEB = WorkerRole(
         *("open", "to_open", "ask_to_open", "step_up", "signal", "refuse_signal"),
         *("delegate_approved", "revoke_opened", "keep", "kept", "swap", "take"),
         *("certified", "proven", "server_certificate", "pending_events", "acknowledge_events", "event_keys"),
-        *("mint", "open_with_token", "delegate_with_token", "refresh_token"),
+        *("mint", "open_with_token", "delegate_with_token", "refresh_token", "client_mac"),
         *("issue_refresh_token", "rotate_refresh_token"),
         *("begin_connection", "answer_connection", "confirm_connection"),
     },
@@ -83,7 +83,7 @@ WEB = WorkerRole(
 
 LOOKS = frozenset(
     {"admit", "grant", "check_acting", "deny", "target", "resource", "mint", "present", "token_keys", "nonces"}
-    | {"description"}
+    | {"description", "client_mac"}
 )
 WAITS = frozenset({"wait"})
 NAMING = frozenset({"grant_id", "parent_id", "own"})  # arguments that name a grant

@@ -54,6 +54,7 @@ class ConsentFlows:
 
     def __init__(self, deps: AppDeps, tokens: TokenIssuer) -> None:
         self._broker, self._verifier, self._tokens = deps.broker, deps.verifier, tokens
+        self._registering = bool(deps.identity.registration)
         self._served, self._clients = deps.identity.logins is not None, deps.identity.clients or Registry()
         self._attesting = deps.identity.workloads is not None  # else no client can authenticate to ask from afar
         self._codes = PendingStore(deps.verifier.pending, PendingKind.CODE, AuthorizationCode)
@@ -96,6 +97,7 @@ class ConsentFlows:
             "request_parameter_supported": False,
             "request_uri_parameter_supported": False,
             "client_id_metadata_document_supported": self._clients.documents,
+            **({"registration_endpoint": f"{issuer}/oauth/register"} if self._registering else {}),
         }
 
     async def code(self, client: OAuthClient) -> Response:

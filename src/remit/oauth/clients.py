@@ -36,7 +36,7 @@ from remit.jose.keys import MAX_KEYS, key_set, read_key_set
 from remit.jose.proof import MAX_AGE, SKEW, Proof
 from remit.jose.strict import read_json
 from remit.ports import Clock
-from remit.ports.identity import ClientRegistry, Registered, Workloads
+from remit.ports.identity import ITSELF, ClientRegistry, Registered, Workloads
 from remit.web import wire
 from remit.web.authentication import SocketAuth, certificates_of, listener_of, url_of
 from remit.web.verifier import WIT, Verifier
@@ -45,6 +45,7 @@ from remit.web.wire import LOCAL, Form, split_url
 WPT = "workload-proof-token"
 FIELDS = frozenset({"client_id", "client_assertion", "client_assertion_type"})
 TARGETS = frozenset({"resource", "audience"})  # whom a token is to be for
+OWN_ID = "itself."  # begins the id of a client that registered itself
 MAX_NAME = 100
 MAX_REDIRECTS = 20  # of one client
 MAX_KEPT = 1_000  # documents
@@ -212,7 +213,15 @@ class Clients:
 class Registry:
     """The clients that are known, and those that can be got to know."""
 
-    def __init__(self, known: Sequence[Registered] = (), fetch: Fetch | None = None, now: Clock | None = None) -> None:
+    def __init__(
+        self,
+        known: Sequence[Registered] = (),
+        fetch: Fetch | None = None,
+        now: Clock | None = None,
+        themselves: Callable[[str], Awaitable[Registered]] | None = None,
+    ) -> None:
+        """``themselves`` knows those again that registered themselves, by ids that begin as theirs do."""
+        self._themselves = themselves
         self._known = {client.client_id: client for client in known}
         self._fetch, self._now = fetch, now
         self._read: dict[str, tuple[datetime, Registered]] = {}
@@ -224,6 +233,8 @@ class Registry:
     async def get(self, client_id: str, *, anew: bool = False) -> Registered:
         if (found := self._known.get(client_id)) is not None:
             return found
+        if self._themselves is not None and client_id.startswith(OWN_ID):
+            return await self._themselves(client_id)
         if self._fetch is None or self._now is None or not client_id.startswith(("https://", "http://")):
             raise UnauthenticatedError("this client is not known here")
         now = self._now()
@@ -272,6 +283,8 @@ async def asking(registry: ClientRegistry, client: OAuthClient) -> Registered:
     if not client.id:
         raise InvalidRequestError("`client_id` is missing")
     found = await registry.get(client.id)
+    if found.vouched == ITSELF:  # who would see what it calls itself has nothing else to go by
+        raise UnauthenticatedError("a client that registered itself asks in a browser alone")
     check_proven(found, client)
     return replace(found, proven=client.proven)
 

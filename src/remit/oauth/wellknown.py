@@ -21,7 +21,8 @@ from remit.web.routes import AppDeps
 ALGORITHMS = jose.CHALLENGE.split()
 ID_JAG = "urn:ietf:params:oauth:grant-profile:id-jag"
 
-_NO_CLIENT = frozenset({"authorization_endpoint", "status_list_aggregation_endpoint"})  # where none authenticates
+# where no client authenticates
+_NO_CLIENT = frozenset({"authorization_endpoint", "registration_endpoint", "status_list_aggregation_endpoint"})
 
 AGGREGATION = "/oauth/status"  # the list of status lists
 MEDIA = "application/statuslist+jwt"

@@ -114,6 +114,9 @@ class Authority(Protocol):
         """Return the chain of an X.509-SVID, DER, leaf first; ``public`` is a DER SubjectPublicKeyInfo."""
 
 
+ITSELF = "(itself)"  # who vouches for a client that registered itself
+
+
 @dataclass(frozen=True, slots=True)
 class Registered:
     """A client that may send a browser here."""
@@ -135,6 +138,8 @@ class Registered:
     def warning(self) -> str:
         """What a human has to know of a client that no operator set up."""
         told = f"This program is not one that your operator set up. It calls itself “{self.name}”; "
+        if self.vouched == ITSELF:
+            return f"{told}it registered itself, which anybody can, and nobody has checked anything of it."
         return "" if self.vouched is None else f"{told}all that is known is that {self.vouched} publishes it."
 
 

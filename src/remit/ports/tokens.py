@@ -92,5 +92,8 @@ class TokenPort(Protocol):
     async def nonces(self) -> Nonces:
         """Return what all workers make nonces with; when its key turns, a notice has the new one."""
 
+    async def client_mac(self, statement: str) -> str:
+        """Return the MAC by which the id of a client that registered itself with this statement is known again."""
+
     async def status_list(self) -> str:
         """Return the token status list as it is now, signed."""

@@ -63,6 +63,7 @@ class Identity:
     native: Sequence[Mapping[str, object]] = ()  # issuers with the public client of terminals, as anybody may see
     issuers: Mapping[str, str] = field(default_factory=dict)  # where humans can log in to decide: URL -> name
     clients: ClientRegistry | None = None
+    registration: Sequence[Route] = ()  # where clients register themselves
     scopes: Templates = field(default_factory=dict)  # by name
     services: Mapping[str, Service] = field(default_factory=dict)  # elsewhere, by the resource that is granted there
 
