@@ -195,6 +195,7 @@ async def stage(
         "policy": {"directory": str(policies)},
         "scopes": dict(scopes or {}),
         "client_documents": {"hosts": ["127.0.0.1"], "private": True},
+        "client_registration": {},
         "clients": [
             {"id": APP, "name": "Research App", "redirect_uris": [REDIRECT, CALLBACK]},
             {"id": KEYED, "name": "Back End", "redirect_uris": [REDIRECT], "jwks": {"keys": [public(OWN)]}},

@@ -129,6 +129,20 @@ class Kept:
         raise AssertionError(client_info)
 
 
+class Registering(Kept):
+    """One that nobody set up: it registers itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.info: OAuthClientInformationFull | None = None
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.info
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.info = client_info
+
+
 def python_client(found: Stage, server: str, kept: Kept) -> OAuthClientProvider:
     """Return the Python SDK's way to be authorized, with the human at its browser."""
     back: list[str] = []
@@ -176,6 +190,37 @@ def test_the_python_client_is_told_why_where_the_resource_takes_no_bearers(tmp_p
         assert seen == []
 
     play(tmp_path, provider, scene, bear=False)
+
+
+def test_the_python_client_registers_itself_and_its_human_is_told(tmp_path: Path, provider: Provider) -> None:
+    async def scene(found: Stage, server: str, seen: list[str]) -> None:
+        kept = Registering()
+        async with (
+            httpx2.AsyncClient(auth=python_client(found, server, kept)) as http,
+            streamable_http_client(server, http_client=http) as streams,
+            ClientSession(*streams[:2]) as session,
+        ):
+            await session.initialize()
+            said = await session.call_tool("add", {"a": 2, "b": 3})
+            assert said.content[0].text == "5"  # type: ignore[union-attr]  # it is text
+        assert kept.info is not None
+        assert (kept.info.client_secret, kept.info.token_endpoint_auth_method) == (None, "none")
+        assert any("calls itself “Tool User”; it registered itself" in page for page in found.human.pages)
+        assert set(seen) == {f"Bearer {KEY}"}
+
+    play(tmp_path, provider, scene)
+
+
+@pytest.mark.parametrize("sdk", ["v1", "v2"])
+def test_a_typescript_client_registers_itself(tmp_path: Path, provider: Provider, sdk: str) -> None:
+    async def scene(found: Stage, server: str, seen: list[str]) -> None:
+        said = await found.flow("mcp-oauth", "tools", server=server, redirect=REDIRECT, sdk=sdk, registers=True)
+        assert "done" in said, said
+        assert said["done"]["said"] == ["5", "7"]
+        assert any("calls itself “Tool User”; it registered itself" in page for page in found.human.pages)
+        assert set(seen) == {f"Bearer {KEY}"}
+
+    play(tmp_path, provider, scene)
 
 
 WAYS = [("v1", TOOLS, {}), ("v1", ADD, {}), ("v2", ADD, {}), ("v2", ADD, {"proofs": True})]

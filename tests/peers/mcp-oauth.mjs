@@ -23,7 +23,10 @@ class Provider {
     return { client_name: 'Tool User', redirect_uris: [this.told.redirect], token_endpoint_auth_method: 'none' };
   }
   clientInformation() {
-    return { client_id: this.told.client };
+    return this.told.registers ? this.kept.client : { client_id: this.told.client };
+  }
+  saveClientInformation(client) {
+    this.kept.client = client;
   }
   tokens() {
     return this.kept.tokens;

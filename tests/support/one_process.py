@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
-from remit.compose import signals
+from remit.compose import identities, signals
 from remit.compose.authority import AuthorityRole, authority
 from remit.compose.edge import EdgeRole
 from remit.compose.listeners import bind_tcp, bind_unix
@@ -15,6 +16,7 @@ from remit.compose.web import WebRole
 from remit.compose.wiring import Application
 from remit.config.settings import Settings
 from remit.ports.broker import Notice
+from remit.web.routes import AppDeps
 from tests.support.following import following
 
 EDGE = "1"  # the one that there is
@@ -29,7 +31,9 @@ class Edges:
         self.edge = EdgeRole(authority.deps, runs, app.clock)
         told = signals.rounds(app.signals, app.broker, app.clock, authority.events)
         files = authority.certificates
-        self.web = WebRole(authority.deps, app.settings, told, *(() if files is None else (files, files.read())))
+        self.web = WebRole(
+            _registering(authority), app.settings, told, *(() if files is None else (files, files.read()))
+        )
 
     @property
     def application(self) -> Application:
@@ -49,6 +53,16 @@ class Edges:
         await self.edge.handover.close()
         self.web.close()
         await self.edge.close()
+
+
+def _registering(authority: AuthorityRole) -> AppDeps:
+    """Return what web is served from: there clients register themselves, if any may."""
+    app, deps = authority.application, authority.deps
+    own = identities.registration(app.settings, app.clock, authority.tokens.client_mac)
+    if own is None:
+        return deps
+    known = identities.clients(app.settings, app.clock, own)
+    return replace(deps, identity=replace(deps.identity, clients=known, registration=own.routes()))
 
 
 @asynccontextmanager
