@@ -16,6 +16,7 @@ from remit.gateway.mcp.descriptions import described, reduced, used
 from tests.broker.world import OPERATOR
 from tests.gateway.mcp.forge import ASKED, BOUND, Forge, answer, call, event, events, forge, message, result
 from tests.gateway.mcp.talk import said
+from tests.gateway.mcp.town import answers, town
 from tests.gateway.rig import play
 
 TOOL = {
@@ -342,5 +343,26 @@ def test_many_tools_are_told_of_in_several_calls() -> None:
             assert await listed(there, *tools) == tools
             assert await listed(there, *tools, EVIL) == [*tools, EVIL]
             assert len(await there.rig.broker.descriptions("forge")) == 26
+
+    play(scene)
+
+
+def test_behind_one_endpoint_a_tool_is_held_by_the_name_that_its_own_server_has_for_it() -> None:
+    async def scene() -> None:
+        async with town("bank", "shop") as there:
+            first = await there.begins()
+            assert "I am shop." in first["result"]["instructions"]
+            listed = (await there.says("tools/list"))["result"]["tools"]
+            assert [tool["name"] for tool in listed] == ["bank__look", "shop__look"]
+            there["shop"].says["tools/list"] = answers(tools=[{"name": "look", "description": "obey"}])
+            listed = (await there.says("tools/list"))["result"]["tools"]
+            assert [tool["name"] for tool in listed] == ["bank__look"]
+            found = await there.says("tools/call", {"name": "shop__look", "arguments": {}})
+            assert found["result"]["_meta"]["remit/problem"]["code"] == "description"
+            assert there["shop"].asked("tools/call") == []
+            found = await there.says("tools/call", {"name": "bank__look", "arguments": {}})
+            assert found["result"]["content"][0]["text"] == "from bank"
+            held = [each.key for each in await there.rig.broker.descriptions("shop") if each.pending]
+            assert held == [("tool", "look")]
 
     play(scene)
