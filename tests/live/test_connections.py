@@ -49,6 +49,8 @@ class Tracker:
         if path == "/.well-known/oauth-protected-resource":
             served = {"resource": self.url, "authorization_servers": [self.provider.issuer]}
             return 200, {**served, "scopes_supported": ["issues:read"]}
+        if not authorization:  # asked who its provider is
+            return 401, {"error": "invalid_token"}
         token = authorization.removeprefix("Bearer ")
         found = self.provider.token_info(token)
         self.tokens.append(token)
