@@ -126,7 +126,7 @@ def test_what_is_permitted_goes_on_and_is_on_record(tmp_path: Path) -> None:
             await s.call(1, "add", repo="acme/app", n=2)
             heard = await s.server.hears()
             assert heard["params"] == {"name": "add", "arguments": {"repo": "acme/app", "n": 2}}
-            assert await s.events("resource.use") == [("allow", "tools/call", None)]
+            assert await s.events("resource.use") == [("allow", "tools/call add", None)]
             await s.answer(1, {"content": [{"type": "text", "text": "done"}]})
             assert (await s.client.hears())["result"]["content"][0]["text"] == "done"
             await s.rig.outcomes(1)
@@ -157,7 +157,8 @@ def test_what_is_not_granted_reaches_no_server_and_is_no_success(tmp_path: Path,
             assert heard["result"]["_meta"]["remit/problem"]["enough"]["tools"][tool] == arguments
             await s.call("b", "look")
             assert (await s.server.hears())["id"] == "b"  # the next, and nothing before it
-            assert await s.events("resource.use") == [("deny", "tools/call", "scope"), ("allow", "tools/call", None)]
+            denied, allowed = ("deny", "tools/call", "scope"), ("allow", "tools/call look", None)
+            assert await s.events("resource.use") == [denied, allowed]
 
     play(scene)
 

@@ -249,7 +249,15 @@ def test_the_port_of_a_loopback_literal_is_free(port: int) -> None:
     assert clients.is_registered(client, f"http://[::1]:{port}/cb?x=1") == (0 < port <= 65_535)
 
 
-OWN = ("http://127.0.0.1/cb", "http://[::1]:5/cb?x=1", "https://app.test/cb")
+def test_the_port_of_localhost_counts_where_one_is_registered() -> None:
+    app = Registered("app", "App", ("http://localhost/any", "http://localhost:5/one", "https://localhost/tls"))
+    for uri, taken in {"5/any": True, "6/any": True, "0/any": False, "5/one": True, "6/one": False}.items():
+        assert clients.is_registered(app, f"http://localhost:{uri}") is taken
+    assert not clients.is_registered(app, "https://localhost:5/tls")
+    assert not clients.is_registered(app, "http://127.0.0.1:5/any")
+
+
+OWN = ("http://127.0.0.1/cb", "http://[::1]:5/cb?x=1", "https://app.test/cb", "http://localhost/any")
 
 
 @given(st.sampled_from(OWN), st.integers(0, 25), st.integers(0, 3), st.text("a0:/@.%#?\\[]&=\t\u00e9", max_size=4))

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 
-from remit.core.orders import json_text
 from remit.core.scope import Access
 from remit.errors import (
     DeniedError,
@@ -52,7 +51,6 @@ _TEXT = b"text/plain"  # of an error, which is no message
 _OURS = {b"www-authenticate", b"content-length", b"content-type", b"transfer-encoding"}
 _LEAST = 4_096  # bytes that what is told counts for at least in its turn
 _PIECE = 16_384  # bytes of a stream that are cut into events at one go
-_SHOWN = 200  # characters of a name that an entry in the audit log has
 _ORIGINS = (b"http://", b"https://")
 
 Beside = Callable[[bytes, Callable[[], bytes]], asyncio.Future[bytes]]  # work on what was said, beside the loop
@@ -131,7 +129,7 @@ class Conversation:
             if headers.NAME in kept and said.method in tasks.OF_ONE:
                 kept[headers.NAME] = headers.encoded(str(known.params.get("taskId")))
             permit = judge(self._rules, known, resource.kind, resource.name)
-            action, index = f"{permit.action} {json_text(permit.name)[1:-1][:_SHOWN]}".rstrip(), permit.index
+            action, index = permit.recorded, permit.index
             body = canon.json_bytes(permit.body)
         plain, dropped = self._target.forwarded(request.fields, frozenset())
         told = b", ".join(name for name in dropped.split(b", ") if name not in kept)
@@ -272,7 +270,7 @@ class Conversation:
     def asked(self) -> tuple[str, str]:
         """What a denial says of the request: its method, and what it is about."""
         said = self.said
-        return (self._method, "") if said is None else (said.method or "answer", rules.path(said)[:_SHOWN])
+        return (self._method, "") if said is None else (said.method or "answer", rules.path(said)[: rules.SHOWN])
 
 
 @dataclass(slots=True, eq=False, repr=False)

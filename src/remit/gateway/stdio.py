@@ -245,7 +245,7 @@ class StdioRelay:
         self._plane.routes.check_suspended(self._view)
         use = None
         if said.method is not None and said.method not in rules.UPKEEP:
-            access = Access(self._resource, permit.action, rules.path(said))
+            access = Access(self._resource, permit.recorded)
             use = await self._plane.recorder.use(self.grant, access, request, permit.index)
         self._plane.check_live(self.grant)
         return passed, use

@@ -59,7 +59,8 @@ Fetch = Callable[[str], Awaitable[bytes]]  # an https URL -> its document; bound
 
 _ID = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]{1,512}")  # what a URI may hold
 _OIDC = re.compile(r"[^#]*://[^#]*#")  # issuer#subject; the id of no other client is a URL with a fragment
-_LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]))(?::[0-9]{1,5})?([/?][^#]*)?")
+_LOOPBACK = re.compile(r"(http://(?:127\.0\.0\.1|\[::1\]|localhost))(?::[0-9]{1,5})?([/?][^#]*)?")
+_NAMED_PORT = "http://localhost:"
 _PRIVATE_SCHEME = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+:/[^/]")  # RFC 8252 §7.1: a reversed domain name
 
 
@@ -349,11 +350,13 @@ def check_redirect(uri: object) -> str:
 def is_registered(client: Registered, uri: str) -> bool:
     """Whether a redirect URI is one of the client's: the same text, but for the port of a loopback literal.
 
-    RFC 9700 §4.1.3 and RFC 8252 §7.3: ``localhost`` is a name, not a literal, so its port counts.
+    RFC 9700 §4.1.3, RFC 8252 §7.3. ``localhost`` is a name, and its port counts where one was registered; clients of
+    MCP listen there at any, and register none.
     """
     if uri in client.redirect_uris:
         return True
-    given, own = _LOOPBACK.fullmatch(uri), map(_LOOPBACK.fullmatch, client.redirect_uris)
+    free = [one for one in client.redirect_uris if not one.startswith(_NAMED_PORT)]
+    given, own = _LOOPBACK.fullmatch(uri), map(_LOOPBACK.fullmatch, free)
     try:
         readable = split_url(uri, "redirect_uri").port != 0
     except InvalidRequestError:

@@ -19,6 +19,7 @@ from remit.gateway import canon
 from remit.gateway.mcp import members, tasks
 from remit.gateway.mcp.messages import CAPABILITIES, Json, Message, shown
 
+SHOWN = 200  # characters of a name that an entry in the audit log has
 CALL, GET_PROMPT, READ, SUBSCRIBE = "tools/call", "prompts/get", "resources/read", "resources/subscribe"
 NOTES = "notifications/"  # what begins so is told, and has no answer; anything else is asked
 COMPLETE, LISTEN = "completion/complete", "subscriptions/listen"
@@ -152,6 +153,11 @@ class MessagePermit:
     action: str
     name: str
     body: Json
+
+    @property
+    def recorded(self) -> str:
+        """What the audit has of it: never its arguments."""
+        return f"{self.action} {json_text(self.name)[1:-1][:SHOWN]}".rstrip()
 
 
 def judge(rules: MessageRules, said: Message, kind: str, resource: str) -> MessagePermit:
