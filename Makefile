@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 FRAMEWORKS := $(patsubst tests/frameworks/%.lock,.venv-frameworks/%/.installed,$(wildcard tests/frameworks/*.lock)) tests/sdks/node_modules/.package-lock.json
 SERVERS := tests/servers/node_modules/.package-lock.json .venv-servers/.installed
+CLIENTS := tests/clients/node_modules/.package-lock.json .venv-fastmcp/.installed
 PEERS := tests/peers/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 ARGS ?=
@@ -20,7 +21,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-r
 ONLY ?=
 JSON ?=
 
-.PHONY: check demo test quick lint format generate cover bench bench-agent agentdojo frameworks servers docs lock clean
+.PHONY: check demo test quick lint format generate cover bench bench-agent agentdojo frameworks servers clients docs lock clean
 
 check: lint test  ## lint and test
 
@@ -65,6 +66,8 @@ frameworks: $(FRAMEWORKS)  ## install the agents' frameworks that tests/framewor
 
 servers: $(SERVERS)  ## install the MCP servers that tests/servers is about (550 MB)
 
+clients: $(CLIENTS)  ## install the agents that tests/clients is about: Claude Code, Codex, Gemini CLI, the Inspector, FastMCP (1.1 GB)
+
 docs: $(STAMP)  ## check the documentation
 	@$(BIN)/python -m pytest tests/docs $(ARGS)
 
@@ -78,7 +81,7 @@ lock: $(STAMP)  ## resolve the lock files anew (needs uv)
 	cd ../servers && uv pip compile $$flags -o python.lock python.in
 
 clean:  ## remove the environment and what tools left behind
-	@rm -rf $(VENV) .venv-frameworks .venv-agentdojo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .venv-servers tests/{peers,sdks,servers}/node_modules
+	@rm -rf $(VENV) .venv-frameworks .venv-agentdojo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .venv-servers tests/{clients,peers,sdks,servers}/node_modules
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "making $(VENV) with $$($(PYTHON) -V 2>&1) (once)" >&2

