@@ -22,6 +22,7 @@ import pytest
 from remit.broker import Broker
 from remit.compose.bound_grants import BoundGrants
 from remit.core.approval import Approval
+from remit.core.description import Described
 from remit.core.grant import Grant, Posture, Subject
 from remit.core.principal import Claims, Holder, Human, IdToken, Operator, Right, Signal, Workload
 from remit.core.request import Binding, Bounds, GrantRequest
@@ -120,6 +121,7 @@ class Scene:
                 *(replace(self.asked, verb="task.open", task=None, grant=None), replace(self.asked, id="apr_none")),
             ),
             GrantRequest: requests,
+            Described: (Described("tool", "find", "{}"), Described("tool", LONG, LONG)),
             Posture: (Posture("microvm"),),
             str: self.names,
             bytes: (b"", b"x" * 100_000),
