@@ -223,8 +223,8 @@ class Conversation:
         name = event.name if data is not None else None
         return ServerEvent(data, None if handle is None else handle.encode("latin-1"), name, event.retry).written
 
-    def refusal(self, error: RemitError, request: str, *, keep: bool) -> bytes | None:
-        """Write a refusal as a message, or None where it is to be one of HTTP."""
+    def refusal(self, error: RemitError, request: str) -> tuple[HTTPStatus, str] | None:
+        """Return a refusal as a message, with the status that it goes by; None where it is to be one of HTTP."""
         if self._method != "POST" or error.status == HTTPStatus.UNAUTHORIZED:
             return None
         status = HTTPStatus(error.status)
@@ -232,17 +232,7 @@ class Conversation:
             status = HTTPStatus.OK  # clients show the message, and of another status only that
             if isinstance(error, UnknownMethodError) and self.said.version is not None:
                 status = HTTPStatus.NOT_FOUND  # as that revision says
-        body = canon.json_bytes(self._told(error, request))
-        lines = [
-            f"HTTP/1.1 {status.value} {status.phrase}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            f'Proxy-Status: remit; error=http_request_denied; details="{error.code}"',
-            "Cache-Control: no-store",
-            *([f"Retry-After: {error.retry_after}"] if error.retry_after is not None else ()),
-            *(() if keep else ("Connection: close",)),
-        ]
-        return "\r\n".join((*lines, "", "")).encode() + body
+        return status, canon.json_bytes(self._told(error, request)).decode()
 
     def _told(self, error: RemitError, request: str) -> Mapping[str, object]:
         code = MALFORMED if self.said is None and isinstance(error, InvalidRequestError) else REFUSED

@@ -245,16 +245,22 @@ class Downstream(asyncio.Protocol, ABC):
         request: str,
         head: RequestHead | None,
         asked: tuple[str | None, RequestTarget | None],
+        told: tuple[HTTPStatus, str] | None = None,
         *,
         keep: bool,
     ) -> None:
-        """Refuse what came with ``head``: what a grant ``asked`` for, as far as that is known."""
+        """Refuse what came with ``head``: what a grant ``asked`` for, as far as that is known.
+
+        ``told`` is what a protocol above HTTP has in place of a problem: then nothing but that says how to get in.
+        """
         unproven, more = error.status == HTTPStatus.UNAUTHORIZED, tuple[str, ...]()
         nonce = self.plane.nonce() if self.plane.nonce is not None and unproven else None
         if head is not None and (discovery := self.listener.front.discovery) is not None:
             more = discovery.refusal(error, head.target, head.headers.fields, self.plane.routes.held(*asked))
-        bare = head is not None and head.method == "HEAD"
-        self.write(response(error, request, self.plane.problems, head=bare, keep=keep, nonce=nonce, more=more))
+        if told is not None:
+            more = tuple(line for line in more if not line.startswith("WWW-Authenticate:"))
+        bare, base = head is not None and head.method == "HEAD", self.plane.problems
+        self.write(response(error, request, base, told, head=bare, keep=keep, nonce=nonce, more=more))
 
     def hold(self) -> None:
         if self._transport is not None and not self._held:
@@ -303,6 +309,7 @@ def response(
     error: RemitError,
     request: str,
     base: str,
+    told: tuple[HTTPStatus, str] | None = None,
     *,
     head: bool,
     keep: bool,
@@ -310,12 +317,12 @@ def response(
     more: tuple[str, ...] = (),
 ) -> bytes:
     """Write a refusal as a whole response, with ``more`` header lines; ``head`` leaves the body out."""
-    body = json_text(document(error, request, base)).encode()
-    status = HTTPStatus(error.status)
+    status, text = told or (HTTPStatus(error.status), json_text(document(error, request, base)))
+    body, media = text.encode(), "application/problem+json" if told is None else "application/json"
     kind = _PROXY_ERROR.get(error.status, "http_request_denied")
     lines = [
         f"HTTP/1.1 {status.value} {status.phrase}",
-        "Content-Type: application/problem+json",
+        f"Content-Type: {media}",
         f"Content-Length: {len(body)}",
         f'Proxy-Status: remit; error={kind}; details="{error.code}"',
         "Cache-Control: no-store",

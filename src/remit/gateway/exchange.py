@@ -391,8 +391,6 @@ class HttpExchange:
             return
         self.answered = True
         keep = self._keep and not self.reading
-        if told := self.talk and self.talk.refusal(error, self._request, keep=keep):
-            self._downstream.write(told)
-        else:
-            self._downstream.refuse(error, self._request, self._head, (self.grant, self._target), keep=keep)
+        told = None if self.talk is None else self.talk.refusal(error, self._request)
+        self._downstream.refuse(error, self._request, self._head, (self.grant, self._target), told, keep=keep)
         self._downstream.finished(self, keep=keep)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from remit.core.principal import Claims
+from remit.gateway.fronts.discovery import Discovery
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
 from tests.gateway.mcp.forge import (
@@ -85,6 +86,22 @@ def test_a_refused_call_reaches_nobody_and_is_a_result_that_is_an_error(body: by
             [denial] = await there.rig.events("resource.use")
             assert (denial.decision, denial.action) == ("deny", "tools/call")
             assert denial.path in {"drop", "open"}
+
+    play(scene)
+
+
+def test_a_page_of_another_origin_may_read_why_it_is_refused() -> None:
+    async def scene() -> None:
+        shown: list[Claims] = []
+        async with forge(verify=bearing(shown), discovery=Discovery("https://remit.test", {})) as there:
+            shown.append(borne(await there.rig.broker.grant(there.rig.grant.id), there.rig.now[0]))
+            port = await there.rig.listen(None)
+            reply = await there.post(call("drop"), "Origin: https://page.test", "Authorization: Bearer x", port=port)
+            assert (reply.status, told(reply)["code"], there.seen) == (403, "denied", [])
+            assert reply.headers["access-control-allow-origin"] == "*"
+            apart = await there.post(call("drop"), "Authorization: Bearer x", port=port)
+            assert (apart.status, told(apart)["code"]) == (200, "scope")
+            assert not {"access-control-allow-origin", "www-authenticate"} & apart.headers.keys()  # it asks for no more
 
     play(scene)
 
