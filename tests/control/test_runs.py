@@ -96,6 +96,15 @@ def test_the_offer_is_what_a_launcher_needs(tmp_path: Path) -> None:
     assert asked == [(OPERATOR, LaunchRequest(HeldByRun("grt_1"), "namespace", "/run/remit"), None)]
 
 
+def test_a_launcher_says_whether_it_starts_servers(tmp_path: Path) -> None:
+    for number, said in enumerate((True, False)):
+        asked = {"grant": "grt_1", "servers": said, **WHERE}
+        _, [(_, launch, _)] = at(tmp_path / str(number), SocketAuth(OPERATOR), asked)
+        assert launch.servers is said
+    answer, none = at(tmp_path / "x", SocketAuth(OPERATOR), {"grant": "grt_1", "servers": "yes", **WHERE})
+    assert (answer.status_code, none) == (400, [])
+
+
 def test_on_a_channel_the_run_is_named_whose_it_is(tmp_path: Path) -> None:
     holder = Holder("task_1", "grt_1")
     answer, asked = at(tmp_path, SocketAuth(holder, run="run_7"), {"delegate": ASKED, **WHERE})

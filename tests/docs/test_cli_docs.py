@@ -101,7 +101,7 @@ def test_everything_a_command_takes_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_prints_json_but_those_whose_output_is_anothers(name: str) -> None:
     takes = any("--json" in parameter.opts for parameter in COMMANDS[name].params)
-    others = {"remit run", "remit mcp wrap", "remit mcp serve", "remit completion"}
+    others = {"remit run", "remit mcp start", "remit mcp wrap", "remit mcp serve", "remit completion"}
     assert takes == (name not in others)
 
 

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from remit.gateway.cutting import shut
-from remit.gateway.plane import KEPT, EndedGrants
+from remit.gateway.ended import KEPT, EndedGrants
 from tests.gateway.rig import Rig, play, rig
 
 

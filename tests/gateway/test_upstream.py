@@ -39,6 +39,7 @@ class RecordingReceiver:
 
     def __init__(self, method: str = "GET", *, read: bool = True) -> None:
         self.method = method
+        self.grant: str | None = None
         self.opening: Opening | None = None
         self.read = read
         self.statuses: list[int] = []

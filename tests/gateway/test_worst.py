@@ -408,7 +408,7 @@ class Taking(ResponseReceiver):
     """Takes an answer, searched."""
 
     def __init__(self, patterns: SecretPatterns) -> None:
-        self.method, self.opening, self._patterns = "GET", None, patterns
+        self.method, self.grant, self.opening, self._patterns = "GET", None, None, patterns
 
     def on_head(self, plan: ResponsePlan, whole: bytes | None) -> tuple[Delivery, bool]:  # noqa: ARG002 - in pieces
         turns = TaskTurns(asyncio.get_running_loop())

@@ -17,6 +17,7 @@ OTHER_WORDS: Mapping[str, tuple[str, str]] = {
     "config/project.py": ("egress", "the key of a project's file"),
     "cli/broker.py": ("spiffe", "the key ring of the broker's trust domain"),
     "cli/mcp.py": ("mcp", "the name of the command"),
+    "run/servers.py": ("mcp", "the name of the command"),
     "cli/mcp_install.py": ("mcp", "the name of the command"),
     "config/mcp_clients.py": ("mcp", "the key under which a client lists its servers"),
     "core/fields.py": ("http", "the URI scheme"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
+from remit.compose.kinds import BUILT_IN
 from remit.core.grant import GrantContext
 from remit.core.request import Bounds, GrantRequest
 from remit.core.scope import Scope
@@ -232,3 +233,19 @@ def test_a_run_that_reaches_nothing_but_such_hosts_has_a_proxy_and_an_authority_
     constraints = x509.load_pem_x509_certificate(made.certificate.encode()).extensions
     permitted = constraints.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
     assert permitted == [x509.DNSName("invalid")]
+
+
+def test_a_server_that_is_a_command_is_reached_where_something_says_how_it_is_started() -> None:
+    detail = {"type": "mcp", "actions": ["tools/call"], "tools": "any"}
+    started = Resource("gh", "mcp", "mcp+stdio:gh", (), None, {"command": ["server"]})
+    kept = {"gh": started, "plain": Resource("plain", "mcp", "mcp+stdio:plain", (), None, {})}
+    held = grant({**detail, "resource": "gh"}, {**detail, "resource": "plain"})
+    for servers, names in ((True, ["servers"]), (False, [])):
+        fit = provision(held, kept, BUILT_IN, bytes, "/run/remit", servers=servers)
+        assert [item.name for item in fit.listeners[3:]] == names
+        places: dict[str, int | str] = {"gateway": 8471, "channel": "/c"}
+        told = variables(held, kept, BUILT_IN, fit.placeholders, places)
+        assert told["REMIT_URL_GH"] == "http://127.0.0.1:8471/gh"
+        assert "REMIT_URL_PLAIN" not in told
+    only = grant({**detail, "resource": "plain"})
+    assert len(provision(only, kept, BUILT_IN, bytes, "/run/remit", servers=True).listeners) == 3

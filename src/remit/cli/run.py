@@ -118,6 +118,7 @@ def launched(
     as_owner: bool,
     sandbox: SandboxOptions,
     stdio: str | None = None,
+    servers: bool = True,
 ) -> int:
     """Run a command as it was asked for; return its exit code. ``stdio`` is the resource that it is, if it is one."""
     if sandbox.net not in {None, "host"}:
@@ -135,8 +136,7 @@ def launched(
     if own is None:
         ensure(os.environ)
     where = reached(os.environ)
-    purpose = purpose or f"run {safe(Path(command[0]).name)}"
-    asked, lasting = _lasting(_launch_request(grant or own, request, purpose, label, as_owner))
+    asked, lasting = _lasting(_launch_request(grant or own, request, purpose or _named(command), label, as_owner))
     channel = os.environ.get("REMIT_SOCKET") if own else None
     spec = LaunchSpec(
         command=tuple(command),
@@ -158,8 +158,13 @@ def launched(
         quiet=sandbox.quiet,
         lasting=lasting,
         stdio=stdio,
+        servers=servers,
     )
     return launcher.main(spec, None if channel else partial(found, os.environ))
+
+
+def _named(command: Sequence[str]) -> str:
+    return f"run {safe(Path(command[0]).name)}"
 
 
 def _apart(where: Places) -> tuple[Path, ...]:

@@ -22,7 +22,7 @@ from remit.ports.broker import Notice
 from remit.ports.kind import SocketAccess, SocketContext, SocketServer
 from remit.ports.runs import RunListener, RunPort
 from remit.run.host import Close, HandoverServer, Run
-from remit.run.spec import STDIO
+from remit.run.spec import SERVERS, STDIO
 from remit.web import listen
 from remit.web.authentication import SocketAuth
 from remit.web.routes import AppDeps
@@ -73,6 +73,8 @@ class EdgeRole:
             return (await self.gateway.proxy(sock, channel, run.redeemed.reach, start, by_name=by_name)).close
         if listener.kind == STDIO:
             return (await self.gateway.relay(sock, holder.grant, listener.resource, start)).close
+        if listener.kind == SERVERS:
+            return (await self.gateway.commands(sock, holder.task, start)).close
         if listener.resource:
             return (await self.gateway.pipe(sock, holder.grant, listener.resource, start)).close
         share = self.gateway.quota.of(holder.task)

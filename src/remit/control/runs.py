@@ -8,6 +8,7 @@ from datetime import timedelta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit.core import fields
 from remit.core import request as requests
 from remit.core.principal import Principal, Right
 from remit.core.request import GrantRequest
@@ -36,10 +37,11 @@ class RunRoutes:
         listener = listener_of(request)
         if not isinstance(listener, SocketAuth):
             raise NotFoundError("there is nothing here")
-        asked = await wire.document(request, AUTHORITY | {"isolation", "folder", "lasts", "stdio"})
+        asked = await wire.document(request, AUTHORITY | {"isolation", "folder", "lasts", "servers", "stdio"})
         isolation, folder = wire.text(asked, "isolation"), wire.text(asked, "folder")
         stdio = wire.text(asked, "stdio") if "stdio" in asked else None
-        launch = LaunchRequest(_authority(asked), isolation, folder, _lasts(asked), stdio)
+        servers = fields.flag("servers", asked.get("servers", False))
+        launch = LaunchRequest(_authority(asked), isolation, folder, _lasts(asked), servers=servers, stdio=stdio)
         offer = await self._begin_run(listener.holder, launch, listener.run)
         answer = {
             "run": offer.run,

@@ -19,10 +19,11 @@ from remit.catalog import Provider
 from remit.core.orders import digest
 from remit.core.principal import GrantView
 from remit.core.scope import Scope
-from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError
+from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError, UpstreamError
 from remit.gateway.authorize import Rules, compile_rules
 from remit.gateway.canon import RequestTarget, heavy
 from remit.gateway.dialling import Lookup, Offers, look_up
+from remit.gateway.ended import EndedGrants
 from remit.gateway.mcp.rules import MessageRules, compile_messages
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.pins import KnownPins
@@ -30,11 +31,11 @@ from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
 from remit.gateway.response import TaskTurns
 from remit.gateway.target import BoundCredential, HttpTarget, TokenRefusedError, fetched, static
-from remit.gateway.upstream import Pool
+from remit.gateway.upstream import Pool, UpstreamConnection
 from remit.ports import Clock, NewId
 from remit.ports.broker import BrokerPort, Use
 from remit.ports.credential import SourceOf
-from remit.ports.kind import GatewayAccess, Kind
+from remit.ports.kind import STARTED, GatewayAccess, Kind
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,8 +46,8 @@ MAX_LEAKS = 3  # answers that repeated a credential, before the grant is suspend
 _ENTRY = 128  # bytes that a key counts for at least
 _ROUTES = 1_024
 SURE = timedelta(minutes=1)  # for which a token is good that was asked for because another was refused
-KEPT = 60.0  # seconds for which the mark of an end is kept at least: a permit on its way has arrived long before
 _JUDGING = ThreadPoolExecutor(1, "judge")  # one: what is judged meets the loop at Python's lock
+NOWHERE = "http://localhost"  # the destination of a command, which is not dialled
 _log = logging.getLogger("remit.gateway")
 
 
@@ -118,15 +119,17 @@ class Routes:
             raise ScopeError(f"the grant does not cover `{name}`")  # the same for what does not exist
         found = await self._broker.target(name)
         kind = self._kinds[found.resource.kind]
-        access = None if kind.is_command(found.resource.destination) else kind.access
+        command = kind.is_command(found.resource.destination)
+        access = None if command and STARTED not in found.resource.settings else kind.access
         if not isinstance(access, GatewayAccess) or not (rules or access.messages):
             raise ScopeError(f"`{name}` is not reached through the gateway")
         target = self._targets.get(name)
         if target is None or target.version != found.version:
             provider = found.resource.settings.get("provider")
             known = self._providers.get(provider) if isinstance(provider, str) else None
-            there = replace(found.resource, destination=found.resource.destination.removeprefix(access.prefix))
-            target = HttpTarget(there, known, self._source_of(found.resource), found.version, messages=access.messages)
+            at = NOWHERE if command else found.resource.destination.removeprefix(access.prefix)
+            there, source = replace(found.resource, destination=at), self._source_of(found.resource)
+            target = HttpTarget(there, known, source, found.version, messages=access.messages, command=command)
             self._targets[name] = target
         if len(self._routes) >= _ROUTES:
             self._routes.clear()
@@ -163,6 +166,12 @@ class Routes:
             del self._routes[grant, name]
 
 
+class Starter(Protocol):
+    """What starts servers that are commands."""
+
+    def open(self, resource: str, asker: UpstreamConnection, /) -> None: ...
+
+
 @dataclass(eq=False, repr=False)
 class Pools:
     """One pool for each task and resource, as long as it has connections.
@@ -177,6 +186,7 @@ class Pools:
     _quota: DescriptorBudget
     turns: TaskTurns
     lookup: Lookup = look_up
+    launchers: dict[str, list[Starter]] = field(default_factory=dict)  # of servers that are commands, by task
     _now: float = 0.0  # of the last sweep, in seconds by a clock that never goes back
     # by task, empty for all, and resource
     _credentials: dict[str, dict[str, BoundCredential]] = field(default_factory=dict)
@@ -209,10 +219,21 @@ class Pools:
             self._roots[use.root] = use.task
             mine = self._tasks[use.task] = {}
         quota = self._quota.of(use.task)
+        opened = partial(self._open_command, use.task, target.resource.name) if target.command else None
         mine[target.resource.name] = pool = Pool(
-            credential, self.offers, quota, self._now, self._spare, self.turns, self.lookup
+            credential, self.offers, quota, self._now, self._spare, self.turns, self.lookup, opened
         )
         return pool
+
+    def _open_command(self, task: str, resource: str, pool: Pool) -> UpstreamConnection:
+        if not (launchers := self.launchers.get(task)):
+            raise UpstreamError(
+                f"nothing starts `{resource}` for this task",
+                help="its launcher does: `remit run`, outside of another run, with the resource in its grant",
+            )
+        upstream = UpstreamConnection(pool)
+        launchers[-1].open(resource, upstream)
+        return upstream
 
     def _current(self, target: HttpTarget, task: str) -> BoundCredential | None:
         """Return the credential that is good now, or None when it is to be asked for."""
@@ -305,31 +326,6 @@ class Moving(Protocol):
     def grant(self) -> str | None: ...
     def cut(self, error: RemitError) -> None: ...
     def shut(self) -> None: ...  # in another thread: its connections, and nothing else
-
-
-class EndedGrants:
-    """Grants that ended lately, as another thread marks them and the loop looks them up.
-
-    INVARIANT: the loop makes known what it is about to write to, then looks for a mark, then writes. The thread marks,
-    then looks at what is known. So whatever the loop writes after a mark is refused, or its connection is shut.
-    """
-
-    def __init__(self) -> None:
-        self._marked, self._before = set[str](), set[str]()
-        self._since = 0.0
-
-    def mark(self, grants: Collection[str]) -> None:
-        """Take note of ends; in any thread."""
-        self._marked.update(grants)
-
-    def __contains__(self, grant_id: object) -> bool:
-        return grant_id in self._marked or grant_id in self._before
-
-    def sweep(self, now: float) -> None:
-        """Forget what ended long ago; ``now`` is in seconds."""
-        if now - self._since > KEPT:
-            self._since = now
-            self._before, self._marked = self._marked, set()
 
 
 @dataclass(eq=False, repr=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from remit import catalog
 from remit.errors import RevokedError, UnavailableError
+from remit.gateway.commands import CommandLauncher
 from remit.gateway.connection import ClientConnection, ClientConnections
 from remit.gateway.dialling import Lookup, Offers, look_up, offers
 from remit.gateway.downstream import GatewayListener
@@ -140,6 +141,11 @@ class Gateway:
         """Relay what a client and a command say that a resource is: the first two that connect to the socket."""
         session = StdioRelay(self.plane, grant, resource, await self._share(grant))
         return await self._started(session.accepted, sock, start)
+
+    async def commands(self, sock: socket.socket, task: str, start: Start | None = None) -> Closing:
+        """Have servers that are commands started for a task, by the launcher that connects to the socket."""
+        launcher = CommandLauncher(self.plane, task, self.quota.of(task))
+        return await self._started(launcher.accepted, sock, start)
 
     async def _share(self, grant: str | None) -> TaskQuota:
         return self.quota.of("" if grant is None else (await self.plane.broker.find(grant)).task)

@@ -27,6 +27,7 @@ from remit.gateway.patterns import LeakError, SecretPatterns
 from remit.gateway.pipe import OPENING
 from remit.gateway.plane import DataPlane, V
 from remit.gateway.quota import TaskQuota
+from remit.gateway.response import TaskTurns
 from remit.gateway.scrub import TURN, Scrubber, searched
 from remit.ports.broker import Use
 
@@ -75,6 +76,16 @@ class StdioEnd:
     def tell_no_more(self) -> None:
         if not self.transport.is_closing():
             self.writer.write_eof()
+
+
+async def next_line(end: StdioEnd, turns: TaskTurns, task: str) -> bytes | None:
+    """Return a side's next line; where many came at once, others get their turns in between."""
+    if end.turn >= TURN:
+        end.turn = 0
+        await turns.wait(task)
+    line = await end.line()
+    end.turn += max(LEAST, len(line or b""))
+    return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,13 +352,7 @@ class StdioRelay:
     # -- both -----------------------------------------------------------------------------------------------------
 
     async def _line(self, end: StdioEnd) -> bytes | None:
-        """Return a side's next line; where many came at once, others get their turns in between."""
-        if end.turn >= TURN:
-            end.turn = 0
-            await self._plane.turns.wait(self._quota.task)
-        line = await end.line()
-        end.turn += max(LEAST, len(line or b""))
-        return line
+        return await next_line(end, self._plane.turns, self._quota.task)
 
     async def _worked(self, line: bytes, work: Callable[[], V]) -> V:
         """Return what work on a line makes: beside the loop, if that takes long."""

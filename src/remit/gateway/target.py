@@ -99,6 +99,7 @@ class HttpTarget:
         version: int = 0,
         *,
         messages: bool = False,
+        command: bool = False,
     ) -> None:
         settings, known = resource.settings, provider or UNKNOWN
         user = settings.get("user")
@@ -106,7 +107,7 @@ class HttpTarget:
         self.connected = setting(settings) is not None  # by its human, so that there is a token for each task
         usual = UNKNOWN.key if self.connected else known.key  # RFC 6750 §2.1
         injection = _injection(settings.get("inject"), usual).of_user(user)
-        self.resource, self.version = resource, version
+        self.resource, self.version, self.command = resource, version, command
         self.source = source
         self.provider = provider
         accepts = (known.key, *known.accepts) if self.connected else known.accepts

@@ -1,9 +1,7 @@
 """Connections to upstreams: dialled where configuration says and nowhere else.
 
-TLS is always verified. A connection carries one request at a time, and is used again only where nothing can be left on
-it that another request would meet: not after a body that the upstream may not have read, nor where bytes may follow an
-answer that has no body, nor after anything unexpected (bytes out of turn, a response before the request's end, a
-framing it cannot trust).
+TLS is always verified. A connection carries one request at a time, and is used again only where nothing is left on it
+for another to meet: not after a body that may be unread, an answer that bytes may follow, or anything unexpected.
 """
 
 from __future__ import annotations
@@ -30,8 +28,7 @@ from remit.gateway.websocket import Opening
 IDLE = 30.0  # seconds an unused connection is kept
 MAX_CONNECTIONS = 1_024  # of one pool
 MAX_INTERIM = 16  # interim answers to one request
-_KNOWN_HEADS = 128
-_KNOWN_SIZE = 2_048
+_KNOWN_HEADS, _KNOWN_SIZE = 128, 2_048
 
 
 class StaleError(UpstreamError):
@@ -42,6 +39,7 @@ class ResponseReceiver(Protocol):
     """What takes a response as it arrives: a head, payload, then its end or a failure."""
 
     method: str
+    grant: str | None
     opening: Opening | None  # of the WebSocket that was asked for
 
     def on_head(self, plan: ResponsePlan, whole: bytes | None) -> tuple[Delivery | None, bool]:
@@ -71,6 +69,7 @@ class UpstreamConnection(AnswerReader):
 
     pool: Pool
     fresh: bool = True
+    grant: str | None = None  # under which is asked what is asked on it
     idle_since: float = 0.0
     _transport: asyncio.Transport | None = None
     _receiver: ResponseReceiver | None = None
@@ -92,7 +91,7 @@ class UpstreamConnection(AnswerReader):
 
     def begin(self, receiver: ResponseReceiver, head: bytes) -> None:
         """Send a request's head (and what is there of its body), and hand its response to ``receiver``."""
-        self._receiver = receiver
+        self._receiver, self.grant = receiver, receiver.grant
         self.resume()
         self.send(head)
 
@@ -279,6 +278,7 @@ class Pool:
     _spare: Callable[[], bool]  # gives a descriptor back that nobody is using
     _turns: TaskTurns
     _lookup: Lookup = look_up
+    _open: Callable[[Pool], UpstreamConnection] | None = None  # a connection to what is dialled nowhere
     idle: list[UpstreamConnection | UpstreamStreams] = field(default_factory=list)  # the longest idle first
     all: set[UpstreamConnection | UpstreamStreams] = field(default_factory=set)  # also those on the way
     _shared: SharedConnections = field(init=False)
@@ -313,6 +313,8 @@ class Pool:
 
     async def connect(self) -> UpstreamConnection:
         """Open a connection to the configured host, its certificate verified for the configured name."""
+        if self._open is not None:
+            return self._open(self)
         place, tls = self._place, self.credential.target.destination.tls
         if tls and self._offers.alone(place):
             with suppress(AlpnError):  # it has changed

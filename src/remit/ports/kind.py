@@ -64,6 +64,9 @@ class GatewayAccess:
     command: str | None = field(default=None, kw_only=True)  # the scheme of what is a command that a run is
 
 
+STARTED = "command"  # the setting of such a resource that says how a launcher starts it
+
+
 @dataclass(frozen=True, slots=True)
 class TlsStart:
     """TLS that begins within a connection: ``ask`` is sent, ``granted`` comes back, and the server has this name."""

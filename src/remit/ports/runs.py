@@ -27,6 +27,7 @@ class RunListener:
     """One listener of a run: a TCP ``port`` on 127.0.0.1 (0: any free one), or a unix socket at ``path``."""
 
     # gateway | proxy | https | channel | launch | <kind>:<resource> | the name of a kind's socket | stdio:<resource>
+    # | servers
     name: str
     port: int | None = None
     path: str | None = None
@@ -77,6 +78,7 @@ class LaunchRequest:
     isolation: str  # one of ``core.grant.ISOLATION``
     folder: str  # as the run sees it
     lasts: timedelta | None = None  # how long its launcher goes on renewing the task that it opens; None: not at all
+    servers: bool = False  # its launcher starts servers that are commands
     stdio: str | None = None  # the resource that the command is, spoken to at its standard input and output
 
 

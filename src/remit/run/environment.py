@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from remit.core.task import Grant
 from remit.errors import InvalidRequestError, ScopeError
 from remit.ports import Resource
-from remit.ports.kind import GatewayAccess, Kind, PortAccess, SocketAccess, TunnelAccess
+from remit.ports.kind import STARTED, GatewayAccess, Kind, PortAccess, SocketAccess, TunnelAccess
 from remit.ports.runs import Places, ReachedHost, RunListener
 from remit.run import named
-from remit.run.spec import STDIO
+from remit.run.spec import SERVERS, STDIO
 
 GATEWAY_PORT, PROXY_PORT, HTTPS_PORT = 8471, 8472, 443
 _PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
@@ -50,10 +50,12 @@ def provision(
     private: bool = True,
     sockets: Collection[str] = (),
     stdio: str | None = None,
+    servers: bool = False,
 ) -> RunProvisioning:
     """Return what a run under ``grant`` gets: its sockets in ``folder``, fixed ports if its network is ``private``.
 
-    ``sockets`` are those of kinds that something here serves; ``stdio`` is the resource that its command is.
+    ``sockets`` are those of kinds that something here serves; ``stdio`` is the resource that its command is;
+    ``servers``: its launcher starts those that are commands.
     """
     ports, names, placeholders = {"gateway": GATEWAY_PORT}, ["channel", "launch"], dict[str, str]()
     hosts: dict[str, ReachedHost] = {}
@@ -81,6 +83,8 @@ def provision(
         listeners.append(RunListener("https", port=HTTPS_PORT))
     if stdio is not None:
         listeners.append(_command(stdio, grant, resources, kinds, folder))
+    started = [each for each in _held(grant, resources, kinds) if servers and _is_command(each, kinds)]
+    listeners += [RunListener(SERVERS, path=f"{folder}/{SERVERS}.sock")] if started else []
     return RunProvisioning(tuple(listeners), placeholders, hosts, passed)
 
 
@@ -130,7 +134,8 @@ def shared(grant: Grant, resources: Mapping[str, Resource], kinds: Kinds) -> dic
 def _held(grant: Grant, resources: Mapping[str, Resource], kinds: Kinds) -> Iterator[Resource]:
     """Yield the resources of a grant that a run reaches, in the order of its details."""
     names = dict.fromkeys(detail.resource for detail in grant.scope)
-    return (resources[name] for name in names if name in resources and not _is_command(resources[name], kinds))
+    found = [resources[name] for name in names if name in resources]
+    return (each for each in found if STARTED in each.settings or not _is_command(each, kinds))
 
 
 def _is_command(resource: Resource, kinds: Kinds) -> bool:

@@ -10,16 +10,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import tempfile
-import termios
-import tty
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,17 +25,17 @@ from types import FrameType
 
 from remit.core.legible import escaped
 from remit.errors import InvalidRequestError, RemitError, UnavailableError
-from remit.run import again, handover, leased, low_port, named, offer, sandbox, stdio
+from remit.run import again, handover, leased, low_port, named, offer, sandbox, servers, stdio
 from remit.run.handover import Message
 from remit.run.machine import Inner, gaps, started, unseen
 from remit.run.renewal import RunRenewal, announced, patience, why
 from remit.run.spec import TRUSTED_BY, LaunchSpec, base_environment, complete, exposed_credentials, render_exposure
+from remit.run.terminal import Terminal
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 TO_THE_GROUP = frozenset({signal.SIGINT, signal.SIGQUIT})  # a terminal sends these to everybody in front of it
 END_WITHIN = 15.0  # seconds that the broker has to say how the run's authority ended
 
-_CHUNK = 65_536  # bytes copied at once from or to a terminal
 _PR_SET_DUMPABLE = 4
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
@@ -65,6 +61,7 @@ def main(spec: LaunchSpec, find: Callable[[], Path] | None = None) -> int:
     with started(spec) as inner, _folder(spec) as folder:
         with _asking(spec.socket, find) as asking:
             more: dict[str, object] = {} if spec.lasting is None else {"lasts": spec.lasting.seconds}
+            more |= {"servers": True} if spec.stdio is None and spec.servers else {}
             more |= {} if spec.stdio is None else {"stdio": spec.stdio}
             given = offer.begin(asking, {**spec.request, "isolation": spec.isolation, "folder": folder, **more})
         place, broker = again.begin(Path(str(given["handover"])), str(given["ticket"]))
@@ -132,6 +129,7 @@ class _Run:
         self.selector = selectors.DefaultSelector()
         self.terminal: Terminal | None = None
         self.stdio = None if spec.stdio is None else stdio.StdioSession(spec.socket.parent)
+        self.servers: servers.ServerRuns | None = None
         self.due: tuple[tuple[datetime, str], ...] = ()  # what to say, and when
         self.renewal: RunRenewal | None = None
         self.renewals: leased.Renewals | None = None
@@ -188,7 +186,10 @@ class _Run:
         self.due = announced(at, datetime.now(UTC), quiet=self.spec.quiet)
 
     def _go_on(self, given: Message, stack: contextlib.ExitStack) -> None:
-        """Have the run renewed for as long as it is to last."""
+        """Have the run renewed for as long as it is to last, and servers started for it."""
+        if self.servers is not None:
+            stack.callback(self.servers.end)
+            self.servers.begin()
         if self.spec.lasting is not None:
             ends = datetime.fromisoformat(str(given["expires_at"]))
             self.renewal = RunRenewal(self.spec.socket, str(given["task"]), ends, self.spec.lasting)
@@ -218,19 +219,23 @@ class _Run:
             with contextlib.suppress(OSError):  # it is closed
                 os.fstat(place)
                 places.append(place)
-        led = {} if self.stdio is None else dict.fromkeys((0, 1), self.stdio.command.fileno())
-        tty = [place for place in places if place not in led and os.isatty(place)]
+        piped = {} if self.stdio is None else dict.fromkeys((0, 1), self.stdio.command.fileno())
+        tty = [place for place in places if place not in piped and os.isatty(place)]
         listeners = given["listeners"] if isinstance(given["listeners"], list) else []
-        ours = [item for item in listeners if low_port.is_one(item.get("port")) or stdio.is_one(item)]  # the last
+        led = [item for item in listeners if stdio.is_one(item) or servers.is_one(item)]  # the last
+        ours = [item for item in listeners if low_port.is_one(item.get("port"))] + led
         usual = listeners[: len(listeners) - len(ours)]
         kept = {place: place for place in places if place not in tty}
-        ends = self.inner.order(usual, kept | led, tty)
+        ends = self.inner.order(usual, kept | piped, tty)
         if len(ends) != len(usual) + bool(tty):
             raise UnavailableError("the run could not bind its ports", help="another process may hold them")
         if tty:
             self.terminal = Terminal(tuple(tty), ends.pop())
         ends += [low_port.bind(self.inner.pid, item["port"]) for item in ours if "port" in item]
         ends += [] if self.stdio is None else [self.stdio.listener]
+        if any(map(servers.is_one, led)):
+            self.servers = servers.ServerRuns(self.spec, lambda line: _say(line, "\r\n"))
+            ends.append(self.servers.listener)
         names = [item["name"] for item in listeners]
         self.sockets = ends
         ready = again.ask(self.broker, {"bound": names}, ends)
@@ -294,6 +299,8 @@ class _Run:
         self.selector.register(self.broker, selectors.EVENT_READ, self._lost)
         if self.stdio is not None:
             self.stdio.resumed()
+        if self.servers is not None:
+            self.servers.begin()
         _say("remit: it is served again; this run goes on", "\r\n")
         return False
 
@@ -340,59 +347,3 @@ def _outstanding(report: Message) -> list[str]:
     if report.get("recorded") is False:
         left.append("  it is not recorded: the broker's state cannot be written; it goes on trying")
     return left or [f"  {report['state']}: see `remit tree`"]
-
-
-class Terminal:
-    """Copies between the operator's terminal, raw meanwhile, and the other end of a run's fresh one.
-
-    ``places``: which of 0-2 are terminals.
-    """
-
-    def __init__(self, places: tuple[int, ...], other_end: int) -> None:
-        self.keys = 0 if 0 in places else None  # typed keys are read here
-        self.other_end = other_end
-        self._screen = next((place for place in (1, 2) if place in places), 0)
-        self._before: list[int | list[bytes | int]] | None = None
-        self.resize()
-
-    def open(self) -> None:
-        if self.keys is not None:
-            self._before = termios.tcgetattr(0)
-            tty.setraw(0)
-
-    def resize(self) -> None:
-        size = fcntl.ioctl(self._screen, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
-        fcntl.ioctl(self.other_end, termios.TIOCSWINSZ, size)
-
-    def show(self) -> bool:
-        """Copy what the command wrote; False when it has closed its terminal."""
-        try:
-            data = os.read(self.other_end, _CHUNK)
-        except OSError as error:
-            if error.errno == errno.EIO:  # Linux says so when the last one closes the other side
-                return False
-            raise
-        with contextlib.suppress(OSError):  # the operator has hung up; SIGHUP says so to the command
-            stdio.write_all(self._screen, data)
-        return bool(data)
-
-    def type(self) -> bool:
-        """Copy what the operator typed; False at end of file, and when the operator has hung up."""
-        try:
-            data = os.read(0, _CHUNK)
-        except OSError:
-            return False
-        with contextlib.suppress(OSError):  # the command has gone, and its status is on the way
-            stdio.write_all(self.other_end, data)
-        return bool(data)
-
-    def restore(self) -> None:
-        """Show what is left, and put the operator's terminal back as it was."""
-        os.set_blocking(self.other_end, False)
-        with contextlib.suppress(BlockingIOError):
-            while self.show():
-                pass
-        with contextlib.suppress(termios.error):
-            if self._before is not None:
-                termios.tcsetattr(0, termios.TCSANOW, self._before)
-        os.close(self.other_end)

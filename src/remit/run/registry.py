@@ -239,6 +239,7 @@ class RunRegistry:
             private=private,
             sockets=self._sockets,
             stdio=launch.stdio,
+            servers=launch.servers and run.within is None,
         )
         if run.ending is not None or (run.within is not None and not run.within.live):  # what is around it ended
             raise NotFoundError("there is no such run")

@@ -21,6 +21,7 @@ LOCALE = frozenset(
     )
 )
 PROCESSES = 4_096  # and threads, of one run at a time
+SERVERS = "servers"  # the listener by which servers that are commands are started
 STDIO = "stdio"  # the kind of the listener of a command's session
 MANY = 20  # files that are named one by one
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -68,6 +69,7 @@ class LaunchSpec:
     nest: bool = False  # runs may be launched inside
     lasting: Lasting | None = None  # it is renewed until then; None: it ends when its grant was made to
     masked: tuple[Path, ...] = ()  # credential files; the launcher adds those that it finds
+    servers: bool = True  # the launcher starts those of its grant that are commands
     stdio: str | None = None  # the resource that the command is: its input and output are led through the edge
 
     @property

@@ -32,17 +32,22 @@ def is_one(listener: Mapping[str, object]) -> bool:
     return str(listener["name"]).startswith(f"{STDIO}:")
 
 
+def listening(path: Path, backlog: int) -> int:
+    """Return the descriptor of a listening socket at a path that is ours."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+        kernel.refuse_descriptors(sock)
+        sock.listen(backlog)
+        return sock.detach()
+
+
 class StdioSession:
     """The session of one command, as its launcher has it: outside of the run, in the four threads of four streams."""
 
     def __init__(self, folder: Path) -> None:
         """Connect both ends, in a ``folder`` that is ours. OSError, or UnavailableError."""
         self._folder = Path(tempfile.mkdtemp(prefix="s-", dir=folder))
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.bind(str(self._folder / "s"))
-            kernel.refuse_descriptors(sock)
-            sock.listen(2)
-            self.listener = sock.detach()
+        self.listener = listening(self._folder / "s", 2)
         self._ours, self.command = socket.socketpair()
         self._changed = threading.Condition()
         self._lost = self._over = self._silent = False  # the edge has gone; the command; the client says no more

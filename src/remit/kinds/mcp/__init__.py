@@ -10,18 +10,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from remit import catalog
-from remit.core import description, orders
+from remit.core import description, orders, scope
 from remit.core.scope import Detail, Field
 from remit.core.secret import Secret
 from remit.errors import InvalidRequestError
 from remit.ports import Resource
-from remit.ports.kind import EngineContext, GatewayAccess, Kind
+from remit.ports.kind import STARTED, EngineContext, GatewayAccess, Kind
 
 PREFIX = "mcp+"  # of a destination's scheme
 STDIO = "mcp+stdio"
 SETTINGS = frozenset(
     {"bearer", "descriptions", "headers", "inject", "max_body", "oauth", "private", "provider", "user"}
 )
+REACHES = "reaches"  # the setting that says what the run of what `command` starts is granted
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 ACTIONS = (  # the methods that carry authority; the last three are a server's
     "tools/call",
@@ -59,11 +60,18 @@ def _check(resource: Resource, secret: Secret | None, context: EngineContext) ->
 def _check_command(resource: Resource, secret: Secret | None) -> None:
     if not _NAME.fullmatch(resource.destination.removeprefix(f"{STDIO}:")):
         raise InvalidRequestError(f"a server that is a command has a destination `{STDIO}:name`")
-    if secret is not None or resource.secret is not None or resource.settings.keys() - {"descriptions"}:
+    settings = resource.settings
+    if secret is not None or resource.secret is not None or settings.keys() - {STARTED, REACHES, "descriptions"}:
         raise InvalidRequestError(
-            "a server that is a command has no secret here, and no setting but `descriptions`",
-            help="the key that it uses is the secret of a resource of its provider, and its run is granted both",
+            "a server that is a command has no secret here, and no setting but `command`, `reaches` and `descriptions`",
+            help="the key that it uses is the secret of a resource of its provider, and its run is granted that",
         )
+    words = settings.get(STARTED, ["-"])
+    listed = words if isinstance(words, list) else []
+    if not listed or not listed[0] or not all(isinstance(each, str) and "\0" not in each for each in listed):
+        raise InvalidRequestError("`command` is a list of words: the program, and its arguments")
+    if REACHES in settings and (STARTED not in settings or not scope.parse(settings[REACHES])):
+        raise InvalidRequestError("`reaches` is a list of details, for what `command` starts")
 
 
 def _plain(resource: Resource) -> Resource:
@@ -93,7 +101,7 @@ def _variables(resource: Resource, url: str, placeholder: str) -> Mapping[str, s
 def _hosts(resource: Resource) -> Mapping[str, str]:
     from remit.gateway.target import public
 
-    return public(resource.destination.removeprefix(PREFIX))
+    return {} if KIND.is_command(resource.destination) else public(resource.destination.removeprefix(PREFIX))
 
 
 KIND = Kind(
