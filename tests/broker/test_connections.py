@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -722,6 +723,27 @@ def test_a_resource_that_says_something_else_of_its_provider_is_refused_until_th
         await broker.put_resource(OPERATOR, search(settled))
         begun = await broker.begin_connection(OPERATOR, "search")
         assert begun.issuer == world.issuing.provider.issuer
+
+    run(body())
+
+
+def test_whoever_is_at_the_control_socket_asks_for_more_beside_what_was_let_before(world: Connected) -> None:
+    async def body() -> None:
+        broker = await discovers(world)
+        world.issuing.provider = structs.replace(world.issuing.provider, scopes=("read",))
+        asked = partial(broker.connecting.begin, OPERATOR, "search", brought=True)
+        assert query((await asked(more=("issues:write",))).url)["scope"] == "read issues:write"
+        await connect(broker)
+        key = OPERATOR.name, "search"
+        broker.connecting.kept._of[key] = replace(broker.connecting.kept._of[key], scope="read gists")
+        assert query((await asked(more=("issues:write", "read"))).url)["scope"] == "read gists issues:write"
+        assert query((await asked()).url)["scope"] == "read"
+        world.issuing.provider = structs.replace(world.issuing.provider, scopes=("read", "admin:org"))
+        with pytest.raises(ConflictError, match="asks for more"):
+            await asked(more=("issues:write",))
+        assert query((await asked(more=("admin:org",))).url)["scope"] == "read admin:org gists"
+        await broker.end_connection(OPERATOR, "search")
+        assert query((await asked(more=("admin:org",))).url)["scope"] == "read admin:org"
 
     run(body())
 

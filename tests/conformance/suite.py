@@ -14,7 +14,7 @@ from tests.live.idp import NODE, PEERS
 HERE = Path(__file__).parent
 SUITE = PEERS / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
 PAGE = HERE.parents[1] / "docs" / "reference" / "mcp-conformance.md"
-PATIENCE = 120  # seconds for a suite
+PATIENCE = 300  # seconds for a suite
 WORST = ("FAILURE", "WARNING", "SKIPPED", "INFO", "SUCCESS")  # ids repeat within a scenario: the worst counts
 _KIND = re.compile(r"^(?:authorization-server-(?=authorization)|server-)")
 _WHEN = re.compile(r"-\d{4}-\d\d-\d\dT[\dZ-]+$")  # that a scenario was run

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from remit.core import scope
 from remit.core.principal import Operator
@@ -13,7 +16,9 @@ from remit.core.task import Subject
 from remit.gateway.server import Channel
 from tests.broker.providers import OAUTH, Issuing, connect, reached
 from tests.broker.world import OPERATOR
+from tests.gateway.mcp.forge import BOUND, JSON, call, forge
 from tests.gateway.rig import ALL, PLACEHOLDER, Rig, play, rig
+from tests.support.upstream import whole
 
 OTHER = Operator(Subject("unix://host#1001", "local-uid"))
 
@@ -53,6 +58,65 @@ def test_who_has_not_connected_is_told_so_and_nothing_goes_out() -> None:
             assert (outcome.decision, outcome.code) == ("failed", "connect")
             await connect(r.broker, "api")
             assert (await r.get("/api/x")).status == 200
+
+    play(scene)
+
+
+SCARCE = 'Bearer error="insufficient_scope", scope="issues:write repo $(id)", resource_metadata="https://api.test/x"'
+
+
+@pytest.mark.parametrize(
+    ("challenge", "more"),
+    [(SCARCE, " --scope issues:write --scope repo"), ('DPoP algs="ES256", Bearer error=insufficient_scope', "")],
+)
+def test_who_is_connected_for_less_than_the_upstream_wants_is_told_what_to_ask_for(challenge: str, more: str) -> None:
+    async def scene() -> None:
+        async with connected(Issuing()) as r:
+            await connect(r.broker, "api")
+            r.upstream._routes["/v1/x"] = whole("403 Forbidden", b"no", f"WWW-Authenticate: {challenge}")
+            reply = await r.get("/api/v1/x")
+            assert (reply.status, reply.json()["code"]) == (403, "connect")
+            told = str(reply.json()["help"])
+            assert told.endswith(f": `remit connect api{more}`")
+            assert "$" not in reply.body.decode()
+            outcome = (await r.outcomes(1))[0]
+            assert (outcome.decision, outcome.code) == ("failed", "connect")
+
+    play(scene)
+
+
+@pytest.mark.parametrize("challenge", ["", 'Bearer error="invalid_token"', 'Basic error="insufficient_scope"'])
+def test_another_refusal_of_an_upstream_is_its_own(challenge: str) -> None:
+    async def scene() -> None:
+        async with connected(Issuing()) as r:
+            await connect(r.broker, "api")
+            r.upstream._routes["/v1/x"] = whole(
+                "403 Forbidden", b"no", *([f"WWW-Authenticate: {challenge}"] if challenge else [])
+            )
+            reply = await r.get("/api/v1/x")
+            assert (reply.status, reply.body) == (403, b"no")
+
+    play(scene)
+
+
+def test_what_an_upstream_says_of_a_key_that_is_no_humans_is_its_own() -> None:
+    async def scene() -> None:
+        async with rig(ALL) as r:
+            r.upstream._routes["/v1/x"] = whole("403 Forbidden", b"no", f"WWW-Authenticate: {SCARCE}")
+            reply = await r.get("/api/v1/x")
+            assert (reply.status, reply.body) == (403, b"no")
+
+    play(scene)
+
+
+def test_a_message_that_a_connection_does_not_reach_for_is_a_refusal_that_its_human_can_mend() -> None:
+    async def scene() -> None:
+        async with forge(BOUND, oauth=OAUTH, providers=reached(Issuing())) as there:
+            await connect(there.rig.broker, "forge")
+            there.answers(whole("403 Forbidden", b"{}", JSON, f"WWW-Authenticate: {SCARCE}"))
+            found: Any = (await there.post(call("open", repo="acme"))).json()
+            assert found["result"]["isError"]
+            assert "--scope issues:write" in found["result"]["_meta"]["remit/problem"]["help"]
 
     play(scene)
 

@@ -20,7 +20,7 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 4_920,  # whoever begins a connection is asked again by 120 of it, pins are 130, narrow tokens 40
+    "broker": 4_950,  # whoever begins a connection is asked again by 120 of it, pins are 130, narrow tokens 40
     "core": 3_600,  # whom a token may be for, what client it is of, whether that proves itself: 100; narrow tokens 70
     "ports": 1_740,
     "jose": 1_020,  # what an upstream says of how to get in is 35 of it
@@ -35,7 +35,7 @@ BUDGET = {
     "policies": 900,
     # messages of MCP are 3,380 of it, 810 of those for commands, 110 for pages, 130 for tasks, 210 for pins, 1,020 for
     # one endpoint of many servers
-    "gateway": 10_340,
+    "gateway": 10_360,
     "run": 3_945,  # what a command says and hears is passed on by 185 of it, and 135 start servers
     "web": 1_480,
     "control": 790,  # how servers describe themselves is 70 of it
@@ -45,7 +45,7 @@ BUDGET = {
     "sessions": 900,
     "config": 2_470,  # what a file may say of how remit itself is started is 45 of it
     "compose": 3_795,
-    "cli": 4_090,  # what is held is shown and accepted by 110 of it
+    "cli": 4_100,  # what is held is shown and accepted by 110 of it
     "sdk": 2_195,
     "integrations": 1_060,
     "testing": 1_000,

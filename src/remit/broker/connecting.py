@@ -95,19 +95,31 @@ class Connecting:
         self._away: dict[str, _Away] = {}  # by the digests of their states, the oldest first
 
     async def begin(
-        self, by: Operator | Human, name: str, browser: str = "", *, brought: bool = False
+        self,
+        by: Operator | Human,
+        name: str,
+        browser: str = "",
+        *,
+        brought: bool = False,
+        more: tuple[str, ...] = (),
     ) -> BegunConnection:
-        """``brought``: the owner of the state has brought the human's token to the control socket."""
+        """``brought``: the owner of the state has brought the human's token to the control socket.
+
+        They may ask for ``more`` there than the setting or the resource says: what was let before is asked for, too.
+        """
         now, resource = self._tasks.serving(), self._registry.resource(name)
         asked = setting_of(resource)
         if (login := by if isinstance(by, Human) else None) is not None:
             await self._log_in(login, name, now, brought=brought)
         provider = await self._provider(resource, asked)
         if asked.issuer is None:
-            self._check_agreed(resource, asked, provider, told=brought or isinstance(by, Operator))
+            self._check_agreed(resource, asked, provider, told=brought or isinstance(by, Operator), more=more)
         client = await self._client(resource, asked, provider)
         audience = asked.resource if asked.resource is not None else provider.audience or self._registry.url(resource)
         scopes = asked.scopes if asked.scopes is not None else provider.scopes
+        if more:
+            mine = [one for one in self.kept.all() if (one.human, one.resource, one.over) == (by.name, name, "")]
+            scopes = tuple(dict.fromkeys((*scopes, *(each for one in mine for each in one.scope.split()), *more)))
         self._make_room(by.name, now)
         state, verifier = self.kept.providers.draw(), self.kept.providers.draw()
         self._away[digest(state)] = _Away(
@@ -151,7 +163,13 @@ class Connecting:
         return await self.kept.providers.port.discover_provider(url, asked.issuer, near, messages=said)
 
     def _check_agreed(
-        self, resource: Resource, asked: OAuthSetting, provider: AuthorizationServer, *, told: bool
+        self,
+        resource: Resource,
+        asked: OAuthSetting,
+        provider: AuthorizationServer,
+        *,
+        told: bool,
+        more: tuple[str, ...],
     ) -> None:
         """Raise unless the operator has agreed to what a resource says of its provider: they made the first connection.
 
@@ -170,7 +188,7 @@ class Connecting:
                 f"`{name}` names another provider than it did: {provider.issuer}",
                 help="where that is right, the operator names it: `issuer` in the setting `oauth`",
             )
-        wide = not any(set(provider.scopes) <= set(one.provider.scopes) for one in same)
+        wide = not any(set(provider.scopes) <= {*one.provider.scopes, *more} for one in same)
         if same and asked.scopes is None and wide:
             raise ConflictError(
                 f"`{name}` asks for more at its provider than it did: {' '.join(provider.scopes)}",

@@ -20,7 +20,14 @@ app.callback()(lambda: None)  # keeps `list` a command of its own
 Name = Annotated[str, argument("RESOURCE", "The resource.")]
 
 
-def connect(name: Name, as_owner: AsOwner = False, json: options.Json = False) -> None:
+def connect(
+    name: Name,
+    scope: Annotated[
+        list[str] | None, option("--scope SCOPE", "Ask for this, too, beside what was let before; may be repeated.")
+    ] = None,
+    as_owner: AsOwner = False,
+    json: options.Json = False,
+) -> None:
     """Connect a resource to your account at its provider: remit keeps the tokens, and no agent sees one.
 
     A browser is opened at the provider; it comes back to this broker, which has to serve TCP (`remit up`). Its last
@@ -29,8 +36,9 @@ def connect(name: Name, as_owner: AsOwner = False, json: options.Json = False) -
     \b
     Examples:
       remit connect linear
+      remit connect linear --scope issues:write
     """
-    begun = sdk.ask(sdk.verbs.connect(name, session_token(as_owner)))
+    begun = sdk.ask(sdk.verbs.connect(name, session_token(as_owner), scope or ()))
     about = f"the provider of `{name}` is {begun['issuer']}, and its tokens go to {begun['destination']}"
     sys.stderr.write(f"{safe(about)}\nit is asked for: {safe(begun['scope'] or 'nothing in particular')}\n")
     visit(begun["url"], "connect")

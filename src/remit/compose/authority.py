@@ -132,10 +132,12 @@ class AuthorityRole:
         await self.runs.renewed(root)
         return root.grant.expires_at
 
-    async def connect(self, operator: Operator, name: str, token: IdToken | None) -> BegunConnection:
+    async def connect(
+        self, operator: Operator, name: str, token: IdToken | None, more: tuple[str, ...]
+    ) -> BegunConnection:
         """Begin to connect the owner, or the human of a token that they brought here, to the provider of a resource."""
         by = operator if token is None else await self.tokens.human(token)
-        return await self.application.broker.connecting.begin(by, name, brought=True)
+        return await self.application.broker.connecting.begin(by, name, brought=True, more=more)
 
     async def status(self, *, tcp: bool) -> Mapping[str, object]:
         """Describe the broker for its operator; UnavailableError while its supervisor does not answer."""

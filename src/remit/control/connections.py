@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
+from remit.core import fields
+from remit.core.connection import SCOPE
 from remit.core.orders import digest
 from remit.core.principal import IdToken, Operator, Right
 from remit.errors import ConflictError
@@ -26,12 +28,13 @@ class ConnectionRoutes:
 
     async def begin(self, request: Request, operator: Operator) -> Response:
         """Begin to connect the owner, or the human of an ID token; the answer says where their browser goes."""
-        asked = await wire.document(request, frozenset({"resource", "id_token"}))
+        asked = await wire.document(request, frozenset({"resource", "id_token", "scopes"}))
         if self._begin is None:
             raise ConflictError("no browser can come back to this broker: it serves no TCP", help="`remit up` does")
         name = wire.text(asked, "resource")
         token = IdToken(wire.text(asked, "id_token")) if "id_token" in asked else None
-        begun = await self._begin(operator, name, token)
+        more = fields.texts("scopes", asked.get("scopes", []), SCOPE)
+        begun = await self._begin(operator, name, token, more)
         about = {"issuer": begun.issuer, "destination": begun.destination, "scope": begun.scope}
         return wire.answer({"resource": name, "url": begun.url, "begun": digest(begun.state), **about}, 201)
 

@@ -23,7 +23,7 @@ from remit.errors import InvalidRequestError
 
 CODE = 8  # letters that are typed where a connection was begun
 AHEAD = timedelta(minutes=1)  # before its end an access token is renewed, or earlier where it lives shortly
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749 §3.3
+SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,200}")  # RFC 6749 §3.3
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "revocation_endpoint", "registration_endpoint")
 _KNOWN = frozenset({"client_id", "issuer", "lower", "resource", "revoke_with_task", "scopes", *_ENDPOINTS})
 MOST_NARROW = 8  # tokens of a connection that are for less than all of it; the oldest makes way
@@ -98,7 +98,7 @@ def setting(settings: Mapping[str, object]) -> OAuthSetting | None:
     if "client_id" in raw and "issuer" not in raw:  # what a resource names may be anybody: a client is one issuer's
         raise InvalidRequestError("`oauth.client_id` is known to one issuer, so `oauth.issuer` is needed with it")
     audience = raw.get("resource")
-    scopes = fields.texts("oauth.scopes", raw["scopes"], _SCOPE) if "scopes" in raw else None
+    scopes = fields.texts("oauth.scopes", raw["scopes"], SCOPE) if "scopes" in raw else None
     return OAuthSetting(
         issuer,
         fields.text("oauth.client_id", raw["client_id"]) if "client_id" in raw else None,
@@ -113,7 +113,7 @@ def setting(settings: Mapping[str, object]) -> OAuthSetting | None:
 def _lower(raw: object, scopes: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
     if not isinstance(raw, Mapping):
         raise InvalidRequestError("`oauth.lower` is a table of what a task may use, each with the scopes that it takes")
-    found = {fields.text("oauth.lower", name): fields.texts("oauth.lower", each, _SCOPE) for name, each in raw.items()}
+    found = {fields.text("oauth.lower", name): fields.texts("oauth.lower", each, SCOPE) for name, each in raw.items()}
     if not all(found.values()):
         raise InvalidRequestError("each entry of `oauth.lower` has a scope or more")
     if unknown := {scope for each in found.values() for scope in each}.difference(scopes):

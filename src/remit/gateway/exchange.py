@@ -265,8 +265,8 @@ class HttpExchange:
         assert self.up is not None  # noqa: S101 - responses come from there
         self._keep = self._keep and not self.reading
         patterns, whole_body = self.up.pool.credential.patterns, self.upload is None or self._permit.body is not None
-        if whole_body and self.opening is None and self._use.request == self._request:  # it can be sent once more
-            self._plane.pools.check_taken(plan.status, self.up.pool.credential)
+        again = whole_body and self.opening is None and self._use.request == self._request  # it can be sent once more
+        self._plane.pools.check_taken(plan, self.up.pool.credential, again=again)
         self._status = plan.status
         head = self._downstream.headed(plan.heads[self._keep], self._dropped, self._headers.fields)
         if self.talk is None and whole is not None and plan.coding is None and searched(patterns, whole):

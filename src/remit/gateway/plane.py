@@ -29,7 +29,7 @@ from remit.gateway.patterns import SecretPatterns
 from remit.gateway.pins import KnownPins
 from remit.gateway.quota import DescriptorBudget
 from remit.gateway.recorder import Ask, Recorder
-from remit.gateway.response import TaskTurns
+from remit.gateway.response import ResponsePlan, TaskTurns, check_reach
 from remit.gateway.target import BoundCredential, HttpTarget, TokenRefusedError, fetched, static
 from remit.gateway.upstream import Pool, UpstreamConnection
 from remit.ports import Clock, NewId
@@ -264,11 +264,12 @@ class Pools:
         secret = await self._broker.credential(name, target.version)
         return found or static(target, secret)
 
-    def check_taken(self, status: int, credential: BoundCredential) -> None:
-        """Raise TokenRefusedError for a status that says that a human's token is not good, if that is believed."""
+    def check_taken(self, plan: ResponsePlan, credential: BoundCredential, *, again: bool) -> None:
+        """Raise for one that a human's token is not good for, if that is believed (TokenRefusedError) or narrow."""
         sure = credential.sure is not None and self._clock() < credential.sure
-        if status == HTTPStatus.UNAUTHORIZED and credential.token and not sure:
+        if plan.status == HTTPStatus.UNAUTHORIZED and credential.token and again and not sure:
             raise TokenRefusedError(credential)
+        check_reach(plan, credential)
 
     def patterns(self, task: str, resources: Collection[str]) -> Sequence[SecretPatterns]:
         """Return what the credentials of resources are found by, as far as they were asked for here."""

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from itertools import chain
 from typing import Protocol
 
-from remit.errors import RemitError, UpstreamError
+from remit.errors import ConnectError, RemitError, UpstreamError
 from remit.gateway.codings import LABELS
 from remit.gateway.framing import BODILESS, Fields, Status
 from remit.gateway.patterns import SecretPatterns
 from remit.gateway.scrub import TURN, Inflated, Scrubber, searched
+from remit.gateway.target import BoundCredential
 from remit.gateway.websocket import MessageStream
+from remit.jose import challenge
 
 CLOSE = b"connection: close\r\n"  # what is left of a body must not be read as a request
 # `alt-svc` would send the client round the gateway; only remit says what remit did (`proxy-status`, `remit-dropped`);
@@ -73,6 +76,26 @@ class ResponsePlan:
             lines.append(b"content-length: %d\r\n" % fields.length)
         head = b"".join(lines)
         self.heads = (head + b"connection: close\r\n\r\n", head + b"\r\n")
+
+    @property
+    def challenges(self) -> Sequence[str]:
+        """What each `WWW-Authenticate` says."""
+        split = (line.partition(b": ") for line in self.heads[0].split(b"\r\n"))
+        return [value.decode("latin-1") for name, _, value in split if name.lower() == b"www-authenticate"]
+
+
+def check_reach(plan: ResponsePlan, credential: BoundCredential) -> None:
+    """Raise ConnectError where an upstream says that its human's token does not reach (RFC 6750 §3.1)."""
+    if plan.status != HTTPStatus.FORBIDDEN or not credential.token:
+        return
+    said, name = challenge.read(plan.challenges), credential.target.resource.name
+    if said.error != challenge.INSUFFICIENT:
+        return
+    more = "".join(f" --scope {scope}" for scope in said.scopes)
+    raise ConnectError(
+        f"the server wants more than `{name}` was connected for: {' '.join(said.scopes) or 'it does not say what'}",
+        help=f"where the operator agrees, the task's human connects for more: `remit connect {name}{more}`",
+    )
 
 
 @dataclass(slots=True, eq=False, repr=False)

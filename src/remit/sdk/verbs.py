@@ -315,9 +315,13 @@ def connections() -> Flow[list[Json]]:
     return ask_list(ApiCall("GET", "/v1/connections"), "connections")
 
 
-def connect(resource_name: str, id_token: str | None = None) -> Flow[Json]:
-    """Begin to connect the owner, or the human of an ID token, to the provider of a resource."""
-    told = {"resource": resource_name, **({"id_token": id_token} if id_token else {})}
+def connect(resource_name: str, id_token: str | None = None, scopes: Sequence[str] = ()) -> Flow[Json]:
+    """Begin to connect the owner, or the human of an ID token, to the provider of a resource.
+
+    ``scopes`` are asked for beside what the resource says, and what was let before.
+    """
+    told: Json = {"resource": resource_name, **({"id_token": id_token} if id_token else {})}
+    told |= {"scopes": list(scopes)} if scopes else {}
     return ask(ApiCall("POST", "/v1/connections", body=told))
 
 

@@ -24,7 +24,8 @@ from remit.web.scope_templates import Templates
 from remit.web.verifier import Verifier
 
 BeginRun = Callable[[Operator | Holder, LaunchRequest, str | None], Awaitable[RunOffer]]  # ``ports.runs.RunPort``
-BeginConnection = Callable[[Operator, str, IdToken | None], Awaitable[BegunConnection]]  # the resource, and for whom
+# the resource, for whom, and what is asked for beside what it says
+BeginConnection = Callable[[Operator, str, IdToken | None, tuple[str, ...]], Awaitable[BegunConnection]]
 RenewTask = Callable[[Operator, str, timedelta, IdToken | None], Awaitable[datetime]]  # by whom, the task, its time
 Handler = Callable[..., Awaitable[Response]]  # takes the request, and whom it is from where the route asks for that
 

@@ -251,6 +251,22 @@ def test_a_method_that_no_grant_has_is_not_found(version: str | None, status: in
     play(scene)
 
 
+@pytest.mark.parametrize("method", ["tasks/result", "tasks/list"])
+def test_a_method_that_the_newest_revision_has_not_is_not_found_whatever_it_names(method: str) -> None:
+    named = {"taskId": "x"} if method == "tasks/result" else {}
+    params = {**named, "_meta": {f"{META}protocolVersion": "2026-07-28"}}
+    lines = ("Mcp-Protocol-Version: 2026-07-28", f"Mcp-Method: {method}")
+
+    async def scene() -> None:
+        async with forge() as there:
+            reply = await there.post(message(method, params), *lines)
+            found: Any = reply.json()
+            assert (reply.status, found["error"]["code"]) == (404, -32_601)
+            assert there.seen == []
+
+    play(scene)
+
+
 def test_headers_that_say_the_same_go_on() -> None:
     lines = ("Mcp-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call", "Mcp-Name: open", "Mcp-Param-Repo: acme")
     meta = {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": {"sampling": {}}}

@@ -39,7 +39,7 @@ class TaskHandles:
         if message.method is None:
             return _with(message, "result", _related(message.result, self._opened))
         params = _related(message.params, self._opened)
-        if message.method in OF_ONE:
+        if message.method in (OF_ONE if message.version is None else NEWEST):  # any other is no method there
             params = {**params, "taskId": self._opened(params.get("taskId"))}
         return _with(message, "params", _watched(params, self._opened))
 
