@@ -121,3 +121,9 @@ def test_a_service_is_served_by_one_client_or_by_the_workloads_of_a_pattern(
     service: Service, client: str, *, served: bool
 ) -> None:
     assert service.is_served_by(client) is served
+
+
+def test_who_has_tokens_by_rsa_is_who_asked_for_them() -> None:
+    ledger = Service("ledger", "https://ledger.test", rsa=True)
+    assert KNOWN.by_rsa == frozenset()
+    assert Audiences(ISSUER, services={"shop": SHOP, "ledger": ledger}).by_rsa == {"https://ledger.test"}

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from remit.core import description
-from remit.core.description import FIRST, OPEN, PAUSE, STRICT, DescriptionPin, KeptDescription
+from remit.core.description import FIRST, OPEN, PAUSE, STRICT, Described, DescriptionPin, KeptDescription
 from remit.core.orders import digest
 from remit.errors import ConflictError, InvalidRequestError, NotFoundError
 
@@ -131,3 +131,7 @@ def test_a_text_is_found_by_its_digest() -> None:
     for unknown in (digest(WORSE), digest(""), ""):
         with pytest.raises(NotFoundError):
             description.text_of([BLANK, held], unknown)
+
+
+def test_an_item_is_found_by_what_it_is_and_its_name() -> None:
+    assert Described(BLANK.what, BLANK.name, GOOD).key == BLANK.key == ("tool", "open")
