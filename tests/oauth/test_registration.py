@@ -260,6 +260,24 @@ def test_an_id_is_worth_nothing_when_it_is_changed_over_or_of_another_broker(tmp
     _scene(tmp_path, played)
 
 
+def test_what_a_worker_had_made_that_was_taken_over_is_held_to_the_rules_too(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        now, mac = app.made.verifier.clock().timestamp(), app.made.verifier.tokens.client_mac
+        for until, name, uri, told in (
+            (253_402_300_799, "My Agent", BACK, "is over"),
+            (int(now) + 86_400 + 90, "My Agent", BACK, "is over"),
+            (int(now) + 60, "Research-App", BACK, "that of a client which an operator set up"),
+            (int(now) + 60, "Research App\u200b", BACK, "printable"),
+            (int(now) + 60, "My Agent", "https://evil.test/cb", "may bring by itself"),
+        ):
+            body = jose.encode(json.dumps([until, name, [uri]]).encode())
+            app.client_id = f"itself.{body}.{await mac(body)}"
+            page = await authorization_page(app, redirect_uri=uri)
+            assert (page.status_code, told in unescape(page.text)) == (400, True), page.text
+
+    _scene(tmp_path, played)
+
+
 async def _elsewhere(statement: str) -> str:
     return jose.digest(statement)
 

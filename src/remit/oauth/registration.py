@@ -106,14 +106,14 @@ class SelfRegistration:
         text, _, mac = client_id.removeprefix(OWN_ID).partition(".")
         if not hmac.compare_digest(mac.encode(), (await self._mac(text)).encode()):
             raise UnauthenticatedError("this client is not known here")
-        said = msgspec.json.decode(jose.decode(text), type=_Statement)
-        if self._now().timestamp() >= said.until:
+        said, now = msgspec.json.decode(jose.decode(text), type=_Statement), self._now()
+        if not now.timestamp() < said.until <= (now + self._rules.life + MINUTE).timestamp():
             raise UnauthenticatedError("this client's registration is over", help="register again (RFC 7591)")
-        try:
-            uris = self._uris(list(said.uris))
-        except InvalidRequestError as error:  # the rules have become narrower
+        try:  # the rules have become narrower, or a worker that was taken over had it made
+            name, uris = self._name(said.name), self._uris(list(said.uris))
+        except InvalidRequestError as error:
             raise UnauthenticatedError(error.detail, help=error.help) from error
-        return Registered(client_id, said.name, uris, ITSELF)
+        return Registered(client_id, name, uris, ITSELF)
 
     def _check_rate(self) -> None:
         now = self._now()
