@@ -85,6 +85,12 @@ class UnsupportedGrantError(InvalidRequestError, code="unsupported-grant", oauth
     """this way to a token is not one that this server takes"""
 
 
+class UnsupportedTokenError(InvalidRequestError, code="unsupported-token", oauth="unsupported_token_type"):
+    """a token for a service elsewhere ends nothing, as that service has it too"""
+
+    advice = "revoke the refresh token, or by a proof of another token of the grant"
+
+
 class UnsupportedScopeError(InvalidRequestError, code="unsupported-scope", oauth="invalid_scope"):
     """there is no such scope here, or it is not for this client"""
 

@@ -139,6 +139,16 @@ def test_no_token_for_a_service_is_minted_where_its_resource_is_another_or_its_g
         root = await _with_orders(mint, "elsewhere:https://else.test")
         with pytest.raises(TargetError, match="another resource"):
             await mint.there.mint(root.id, TokenSpec("https://orders.test"))
+        there = Resource("orders", "elsewhere", "elsewhere:https://orders.test", details(ORDERS), None, {})
+        await mint.broker.put_resource(OPERATOR, there)
+        text = (await mint.there.mint(root.id, TokenSpec("https://orders.test"))).token or ""
+        assert (await mint.there.present(text)).grant == root.id
+        await mint.broker.put_resource(OPERATOR, replace(there, destination="elsewhere:https://else.test"))
+        for _ in range(2):  # known by its digest, and by its signature
+            with pytest.raises(TargetError, match="another resource"):
+                await mint.there.present(text)
+            assert (await mint.there.token_grant(text)).id == root.id
+            mint.__post_init__()
         await mint.broker.delete_resource(OPERATOR, "orders")
         with pytest.raises(RemitError):
             await mint.there.mint(root.id, TokenSpec("https://orders.test"))

@@ -25,7 +25,7 @@ BUDGET = {
     "ports": 1_740,
     "jose": 1_020,  # what an upstream says of how to get in is 35 of it
     "catalog": 650,
-    "errors.py": 270,
+    "errors.py": 276,  # a name of RFC 7009 is 6 of it
     "__init__.py": 55,
     "link": 2_110,
     "process": 1_750,

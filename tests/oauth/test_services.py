@@ -282,11 +282,48 @@ def test_the_key_of_rs256_opens_nothing_here(tmp_path: Path) -> None:
     _scene(tmp_path, played)
 
 
-def test_a_client_revokes_a_token_by_rs256(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("uri", "raw", "serving"), [(URI, ORDERS, SERVING), (OTHER, BILLS, BILLING)])
+def test_a_token_that_a_service_was_shown_ends_nothing_and_its_client_ends_it_by_the_refresh_token(
+    tmp_path: Path, uri: str, raw: dict[str, object], serving: str
+) -> None:
     async def played(app: App) -> None:
-        token = (await _got(app, OTHER, BILLS))["access_token"]
-        assert (await app.made.web.post("/oauth/revoke", data={"token": token})).status_code == 200
-        assert await _said(app, token, BILLING) == {"active": False}
+        told = await _got(app, uri, raw, SEARCH)
+        for who in ({}, {"client_id": app.client_id}, svid(serving), svid(BILLING)):
+            form = {"token": told["access_token"], **{name: str(value) for name, value in who.items() if value}}
+            answer = await app.made.web.post("/oauth/revoke", data=form)
+            assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_token_type"), answer.text
+        assert (await _said(app, told["access_token"], serving))["active"] is True
+        mine = {"token": told["refresh_token"], "client_id": app.client_id}
+        assert (await app.made.web.post("/oauth/revoke", data=mine)).json()["revoked"] == 1
+        assert await _said(app, told["access_token"], serving) == {"active": False}
+
+    _scene(tmp_path, played)
+
+
+def test_the_workload_that_a_token_for_a_service_was_given_to_ends_it_by_proving_who_it_is(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        mine = "spiffe://agents.test/planner"
+        asked = {"authorization_details": _asked(ORDERS), "resource": URI, "purpose": "p", "ttl": "600"}
+        made = await app.token(grant_type="client_credentials", **asked, **svid(mine))
+        assert made.status_code == 200, made.text
+        for who, ended in (({}, None), (svid(SERVING), None), (svid(mine), 1)):
+            form = {"token": made.json()["access_token"], **{name: str(value) for name, value in who.items() if value}}
+            answer = await app.made.web.post("/oauth/revoke", data=form)
+            assert (answer.status_code, answer.json().get("revoked")) == (200, ended), answer.text
+
+    _scene(tmp_path, played)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_token_is_not_active_where_its_service_has_moved_or_gone(tmp_path: Path, *, gone: bool) -> None:
+    async def played(app: App) -> None:
+        told, broker = await _got(app), app.made.broker
+        if gone:
+            await broker.delete_resource(OPERATOR, "orders")
+        else:
+            moved = Resource("orders", "elsewhere", "elsewhere:https://new.test", details(ORDERS), None, {})
+            await broker.put_resource(OPERATOR, moved)
+        assert await _said(app, told["access_token"]) == {"active": False}
 
     _scene(tmp_path, played)
 

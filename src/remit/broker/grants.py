@@ -129,9 +129,9 @@ class GrantVerbs:
         if binding.bearer is not None and binding.bearer != self._bearers(scope):
             raise BearerError
 
-    def check_elsewhere(self, service: Service) -> None:
-        """Raise TargetError unless the resource of a service is the one that its tokens are for."""
-        if self._registry.elsewhere(service.resource) != service.uri:
+    def check_elsewhere(self, service: Service | None) -> None:
+        """Raise TargetError for a service whose resource is not, or no more, the one that its tokens are for."""
+        if service is not None and self._registry.elsewhere(service.resource) != service.uri:
             raise TargetError("what the configuration names as this service is another resource, or none")
 
     def _bearers(self, scope: Scope) -> str | None:

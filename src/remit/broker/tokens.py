@@ -42,6 +42,7 @@ class _Known(NamedTuple):
     grant: str
     jti: str
     end: int
+    audience: str
 
 
 class GrantTokens(TokenPort):
@@ -111,14 +112,14 @@ class GrantTokens(TokenPort):
                 raise TargetError("there is no key that signs for this audience")
             signer = self._by_rsa.signer
         text = tokens.mint(claims, signer.kid, signer.alg, signer.sign, authorization_details=details)
-        self._remember(sha256(text.encode()).digest(), _Known(grant_id, claims["jti"], claims["exp"]))
+        known = _Known(grant_id, claims["jti"], claims["exp"], claims["aud"])
+        self._remember(sha256(text.encode()).digest(), known)
         kind = "DPoP" if binding.jkt is not None else "Bearer"
         return Granted(view.task, grant_id, claims["exp"] - claims["iat"], details, text, kind)
 
     def _audience(self, audience: str | None, scope: Scope, binding: Binding) -> str | None:
         whom = settled(audience, scope, binding, self._audiences)
-        if (service := self._audiences.service(whom)) is not None:
-            self._broker.check_elsewhere(service)
+        self._broker.check_elsewhere(self._audiences.service(whom))
         return whom
 
     def _marked(self, name: str, grant: str, end: int) -> str:
@@ -127,7 +128,8 @@ class GrantTokens(TokenPort):
         return name + jose.encode(mark)[:MARK]
 
     async def present(self, token: str, proof: Proof | None = None) -> Holder:
-        view = await self._of(token, self._broker.grant)
+        view, audience = await self._of(token, self._broker.grant)
+        self._broker.check_elsewhere(self._audiences.service(audience))
         if proof is not None and proof.jkt != view.grant.binding.jkt:
             raise WrongKeyError
         self._broker.check_bearer(view.grant.binding, view.grant.scope)
@@ -135,10 +137,10 @@ class GrantTokens(TokenPort):
         return view.holder
 
     async def token_grant(self, token: str) -> GrantView:
-        return await self._of(token, self._broker.find)
+        return (await self._of(token, self._broker.find))[0]
 
-    async def _of(self, token: str, look: Callable[[str], Awaitable[GrantView]]) -> GrantView:
-        """Return the grant of a token that is not over, as ``look`` has it."""
+    async def _of(self, token: str, look: Callable[[str], Awaitable[GrantView]]) -> tuple[GrantView, str]:
+        """Return the grant of a token that is not over, as ``look`` has it, and whom the token is for."""
         digest, now = sha256(token.encode()).digest(), self._clock()
         known, claims = self._known.get(digest), None
         if known is None or now.timestamp() >= known.end:
@@ -155,7 +157,7 @@ class GrantTokens(TokenPort):
             if claims.bearer and not hmac.compare_digest(claims.jti, self._marked(*named)):
                 raise TokenError("it was not made since this broker started", help="get another by the refresh token")
             self._remember(digest, known)
-        return view
+        return view, known.audience
 
     def _read(self, token: str, *, expired: bool = False) -> Claims:
         whom = self._audiences.by_rsa
@@ -202,4 +204,4 @@ class GrantTokens(TokenPort):
 
 
 def _known(claims: Claims) -> _Known:
-    return _Known(claims.grant, claims.jti, claims.expires_at)
+    return _Known(claims.grant, claims.jti, claims.expires_at, claims.audience)

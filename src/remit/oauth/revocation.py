@@ -11,7 +11,14 @@ from remit import jose
 from remit.control import render
 from remit.core.principal import Claims, GrantView, Holder, Principal, Right, check_given, check_right
 from remit.core.refresh import RefreshFamily
-from remit.errors import GrantEndedError, GrantTokenError, NotFoundError, RemitError, UnauthenticatedError
+from remit.errors import (
+    GrantEndedError,
+    GrantTokenError,
+    NotFoundError,
+    RemitError,
+    UnauthenticatedError,
+    UnsupportedTokenError,
+)
 from remit.oauth.clients import FIELDS, Clients, OAuthClient
 from remit.ports.broker import BrokerPort
 from remit.web import wire
@@ -42,8 +49,8 @@ class IssuedTokens:
         """End the grant of a token and all below it; what is not the caller's business changes nothing.
 
         Whoever holds a token may end what it stands for, without a proof of its key: a token in the wrong hands
-        should end. So a client of a browser flow revokes as RFC 7009 has it. A proof reaches further: everything in
-        the caller's own subtree, by a token that has expired too.
+        should end. So a client of a browser flow revokes as RFC 7009 has it; not by a token for a service elsewhere,
+        which is shown there. A proof reaches further: all of the caller's own subtree, by a token that has expired too.
         """
         token, caller, grant = client.form["token"], client.principal, None
         family = await self._broker.refresh_token(jose.digest(token))
@@ -61,14 +68,18 @@ class IssuedTokens:
 
     async def _given(self, token: str, family: RefreshFamily | None, client: OAuthClient) -> Holder | None:
         """Return the holder that a token stands for, if it was given to this client and has not expired."""
+        shown = False
         try:
             if family is None:
                 view = await self._verifier.tokens.token_grant(token)
+                shown = self._verifier.audiences.service(self._verifier.signed(token).audience) is not None
             else:
                 view = await self._broker.find(family.grant)
         except (NotFoundError, UnauthenticatedError):
             return None
         attested = view.grant.attested
+        if shown and not attested:  # whoever serves there has it too, and is to end nothing of its clients
+            raise UnsupportedTokenError
         if family is None and not attested:  # open to all
             return view.holder
         given_to, keyed = (view.grant.agent, True) if family is None else (family.client, family.keyed or attested)
