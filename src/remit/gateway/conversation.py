@@ -48,7 +48,10 @@ SESSION, RESUME = b"mcp-session-id", b"last-event-id"
 _SHOWS = "session of a client that shows pages"
 _JSON, _EVENTS = b"application/json", b"text/event-stream"
 _TEXT = b"text/plain"  # of an error, which is no message
-_OURS = {b"www-authenticate", b"content-length", b"content-type", b"transfer-encoding"}
+# Of an answer's head: nothing that speaks for the endpoint, as of where to log in, or of what proofs have in them.
+_HEARD = frozenset(b"cache-control connection date remit-dropped retry-after vary x-accel-buffering".split())
+_FRAMES = frozenset({b"content-length", b"transfer-encoding"})
+_SHARED = b"access-control-"  # for pages of any origin
 _LEAST = 4_096  # bytes that what is told counts for at least in its turn
 _PIECE = 16_384  # bytes of a stream that are cut into events at one go
 _ORIGINS = (b"http://", b"https://")
@@ -181,8 +184,9 @@ class Conversation:
             )
         if HTTPStatus.MULTIPLE_CHOICES <= plan.status < HTTPStatus.BAD_REQUEST:
             raise UpstreamError("the server answers that it is elsewhere", help="name that place as the destination")
-        lines, content = [], b""
-        for line in head.split(b"\r\n"):
+        status, *fields = head[:-4].split(b"\r\n")
+        lines, content = [status], b""
+        for line in fields:
             name, _, value = line.partition(b": ")
             key = name.lower()
             content = value.partition(b";")[0].strip().lower() if key == b"content-type" else content
@@ -190,15 +194,16 @@ class Conversation:
                 self._session = value.decode("latin-1")
                 value = self._seal(self._sealed).sealed(self._session).encode("latin-1")
                 lines.append(b"%b: %b" % (name, value))
-            elif key not in _OURS or not plan.has_body:
+            elif key in _HEARD or key.startswith(_SHARED) or (key in _FRAMES and not plan.has_body):
                 lines.append(line)
         if content not in {_JSON, _EVENTS}:
             if plan.has_body and plan.status < HTTPStatus.MULTIPLE_CHOICES and not self._unsaid(plan):
                 raise UpstreamError("the server answers in what is neither JSON nor a stream of events")
             content = _TEXT
         if plan.has_body:
-            lines[-2:-2] = [b"content-type: " + content, b"transfer-encoding: chunked"]
-        return MessageBody(patterns, plan, talk=self, front=b"\r\n".join(lines), content=content, beside=beside)
+            lines += [b"content-type: " + content, b"transfer-encoding: chunked"]
+        front = b"\r\n".join((*lines, b"", b""))
+        return MessageBody(patterns, plan, talk=self, front=front, content=content, beside=beside)
 
     def _unsaid(self, plan: ResponsePlan) -> bool:
         """Whether no client reads the body of an answer: of one that says no more than that a message has come."""

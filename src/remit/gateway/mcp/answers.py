@@ -51,6 +51,7 @@ _QUESTION = ("method", "params", "mode", "requestedSchema", "properties")
 _LISTED = ("tools", "prompts", "resources", "resourceTemplates", "name", "uri", "uriTemplate")
 _JUDGED = folds((*_QUESTION, *_LISTED, INSTRUCTIONS, "capabilities", "code", "inputRequests", "requestState"))
 MOST_VALUES = 32_768  # of a message of a server's, and so many objects and lists
+TOO_DEEP = "the upstream said what is too deep to be read"
 _SECRET = re.compile(
     r"pass(?:word|wd|phrase|code)|secret|api[ _-]?key|access[ _-]?key|private[ _-]?key|token|credential|bearer"
     r"|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:[^a-z]|$)|card[ _-]?number|recovery[ _-]?code|seed[ _-]?phrase",
@@ -82,8 +83,11 @@ class Relay:
 
         UpstreamError for what is no message; ScopeError for a request that the grant lets no server make.
         """
-        reduced = self.reduced(read(raw))
-        told = reduced if reduced is None or self.named is None else self.named(reduced)
+        try:
+            reduced = self.reduced(read(raw))
+            told = reduced if reduced is None or self.named is None else self.named(reduced)
+        except RecursionError:
+            raise UpstreamError(TOO_DEEP) from None
         return None if told is None else written(told)
 
     def reduced(self, said: Message) -> Message | None:
@@ -196,7 +200,7 @@ def written(said: Message) -> bytes:
     except UnicodeEncodeError:  # half of a surrogate pair, for which JSON has an escape and UTF-8 nothing
         return json.dumps(said.body).encode()
     except RecursionError:
-        raise UpstreamError("the upstream said what is too deep to be read") from None
+        raise UpstreamError(TOO_DEEP) from None
 
 
 def _without_tasks(able: Json) -> Json:
