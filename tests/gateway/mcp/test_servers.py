@@ -154,6 +154,17 @@ def test_a_task_is_fetched_from_the_server_that_made_it() -> None:
             addressed(said("tasks/get", {"taskId": id_}), servers)
 
 
+def test_what_the_newest_revision_removed_is_for_no_server() -> None:
+    newest = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
+    for method, params in (
+        ("tasks/result", {"taskId": "b/t/1"}),
+        ("tasks/result", {"taskId": "t/1"}),
+        ("tasks/list", {}),
+    ):
+        with pytest.raises(UnknownMethodError):
+            addressed(said(method, {**params, "_meta": newest}), names("a", "b"))
+
+
 def test_what_any_server_can_do_the_endpoint_can() -> None:
     tasks = "io.modelcontextprotocol/tasks"
     one = {"tasks": {"list": {}, "requests": {"tools": {"call": {}}}}, "experimental": {"x": {}}, "tools": {}}

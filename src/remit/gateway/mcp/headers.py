@@ -50,7 +50,7 @@ def _check(found: dict[bytes, bytes], said: Message) -> None:
         raise MismatchError("`mcp-protocol-version` is not the revision that the message says")
     if (newest or METHOD in found) and _decoded(found.get(METHOD)) != said.method:
         raise MismatchError("`mcp-method` is not the method of the message")
-    key = None if newest and said.method == "tasks/result" else BY_NAME.get(said.method or "")  # no method there
+    key = None if tasks.removed(said) else BY_NAME.get(said.method or "")
     named = None if key is None else said.params.get(key)
     told = (newest and isinstance(named, str)) or NAME in found
     if told and _decoded(found.get(NAME)) != named:

@@ -172,8 +172,8 @@ def judge(rules: MessageRules, said: Message, kind: str, resource: str) -> Messa
     body = _narrowed(rules, said)
     if said.method is None or "inputResponses" in said.params:
         _check_answering(rules, said, kind, resource)
-    fetched = tasks.NEWEST if said.version is not None else {tasks.LIST, *tasks.OF_ONE}
-    of_call = action in fetched and granted(rules, CALL)  # its answer, which was permitted then
+    fetched = action in {tasks.LIST, *tasks.OF_ONE} and not tasks.removed(said)
+    of_call = fetched and granted(rules, CALL)  # its answer, which was permitted then
     if said.method is None or said.method in UPKEEP or of_call:
         return MessagePermit(rules[0].index, action, name, body)
     found = _index(rules, said, name)

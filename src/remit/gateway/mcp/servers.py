@@ -228,7 +228,7 @@ class ServerNames:
 def addressed(said: Message, names: Mapping[str, ServerNames]) -> Mapping[str, Message]:
     """Return what each server hears of a client's message: the one that it is for, or all that have a part in it."""
     known = {*ACTIONS, *UPKEEP, LISTEN, tasks.LIST, *tasks.OF_ONE} - FROM_SERVERS.keys()
-    if said.method is not None and said.method not in known:
+    if said.method is not None and (tasks.removed(said) or said.method not in known):
         raise UnknownMethodError(f"`{shown(said.method)}` is no method that a grant can have")
     if said.method in _ALONE:
         name = _whose(said, names)

@@ -39,7 +39,7 @@ class TaskHandles:
         if message.method is None:
             return _with(message, "result", _related(message.result, self._opened))
         params = _related(message.params, self._opened)
-        if message.method in (OF_ONE if message.version is None else NEWEST):  # any other is no method there
+        if message.method in OF_ONE and not removed(message):
             params = {**params, "taskId": self._opened(params.get("taskId"))}
         return _with(message, "params", _watched(params, self._opened))
 
@@ -86,6 +86,11 @@ class TaskHandles:
         if found is None:
             raise DeniedError("the task is not one that this grant was given")
         return found
+
+
+def removed(said: Message) -> bool:
+    """Whether a message is by a method that its revision has no more: there it is none, whichever task it names."""
+    return said.version is not None and said.method in {LIST, *OF_ONE} - NEWEST
 
 
 def _related(held: Json, rename: Callable[[object], str | None]) -> Json:
