@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
+import requests
 import requests_oauthlib
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.requests_client import OAuth2Session
+from google.auth import identity_pool, pluggable
+from google.auth.exceptions import OAuthError
+from google.auth.transport.requests import Request as Transport
 from httpx_oauth.oauth2 import BaseOAuth2, OAuth2RequestError
 from oauthlib.oauth2 import OAuth2Error, WebApplicationClient
 
@@ -22,7 +28,7 @@ from remit.core.secret import Secret
 from remit.ports import Resource
 from tests.broker.world import search
 from tests.live import idp
-from tests.live.fleet import SEARCH, claims_of
+from tests.live.fleet import ACCESS_TOKEN, EXCHANGE, SEARCH, claims_of
 from tests.live.idp import Provider
 from tests.live.test_clients import APP, KEYED, OWN, Stage, stage
 from tests.support.upstream import Upstream
@@ -32,8 +38,10 @@ pytestmark = pytest.mark.live
 SCOPES: Mapping[str, object] = {"search": {"authorization_details": [SEARCH], "purpose": "find things", "ttl": 900}}
 REDIRECT = "http://127.0.0.1:8123/cb"
 VERIFIER = "v" * 43
-LIBRARIES = ["oidc-client-ts", "passport-oauth2", "simple-oauth2"]
+LIBRARIES = ["@badgateway/oauth2-client", "client-oauth2", "oidc-client-ts", "passport-oauth2", "simple-oauth2"]
+ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
+Source = Callable[[Path], Mapping[str, object]]
 WHY = "there is no DPoP proof and no client certificate"
 
 
@@ -209,18 +217,16 @@ def _spring(found: Stage) -> httpx.Response:
 
 
 def _google(found: Stage) -> httpx.Response:
-    """google-auth's `identity_pool`: the human's ID token from a file, exchanged, with what else it sends."""
-    now = int(time.time())
-    claims = {"iss": found.provider.issuer, "sub": "alice", "aud": "remit", "iat": now, "exp": now + 300}
+    """google-auth for a workforce, which sends `options`; what it sends else is run below."""
     gateway = found.edges.application.settings.gateway
     assert gateway is not None
     form = {
-        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "grant_type": EXCHANGE,
         "audience": f"{gateway.url}/search",
         "scope": "search",
-        "requested_token_type": "urn:ietf:params:oauth:token-type:access_token",
-        "subject_token": found.provider.sign(claims, typ="JWT"),
-        "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+        "requested_token_type": ACCESS_TOKEN,
+        "subject_token": _id_token(found),
+        "subject_token_type": ID_TOKEN,
         "options": '{"userProject":"1"}',
     }
     with httpx.Client(trust_env=False) as http:
@@ -248,6 +254,83 @@ def test_the_requests_of_other_libraries_are_told_why_not(tmp_path: Path, provid
         answer = await asyncio.to_thread(RAW[library], found)
         assert answer.status_code == 400
         assert WHY in answer.json()["error_description"]
+
+    play(tmp_path, provider, scene, bear=False)
+
+
+# -- google-auth, `external_account`: an ID token from a file or a program, exchanged (RFC 8693) ----------------------
+
+
+def _id_token(found: Stage) -> str:
+    now = int(time.time())
+    claims = {"iss": found.provider.issuer, "sub": "alice", "aud": "remit", "iat": now, "exp": now + 300}
+    return found.provider.sign({**claims, "jti": uuid4().hex}, typ="JWT")
+
+
+def _from_file(told: Path) -> Mapping[str, object]:
+    return {"file": str(told), "format": {"type": "json", "subject_token_field_name": "id_token"}}
+
+
+def _from_program(told: Path) -> Mapping[str, object]:
+    return {"executable": {"command": f"/bin/cat {told}", "timeout_millis": 5000}}
+
+
+def _account(found: Stage, source: Mapping[str, object]) -> Any:
+    """Return credentials by what a file of `external_account` says, as Google's libraries load it."""
+    gateway = found.edges.application.settings.gateway
+    assert gateway is not None
+    info = {
+        "type": "external_account",
+        "audience": f"{gateway.url}/search",
+        "subject_token_type": ID_TOKEN,
+        "token_url": f"{found.issuer}/oauth/token",
+        "credential_source": source,
+    }
+    module = identity_pool if "file" in source else pluggable
+    return module.Credentials.from_info(info, scopes=["search"])
+
+
+def _say(found: Stage, told: Path) -> None:
+    """Have a fresh ID token where the source has it."""
+    token, soon = _id_token(found), int(time.time()) + 60
+    said = {"version": 1, "success": True, "token_type": ID_TOKEN, "id_token": token, "expiration_time": soon}
+    told.write_text(json.dumps(said))
+
+
+def _refreshed(account: Any) -> str:
+    """Have the library exchange what the source says; return the access token."""
+    session = requests.Session()
+    session.trust_env = False
+    with session:
+        account.refresh(Transport(session))
+    return str(account.token)
+
+
+@pytest.mark.parametrize("source", [_from_file, _from_program])
+def test_google_auth_exchanges_an_id_token_for_a_token_that_works(
+    tmp_path: Path, provider: Provider, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES", "1")
+    told = tmp_path / "id.json"
+
+    async def scene(found: Stage) -> None:
+        account = _account(found, source(told))
+        for _ in range(2):  # the second time is what the library does when its token is old
+            _say(found, told)
+            token = await asyncio.to_thread(_refreshed, account)
+            assert await _used(found, {"token_type": "bearer", "scope": "search", "access_token": token}) == 200
+        with pytest.raises(OAuthError, match="used"):
+            await asyncio.to_thread(_refreshed, account)
+
+    play(tmp_path, provider, scene)
+
+
+def test_google_auth_is_told_why_not(tmp_path: Path, provider: Provider) -> None:
+    async def scene(found: Stage) -> None:
+        told = tmp_path / "id.json"
+        _say(found, told)
+        with pytest.raises(OAuthError, match=WHY):
+            await asyncio.to_thread(_refreshed, _account(found, _from_file(told)))
 
     play(tmp_path, provider, scene, bear=False)
 

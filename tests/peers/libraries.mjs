@@ -2,6 +2,8 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 
+import { OAuth2Client } from '@badgateway/oauth2-client';
+import ClientOAuth2 from 'client-oauth2';
 import { OidcClient, WebStorageStateStore, InMemoryWebStorage } from 'oidc-client-ts';
 import OAuth2Strategy from 'passport-oauth2';
 import { AuthorizationCode } from 'simple-oauth2';
@@ -65,6 +67,31 @@ run({
         error ? reject(new Error(error.data)) : resolve(params));
     });
     return { first: user.params, again };
+  },
+  async 'client-oauth2'(told) {
+    const client = new ClientOAuth2({
+      clientId: told.client, authorizationUri: `${told.issuer}/oauth/authorize`, accessTokenUri: `${told.issuer}/oauth/token`,
+      redirectUri: told.redirect, scopes: [told.scope], state: 'a-state-of-the-client',
+    });
+    const { back } = await decided(client.code.getUri({ query: pkce }));
+    try {
+      const made = await client.code.getToken(back, { body: { code_verifier: verifier } });
+      const named = { headers: { Authorization: [] }, body: { client_id: told.client } }; // else Basic, without a secret
+      return { first: made.data, again: (await made.refresh(named)).data };
+    } catch (error) {
+      throw new Error(error.body?.error_description ?? error.message);
+    }
+  },
+  async '@badgateway/oauth2-client'(told) {
+    const client = new OAuth2Client({ server: `${told.issuer}/`, clientId: told.client, discoveryEndpoint: '/.well-known/oauth-authorization-server' });
+    const redirectUri = told.redirect;
+    const state = 'a-state-of-the-client';
+    const url = await client.authorizationCode.getAuthorizeUri({ redirectUri, state, codeVerifier: verifier, scope: [told.scope] });
+    const { back } = await decided(url);
+    const first = await client.authorizationCode.getTokenFromCodeRedirect(back, { redirectUri, state, codeVerifier: verifier });
+    const again = await client.refreshToken(first);
+    const told_ = (token) => ({ access_token: token.accessToken, token_type: 'Bearer', scope: (token.scope ?? [told.scope]).join(' ') });
+    return { first: told_(first), again: told_(again) };
   },
   async 'oidc-client-ts'(told) {
     const client = new OidcClient({
