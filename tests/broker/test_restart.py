@@ -8,15 +8,19 @@ from remit.broker import Broker
 from remit.broker.checkpoints import Checkpoints
 from remit.core.audit import Checkpoint, checkpoint
 from remit.core.scope import Access
+from remit.core.secret import Secret
 from remit.core.task import Closure
 from remit.errors import (
     ExpiredError,
     IntegrityError,
+    NotFoundError,
+    RevokedError,
     UnavailableError,
 )
 from tests.broker.samples import DETAIL
 from tests.broker.world import (
     OPERATOR,
+    ClearSealer,
     FullEngine,
     PlainEngine,
     World,
@@ -184,5 +188,24 @@ def test_what_cannot_be_tidied_up_now_is_left_for_later(world: World) -> None:
         world.engine = FullEngine
         await broker.sweep()
         assert world.target.residue == set()
+
+    run(body())
+
+
+def test_what_seals_handles_is_a_live_grants_own_and_the_same_after_a_restart(world: World) -> None:
+    async def body() -> None:
+        broker = await world.ready()
+        one, other = await world.opened(broker), await world.opened(broker)
+        key = await broker.handle_key(one.id)
+        assert key == Secret(ClearSealer().mac(f"handles\n{one.id}".encode()))
+        assert key != await broker.handle_key(other.id)
+        again = world.broker()
+        await again.start()
+        assert key == await again.handle_key(one.id)
+        await again.revoke(OPERATOR, one.id)
+        with pytest.raises(RevokedError):
+            await again.handle_key(one.id)
+        with pytest.raises(NotFoundError):
+            await again.handle_key("grt_none")
 
     run(body())

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 
 import uvloop
 
@@ -142,6 +142,7 @@ class Rig:
     now: list[datetime]
     ticks: list[float]
     grant: Grant
+    anew: Callable[[], Gateway]
     port: int = 0
     wires: list[Wire] = field(default_factory=list)
 
@@ -187,6 +188,12 @@ class Rig:
         sock.setblocking(False)
         await self.gateway.listen(sock, channel)
         return int(sock.getsockname()[1])
+
+    async def restart(self) -> None:
+        """End the gateway, and go on with another one, which knows nothing of what this one did."""
+        await self.gateway.close()
+        self.gateway = self.anew()
+        self.port = await self.listen(Channel(self.grant.id, {}))
 
     async def child(self, *raw: Mapping[str, object], **more: object) -> Grant:
         """Delegate from the channel's grant."""
@@ -276,7 +283,8 @@ async def rig(
         )
         grant = (await broker.open(OPERATOR, replace(wanted, purpose="draft the CFO summary"))).grant
         there = edge_of(broker)
-        gateway = Gateway(
+        anew = partial(
+            Gateway,
             there,
             broker.kinds,
             new_id,
@@ -288,7 +296,7 @@ async def rig(
             lookup=lookup,
             discovery=discovery,
         )
-        made = Rig(broker, gateway, store, up, now, ticks, grant)
+        made = Rig(broker, gateway := anew(), store, up, now, ticks, grant, anew)
         given = {"api": PLACEHOLDER} if placeholders is None else placeholders
         made.port = await made.listen(Channel(grant.id, given) if verify is None else None)
         with following(there.notices(), gateway.noticed):
@@ -297,7 +305,7 @@ async def rig(
             finally:
                 for wire in made.wires:
                     wire.close()
-                await gateway.close()
+                await made.gateway.close()
 
 
 def bearing(shown: list[Claims]) -> Verifier:

@@ -133,6 +133,9 @@ def test_a_worker_says_nothing_beyond_its_role(world: World) -> None:
                     await call
             with pytest.raises(NotFoundError):
                 await link.broker.credential("search", 0)
+            assert await link.broker.handle_key(root.id) == await broker.handle_key(root.id)
+            with pytest.raises(NotFoundError):
+                await link.broker.handle_key(other.id)
             version = (await link.broker.use(root.id, SEARCHED, "req_1", 0)).version
             assert await link.broker.credential("search", version) == Secret("api-key-0123456789ab")
         async with linked(world, broker, roles.WEB) as web:
@@ -140,6 +143,8 @@ def test_a_worker_says_nothing_beyond_its_role(world: World) -> None:
                 await web.broker.use(root.id, SEARCHED, "req_2", 0)
             with pytest.raises(DeniedError):
                 await web.broker.target("search")
+            with pytest.raises(DeniedError):
+                await web.broker.handle_key(root.id)
             with pytest.raises(NotFoundError):
                 await web.broker.tasks(Holder("task_1", other.id))
 

@@ -41,6 +41,7 @@ from remit.core.audit import Checkpoint, Entry, Event, grouped
 from remit.core.grant import Grant
 from remit.core.principal import GrantView, Principal, Signal, root_in
 from remit.core.scope import Access
+from remit.core.secret import Secret
 from remit.core.task import Report, TaskHeader
 from remit.core.tree import Range
 from remit.errors import (
@@ -92,6 +93,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, Resourc
     ) -> None:
         self._store, self._step_up, self.kinds = store, step_up, kinds
         self._new_id, self._trust_domain, self._at_rest = new_id, trust_domain, at_rest
+        self._derived = sealer.mac
         self._tasks = tasks = TaskCache(store, clock, elapsed, in_time)
         self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded, new_id)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry)
@@ -201,6 +203,10 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, Resourc
     async def grant(self, grant_id: str) -> GrantView:
         self._tasks.check(grant_id)
         return self._tasks.view(grant_id)
+
+    async def handle_key(self, grant_id: str) -> Secret:
+        self._tasks.check(grant_id)
+        return Secret(self._derived(f"handles\n{grant_id}".encode()))
 
     async def find(self, grant_id: str, principal: Principal | None = None) -> GrantView:
         await self._tasks.back(grant_id)

@@ -102,14 +102,14 @@ class ManyExchange(HttpExchange):
         grant, target = await self._addressed()
         routes = await self._routes(grant)
         widest = max(routes.values(), key=lambda route: route.target.max_body)
-        self.talk = talk = Conversation(widest.messages, widest.target, grant, self._plane.key)  # for refusals
+        self.talk = talk = Conversation(widest.messages, widest.target, grant, widest.key)  # for refusals
         request = HttpRequest(self.method, target, self._headers.fields, has_body=self.upload is not None)
         talk.check(request)
         self._handles = handles(self._headers.fields)
         body, task = b"", widest.view.task
         if self.upload is not None:
             body, _ = await self.upload.collected(widest.target, task)
-        shares = await self._plane.judged(task, body, self.check_ended, partial(self._shares, grant, body, [*routes]))
+        shares = await self._plane.judged(task, body, self.check_ended, partial(self._shares, grant, body, routes))
         self._downstream.release()  # so that it is seen when the client leaves
         said = talk.said
         if said is not None and said.method == "ping":
@@ -140,7 +140,7 @@ class ManyExchange(HttpExchange):
         access = self._plane.kinds[kind].access
         return isinstance(access, GatewayAccess) and access.messages
 
-    def _shares(self, grant: str, body: bytes, among: list[str]) -> Shares:
+    def _shares(self, grant: str, body: bytes, among: Mapping[str, GrantRoute]) -> Shares:
         """Return what each server gets of a message, or raise for what none gets."""
         assert self.talk is not None  # noqa: S101 - it has begun
         known = self._handles
@@ -159,13 +159,13 @@ class ManyExchange(HttpExchange):
             raise SessionError
         return {name: self._head_of(name, names[name], one, told) for name, one in shares.items()}
 
-    def _names(self, grant: str, among: list[str], said: Message | None) -> Mapping[str, ServerNames]:
+    def _names(self, grant: str, among: Mapping[str, GrantRoute], said: Message | None) -> Mapping[str, ServerNames]:
         """Return how servers are told apart: what is asked of each, by the way, is no answer to what one is asked."""
         mark = self._request if self._handles.mark is None else self._handles.mark
         each = " each" if said is not None and said.asks and not is_for_one(said) else ""
 
         def seal(purpose: str, name: str) -> HandleSeal:
-            return HandleSeal(self._plane.key, f"{purpose} {mark}", f"{grant} {name}")
+            return HandleSeal(among[name].key, f"{purpose} {mark}", f"{grant} {name}")
 
         return {name: ServerNames(name, seal(f"id{each}", name), seal("progress", name)) for name in among}
 

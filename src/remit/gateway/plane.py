@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import secrets
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from remit.catalog import Provider
 from remit.core.orders import digest
 from remit.core.principal import GrantView
 from remit.core.scope import Scope
+from remit.core.secret import WHOLE
 from remit.errors import ConflictError, DeniedError, RemitError, RevokedError, ScopeError, UpstreamError
 from remit.gateway.authorize import Rules, compile_rules
 from remit.gateway.canon import RequestTarget, heavy
@@ -79,6 +79,7 @@ class GrantRoute:
     rules: Rules
     target: HttpTarget
     messages: MessageRules = ()  # where requests are messages; there are no other rules then
+    key: bytes = field(default=b"", repr=False)  # seals what such servers hand out
     tasks: dict[str, None] = field(default_factory=dict)  # ids that the grant was given there
 
 
@@ -133,7 +134,8 @@ class Routes:
             self._targets[name] = target
         if len(self._routes) >= _ROUTES:
             self._routes.clear()
-        self._routes[grant_id, name] = route = GrantRoute(view, rules, target, said if access.messages else ())
+        key = (await self._broker.handle_key(grant_id)).parts()[WHOLE] if access.messages else b""
+        self._routes[grant_id, name] = route = GrantRoute(view, rules, target, said if access.messages else (), key)
         return route
 
     async def live(self, grant_id: str) -> GrantView:
@@ -346,7 +348,6 @@ class DataPlane:
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
     in_flight: set[Moving] = field(default_factory=set)
     ended: EndedGrants = field(default_factory=EndedGrants)
-    key: bytes = field(default_factory=partial(secrets.token_bytes, 32))  # seals what upstreams hand out
     patience: float = 10.0  # seconds that one of several servers has for its part of an answer
     # by task: what its bodies take turns by, of which one at a time is authorized
     authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)

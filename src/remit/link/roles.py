@@ -60,7 +60,7 @@ EDGE = WorkerRole(
     "edge",
     _EVERY
     | {
-        *("access_token", "admit", "credential", "described", "description", "resource", "target"),
+        *("access_token", "admit", "credential", "described", "description", "handle_key", "resource", "target"),
         *("take_runs", "begin_run", "redeem_run", "run_ready", "end_run"),
     },
     (Holder, Workload),
@@ -83,7 +83,7 @@ WEB = WorkerRole(
 
 LOOKS = frozenset(
     {"admit", "grant", "check_acting", "deny", "target", "resource", "mint", "present", "token_keys", "nonces"}
-    | {"description", "client_mac"}
+    | {"description", "client_mac", "handle_key"}
 )
 WAITS = frozenset({"wait"})
 NAMING = frozenset({"grant_id", "parent_id", "own"})  # arguments that name a grant

@@ -187,6 +187,9 @@ class BrokerPort(Protocol):
     async def grant(self, grant_id: str) -> GrantView:
         """Return a grant that is live now, or say why it is not."""
 
+    async def handle_key(self, grant_id: str) -> Secret:
+        """Return the 32 bytes that seal what servers hand out to a live grant: the same at every edge, and later."""
+
     async def find(self, grant_id: str, principal: Principal | None = None) -> GrantView:
         """Return a grant, live or ended, that a principal may see; None: any. Waits while its task is read again."""
 
