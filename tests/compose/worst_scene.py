@@ -186,9 +186,9 @@ class Scene:
         self.fresh()
 
     async def _bound(self, scope: Scope) -> None:
-        for kind in {detail.type for detail in scope}:
+        for kind, name in {(detail.type, detail.resource) for detail in scope}:
             secret = Secret("api-key-0123456789ab") if kind == "http" else None
-            resource = Resource(kind, kind, THERE.get(kind, f"{kind}://name"), scope, None, {})
+            resource = Resource(name, kind, THERE.get(kind, f"{kind}://name"), scope, None, {})
             await self.here.broker.put_resource(OPERATOR, resource, secret)
 
     def fresh(self) -> None:

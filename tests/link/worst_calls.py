@@ -25,7 +25,7 @@ from remit.core.approval import Approval
 from remit.core.policy import Decision, Question, in_bounds
 from remit.core.principal import Holder, Human, Workload
 from remit.core.request import Bounds, GrantRequest
-from remit.core.scope import TYPES, Detail, Scope
+from remit.core.scope import Detail, Scope
 from remit.core.secret import Secret
 from remit.core.task import Grant, Subject
 from remit.errors import IntegrityError, InvalidRequestError
@@ -129,7 +129,7 @@ class Scene:
                 "elsewhere": "elsewhere:https://elsewhere.test",
                 "mcp": "mcp+https://mcp.test/mcp",
             }
-            resource = Resource(kind, kind, there.get(kind, f"{kind}://name"), bound, None, {})
+            resource = Resource(bound[0].resource, kind, there.get(kind, f"{kind}://name"), bound, None, {})
             await self.broker.put_resource(OPERATOR, resource, secret)
 
     def fresh(self) -> None:
@@ -147,7 +147,8 @@ class Scene:
         bounds = Bounds(timedelta(hours=1), depth=8, fan_out=1_000)
         self.root = (await self.broker.open(OPERATOR, GrantRequest(self.pair.parent, bounds, purpose="p"))).grant
         self.end._named.add(self.root.id, self.task)  # as if it had been shown its token
-        self.end._resources.update(dict.fromkeys(TYPES, 1 << 32))  # and a use of each resource permitted
+        names = (detail.resource for detail in self.pair.parent)
+        self.end._resources.update(dict.fromkeys(names, 1 << 32))  # and a use of each resource permitted
         request = GrantRequest(self.pair.child[:1], Bounds(timedelta(minutes=1)), label="asked")
         deeper = replace(request, bounds=Bounds(timedelta(minutes=1), depth=9))
         with suppress(InvalidRequestError):  # too much for a human to decide on

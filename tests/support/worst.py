@@ -150,7 +150,8 @@ def _least(kind: str) -> Raw:
     """Return the smallest detail of a type."""
     table = TYPES[kind]
     needed = {name: row.order.schema for name, row in table.items() if row.required}
-    return {"type": kind, "resource": kind, **{name: next(grown(each, 1, 5, 0))[1] for name, each in needed.items()}}
+    first = {name: next(grown(each, 1, 5, 0))[1] for name, each in needed.items()}
+    return {"type": kind, "resource": f"a-{kind}", **first}
 
 
 class Pair(typing.NamedTuple):

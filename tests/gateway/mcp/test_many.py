@@ -280,6 +280,31 @@ def test_a_server_that_is_down_or_slow_is_left_out_and_that_is_said() -> None:
     play(scene)
 
 
+def test_a_tool_that_models_cannot_be_given_by_its_name_is_left_out_and_named() -> None:
+    told = {"remit/left-out": "nothing is missing", "own": 1}
+
+    async def scene() -> None:
+        narrow = detail("shop", actions=["tools/call"], tools={"look": {}, "x" * 59: {}}, resources=[], prompts={})
+        async with town("bank", "shop", details=(detail("bank"), narrow)) as there:
+            said = ("look", "x" * 59, "a.b`\n", "y" * 58)
+            tools = [{"name": name, "inputSchema": {"type": "object"}} for name in said]
+            there["bank"].says["tools/list"] = answers(tools=tools, _meta=told)
+            there["shop"].says["tools/list"] = answers(tools=tools[:2])
+            listed = (await there.says("tools/list"))["result"]
+            names = [tool["name"] for tool in listed["tools"]]
+            assert names == ["bank__look", f"bank__{'y' * 58}", "shop__look"]
+            left = listed["_meta"]["remit/left-out"]
+            assert {name: why.partition(": ")[2] for name, why in left.items()} == {
+                "bank": f"`{'x' * 59}`, `a.b`",
+                "shop": f"`{'x' * 59}`",
+            }
+            there["bank"].says["tools/list"] = answers(tools=tools[:1], _meta=told)
+            there["shop"].says["tools/list"] = answers(tools=[tools[0], tools[3]])  # which the grant does not have
+            assert "_meta" not in (await there.says("tools/list"))["result"]
+
+    play(scene)
+
+
 def test_where_no_server_answers_that_is_an_error() -> None:
     async def scene() -> None:
         async with town("bank", "shop") as there:

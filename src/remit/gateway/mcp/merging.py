@@ -12,11 +12,10 @@ from remit.errors import RemitError
 from remit.gateway.mcp import answers
 from remit.gateway.mcp.denials import REFUSED, UNKNOWN_METHOD
 from remit.gateway.mcp.events import EventReader
-from remit.gateway.mcp.messages import META, Json, Message
-from remit.gateway.mcp.servers import MOST_CURSOR, MOST_SERVERS, SUBSCRIPTION, packed, prefix
+from remit.gateway.mcp.messages import META, Json, Message, shown
+from remit.gateway.mcp.servers import LEFT_OUT, MOST_CURSOR, MOST_SERVERS, SUBSCRIPTION, packed, prefix
 from remit.gateway.mcp.tasks import EXTENSION, LIST
 
-LEFT_OUT = "remit/left-out"  # in `_meta`: the servers whose part is missing, and why
 STATELESS = "2026-07-28"  # the first revision without a handshake
 LISTS = {
     "tools/list": "tools",
@@ -144,10 +143,19 @@ def _list(member: str, results: Mapping[str, Json], missing: Mapping[str, str]) 
     cursors = {
         name: cursor for name, cursor in going_on.items() if len(str(cursor)) <= MOST_CURSOR // MOST_SERVERS // 2
     }
-    missing = {**missing, **dict.fromkeys(going_on.keys() - cursors, "its list goes on at a cursor that is too long")}
+    missing = {**missing, **{name: why for name, one in results.items() if (why := _unfit(one))}}
+    missing |= dict.fromkeys(going_on.keys() - cursors, "its list goes on at a cursor that is too long")
     found: dict[str, object] = {member: [item for one in results.values() for item in _items(one.get(member))]}
     found |= {"nextCursor": packed(cursors)} if cursors else {}
     return found | ({"_meta": {LEFT_OUT: missing}} if missing else {})
+
+
+def _unfit(result: Json) -> str:
+    """Return what is said of the names that a server's part leaves out; empty if there are none."""
+    meta = result.get("_meta")
+    names = _items(meta.get(LEFT_OUT)) if isinstance(meta, dict) else []
+    told = ", ".join(f"`{shown(str(name))}`" for name in names[:_SHOWN])
+    return f"names that models cannot be given, too long or with other signs: {told}"[:_SHOWN] if names else ""
 
 
 def _uncached(results: Mapping[str, Json]) -> dict[str, object]:

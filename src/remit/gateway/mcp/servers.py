@@ -32,6 +32,7 @@ MOST_SERVERS = 32
 MOST_CURSOR = 65_536  # characters of where the lists of all servers go on
 PROGRESS, UNSUBSCRIBE = "notifications/progress", "resources/unsubscribe"
 SUBSCRIPTION = f"{META}subscriptionId"
+LEFT_OUT = "remit/left-out"  # in `_meta` of a list: what is missing, and why; of one server's part: by which names
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the names of tools that all providers of models take
 _ALONE = frozenset({None, COMPLETE, PROGRESS, UNSUBSCRIBE, *NAMED_BY, *tasks.OF_ONE})  # None: an answer
 
@@ -127,6 +128,7 @@ class ServerNames:
         return packed({self.resource: handle})
 
     def _answer(self, body: object) -> object:
+        body = _at(body, self._leaving_out, "result")
         for name, change in (
             ("tools", self._named),
             ("prompts", self._named),
@@ -162,6 +164,16 @@ class ServerNames:
             return [self._content(one) for one in held]
         held = _at(_at(held, self._uri, "uri"), self._uri, "resource", "uri")
         return _at(held, self._content, "content")  # of what a tool gave
+
+    def _leaving_out(self, result: object) -> object:
+        """Return a result that says which names of it are left out."""
+        if not isinstance(result, dict):
+            return result
+        items = [item for key in ("tools", "prompts") for item in _list(result.get(key)) if isinstance(item, dict)]
+        unfit = [item.get("name") for item in items if not _PLAIN.fullmatch(str(self._name(item.get("name"))))]
+        told = result.get("_meta")
+        meta = {name: value for name, value in (told if isinstance(told, dict) else {}).items() if name != LEFT_OUT}
+        return {**result, "_meta": {**meta, LEFT_OUT: unfit}} if unfit else _at(result, lambda _: meta, "_meta")
 
     def _named(self, items: object) -> object:
         """Return tools or prompts by their names here, without those that providers of models would refuse by name."""
