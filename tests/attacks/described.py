@@ -29,6 +29,8 @@ from remit.errors import TokenError
 from remit.keys.authority import FileAuthority
 from remit.keys.file import FileSealer
 from remit.keys.signers import FileKeyring
+from remit.oauth.clients import Registry
+from remit.oauth.registration import RegistrationRules, SelfRegistration
 from remit.ports.identity import Humans, PublishedTrust
 from remit.ports.trust import Trust
 from remit.process.orders import ProcessesState, ProcessState
@@ -107,6 +109,10 @@ def whole(plane: Plane) -> AppDeps:
         "spiffe": KeyRing(authority),
     }
     identity = consent_driver.identity(consent_driver.Issuer(plane.world))
+    rules = RegistrationRules(frozenset({"app.test"}), most=1_000_000)
+    own = SelfRegistration(rules, plane.verifier.tokens.client_mac, clock)
+    known = Registry(consent_driver.SET_UP, None, clock, own.known)
+    identity = replace(identity, clients=known, registration=own.routes())
     return replace(
         plane.deps,
         identity=replace(identity, workloads=FakeIdentity(plane.world), signals=Unheard()),

@@ -33,6 +33,8 @@ from remit.link.authority import serve as serve_link
 from remit.link.frames import pair as sockets
 from remit.link.roles import WorkerRole
 from remit.link.worker import WorkerEnd, connect
+from remit.oauth.clients import Registry
+from remit.oauth.registration import RegistrationRules, SelfRegistration
 from remit.ports import Resource
 from remit.run.registry import RunRegistry
 from remit.sessions.transmitter import EventSigner, EventStream, StreamReceiver, Transmitter
@@ -151,11 +153,14 @@ class Scene:
         self.links.append(link)
         keys, clock = Keys(await remote.token_keys()), lambda: here.world.now
         verifier = Verifier(remote, remote, keys, here.verifier.issuer, clock, await remote.nonces(), remote)
-        identity = replace(self.identity(here.world), workloads=remote)
+        rules = RegistrationRules(frozenset({"app.test"}), most=1_000_000)
+        own = SelfRegistration(rules, remote.client_mac, clock)
+        known = Registry(consent_driver.SET_UP, None, clock, own.known)
+        identity = replace(self.identity(here.world), workloads=remote, clients=known, registration=own.routes())
         begin = remote.begin_run if role is worker_roles.EDGE else None
         streams = Transmitter(remote, here.verifier.issuer, RECEIVERS).routes()
         self.verifier = verifier
-        known = AppDeps(
+        deps = AppDeps(
             remote,
             here.broker.kinds,
             verifier,
@@ -165,7 +170,7 @@ class Scene:
             streams=streams,
             begin_run=begin,
         )
-        self.apps[who] = build(known)
+        self.apps[who] = build(deps)
         if role is worker_roles.WEB:
             host = here.base.removeprefix("http://")
             await self._listen(who, TokenAuth(frozenset({host}), verifier.holder))
@@ -255,6 +260,11 @@ class Scene:
             "open": {**asked, "purpose": "p"},
             "delegate": {**asked, "parent": grant},
             "digest": "a",
+            "redirect_uris": ["http://127.0.0.1/cb"],
+            "client_name": "a",
+            "token_endpoint_auth_method": "none",
+            "grant_types": ["authorization_code"],
+            "response_types": ["code"],
             "descriptions": [{"what": "tool", "name": "open", "s256": "a"}],
             "kind": first.type,
             "destination": there,
@@ -303,6 +313,7 @@ class Scene:
             headers |= {"content-type": asked.media, "content-length": str(len(asked.body))}
         path = asked.path.partition("?")[0]
         shown = who == "stranger" and path.startswith(("/v1/", "/oauth/introspect"))
+        shown = shown and not (path.startswith("/oauth/") and b"client_assertion" in asked.body)  # that of a service
         if path.startswith("/v1/signals/streams"):
             headers["authorization"] = SHOWS
         elif shown or path.startswith("/oauth/"):

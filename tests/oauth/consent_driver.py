@@ -111,9 +111,12 @@ def svid(name: str = PLANNER) -> dict[str, str | None]:
     return {"client_id": None, "client_assertion": name, "client_assertion_type": JWT_SPIFFE}
 
 
+SET_UP = (Registered(APP, "ConsentPage App", (REDIRECT, "https://app.test/cb")), Registered("tv", "TV", ()))
+
+
 def clients() -> Registry:
     """Return the clients that an operator set up."""
-    return Registry([Registered(APP, "ConsentPage App", (REDIRECT, "https://app.test/cb")), Registered("tv", "TV", ())])
+    return Registry(SET_UP)
 
 
 def identity(issuer: Issuer, registry: Registry | None = None) -> Identity:
