@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import secrets
+import ssl
 import threading
 import time
 import warnings
@@ -74,11 +75,18 @@ class _Form(HTMLParser):
 class Human:
     """Somebody at a browser: reads the broker's pages, and logs in at the issuer."""
 
-    def __init__(self, provider: Provider, login: str = "alice", acr: str = idp.PASSWORD) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        login: str = "alice",
+        acr: str = idp.PASSWORD,
+        *,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
         self.pages: list[str] = []
         self.decision = "approve"
         self._browser = provider.browser(login, acr)
-        self._http = httpx.Client(trust_env=False)
+        self._http = httpx.Client(verify=verify, trust_env=False)
 
     def close(self) -> None:
         """Leave."""
