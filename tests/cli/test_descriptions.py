@@ -37,6 +37,14 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("plane")
+def test_a_server_that_has_no_key_is_ready_as_it_may_need_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(ADD) == 0
+    assert capsys.readouterr().out == (
+        "`forge` is ready, without a key; where the server wants one: remit secret set forge\n"
+    )
+
+
 @pytest.fixture
 def forge(plane: Served) -> Served:
     assert run(ADD) == 0
@@ -65,7 +73,9 @@ def test_what_is_held_is_shown_beside_what_was_accepted_and_every_character_show
 
 @pytest.mark.usefixtures("forge")
 def test_who_has_seen_a_text_accepts_it_by_its_digest(capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
     assert run(["resource", "accept", "forge"]) == 2  # nobody can confirm here
+    assert "with --digest; `remit resource show forge` has theirs\n" in capsys.readouterr().err
     assert run(["resource", "accept", "forge", "other"]) == 1
     assert run(["resource", "accept", "forge", "--digest", digest(json_text(GOOD))]) == 1
     assert run(["resource", "accept", "forge", "open", "--digest", digest(json_text(EVIL))]) == 0

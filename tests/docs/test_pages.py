@@ -54,3 +54,11 @@ def test_every_remit_command_in_a_shell_block_exists(path: Path) -> None:
 def test_every_page_has_one_title(path: Path) -> None:
     text = re.sub(FENCE, "", path.read_text(encoding="utf-8"))
     assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1
+
+
+def test_the_index_of_decisions_has_each_in_order() -> None:
+    place = ROOT / "docs" / "decisions"
+    there = sorted(path.name for path in place.glob("[0-9]*.md"))
+    assert LINK.findall((place / "README.md").read_text(encoding="utf-8")) == there
+    titles = {name: (place / name).read_text(encoding="utf-8").split("\n", 1)[0] for name in there}
+    assert [name for name, title in titles.items() if not title.startswith(f"# {name[:4]} ")] == []

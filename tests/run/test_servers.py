@@ -23,6 +23,10 @@ from remit.run.spec import LaunchSpec
 PATIENCE = 20.0
 ECHO = "import sys\nfor line in sys.stdin: print(sys.argv[1:], line.strip(), flush=True)"
 STUBBORN = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{ECHO}\nwhile True: time.sleep(9)"
+SILENT = (
+    "import os, sys\nos.close(0); os.close(1)\nwhile not os.path.exists('go'): os.sched_yield()\n"
+    "sys.stderr.write('no such database'); sys.stderr.flush(); os._exit(3)"
+)
 FAILS = "import sys; sys.stderr.write('a' * 9_000 + '\\nno such database\\n\\x1b[2J'); sys.exit(3)"
 
 
@@ -141,6 +145,23 @@ def test_the_last_words_of_a_server_that_fails_are_for_whoever_started_the_run(
             os.sched_yield()
         assert at.said[0] == "remit: the server `forge` ended with 3; it said last:"
         assert sum(map(len, at.said)) < servers.TAIL + 200
+
+
+def test_a_server_that_fails_is_told_of_although_its_edge_has_seen_its_end_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(there)
+    with edge(tmp_path / "runs", monkeypatch, SILENT, {"open": {}}) as at:
+        monkeypatch.setattr(servers, "GRACE", PATIENCE)
+        sock = at.start("k1")
+        assert ended(sock)
+        at.tell(end="k1")
+        assert ended(at.start("k2"))  # so the launcher has read what was told before
+        (there / "go").touch()
+    assert at.said == ["remit: the server `forge` ended with 3; it said last:", "  no such database"] * 2
 
 
 @pytest.mark.parametrize("line", [b'{"start": "../x", "as": "k"}', b'{"start": "forge", "as": "k\\n"}', b'["start"]'])

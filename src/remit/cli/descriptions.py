@@ -99,7 +99,9 @@ def accept(
 
 def _confirm(name: str, found: Sequence[Item]) -> None:
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody can confirm here: say which texts were seen, with --digest")
+        raise typer.BadParameter(
+            f"nobody can confirm here: say which texts were seen, with --digest; `remit resource show {name}` has theirs"
+        )
     for item in found:
         for line in changes(name, item):
             said(line)

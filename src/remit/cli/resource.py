@@ -87,6 +87,8 @@ def add(
     missing = f"`{name}` has no secret yet: remit secret set {name}"
     if "oauth" in settings:
         missing = f"{done}; each human connects it: remit connect {name}"
+    elif _speaks(kind):
+        missing = f"{done}, without a key; where the server wants one: remit secret set {name}"
     complete = put.get("secret") or kind.keyless or kind.is_command(destination)
     answer(json, put, done if complete else missing)
 

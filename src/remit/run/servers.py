@@ -50,7 +50,8 @@ class ServerRuns:
         self._options += ["--as-owner"] if owner else []
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._ending: set[str] = set()  # of those
+        self._watches: dict[str, threading.Thread] = {}  # each until it has told what there is to tell
+        self._stopped: set[str] = set()  # of those: a signal of ours ended them
         self._led: socket.socket | None = None
         self._over = False
 
@@ -92,41 +93,52 @@ class ServerRuns:
                     command, stdin=sock.fileno(), stdout=sock.fileno(), stderr=subprocess.PIPE, start_new_session=True
                 )
                 self._running[key] = process
-            threading.Thread(target=self._watch, args=(name, key, process), daemon=True).start()
+                self._watches[key] = threading.Thread(target=self._watch, args=(name, key, process), daemon=True)
+                self._watches[key].start()
 
     def _watch(self, name: str, key: str, process: subprocess.Popen[bytes]) -> None:
-        """Wait for a server's end; tell its last words to whoever started the run, if nobody has ended it."""
+        """Wait for a server's end; tell its last words to whoever started the run, if no signal of ours ended it.
+
+        That its edge, or the end of the run, has told it to end says nothing: both do as soon as a server is silent.
+        """
         tail = b""
         with process:
             while process.stderr is not None and (data := os.read(process.stderr.fileno(), TAIL)):
                 tail = (tail + data)[-TAIL:]
         code = process.returncode
         with self._lock:
+            stopped = key in self._stopped
+            self._stopped.discard(key)
             del self._running[key]
-            asked = key in self._ending
-            self._ending.discard(key)
-        if code and not asked:
+        if code and not stopped:
             self._say(f"remit: the server `{name}` ended with {code}; it said last:")
             for line in tail.decode(errors="replace").splitlines():
                 self._say(f"  {line}")
+        with self._lock:
+            self._watches.pop(key, None)
 
     def _end(self, key: str) -> None:
         """End a server: nobody speaks to it any more."""
         with self._lock:
             process = self._running.get(key)
-            if process is None:
-                return
-            self._ending.add(key)
+        if process is None:
+            return
         for end in (process.terminate, process.kill):  # that its input has ended is mostly enough
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
                 return
+            with self._lock:
+                self._stopped.add(key)
             end()
         process.wait()
 
     def _end_all(self) -> None:
-        ends = [threading.Thread(target=self._end, args=(key,)) for key in tuple(self._running)]
+        with self._lock:
+            watches = dict(self._watches)
+        ends = [threading.Thread(target=self._end, args=(key,)) for key in watches]
         for each in ends:
             each.start()
         for each in ends:
             each.join()
+        for watch in watches.values():
+            watch.join(GRACE)  # what it left behind may keep its standard error open
