@@ -75,7 +75,7 @@ def test_what_is_held_is_shown_beside_what_was_accepted_and_every_character_show
 def test_who_has_seen_a_text_accepts_it_by_its_digest(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["resource", "accept", "forge"]) == 2  # nobody can confirm here
-    assert "with --digest; `remit resource show forge` has theirs\n" in capsys.readouterr().err
+    assert "with --digest; `remit resource show forge` has it\n" in capsys.readouterr().err
     assert run(["resource", "accept", "forge", "other"]) == 1
     assert run(["resource", "accept", "forge", "--digest", digest(json_text(GOOD))]) == 1
     assert run(["resource", "accept", "forge", "open", "--digest", digest(json_text(EVIL))]) == 0

@@ -100,7 +100,7 @@ def accept(
 def _confirm(name: str, found: Sequence[Item]) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter(
-            f"nobody can confirm here: say which texts were seen, with --digest; `remit resource show {name}` has theirs"
+            f"nobody can confirm here: say which texts were seen, with --digest; `remit resource show {name}` has it"
         )
     for item in found:
         for line in changes(name, item):
