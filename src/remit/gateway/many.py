@@ -37,7 +37,8 @@ from remit.ports.kind import GatewayAccess
 
 _ALL = ""  # in a handle: what is of no server alone
 _MOST_HANDLE = 8_192  # bytes of one of several servers' handles
-_HELD = 256  # events that wait until every server has acknowledged a subscription
+_HELD = 1_048_576  # bytes that wait until every server has acknowledged a subscription, and what each event counts for
+_LEAST = 4_096
 _ACKNOWLEDGED = b"notifications/subscriptions/acknowledged"
 _OWN = {SESSION, RESUME, VERSION, NAME, b"content-length", b"transfer-encoding", b"expect"}  # of each part
 
@@ -86,17 +87,21 @@ class ManyExchange(HttpExchange):
     _handles: Handles = field(init=False)
     _last: dict[str, object] = field(default_factory=dict)  # ids of events, of a stream
     _held: list[ServerEvent] | None = None  # until a subscription is acknowledged
-    _acks: list[Message] = field(default_factory=list)
+    _room: int = _HELD
+    _acks: dict[ReadPart, Message] = field(default_factory=dict)
     _acknowledging: asyncio.Event = field(default_factory=asyncio.Event)  # set: each server has, or will not
     _all_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _run(self) -> None:
+        self._plane.in_flight.add(self)  # what was read of one server's waits here for others'
         try:
             await self._served()
         except RemitError as error:
             await self._denied(error)
         except Exception as error:  # noqa: BLE001 - logged
             self._refuse(self._told(error))
+        finally:
+            self._plane.in_flight.discard(self)
 
     async def _served(self) -> None:
         grant, target = await self._addressed()
@@ -230,6 +235,7 @@ class ManyExchange(HttpExchange):
         """Answer by what is none of any server's alone."""
         if self.answered:
             return
+        self._plane.check_live(self.grant or "")
         self.answered, keep = True, self._keep and not self.reading
         typed = () if body is None else ("Content-Type: application/json", f"Content-Length: {len(body)}")
         closes = () if keep else ("Connection: close",)
@@ -246,7 +252,10 @@ class ManyExchange(HttpExchange):
             self._downstream.finished(self, keep=keep)
         elif all(one.over.is_set() for one in readings) or (isinstance(part, ReadPart) and part.lasting):
             self._all_over.set()
-        if len(self._acks) >= sum(not one.over.is_set() for one in readings):
+        self._look_for_acks()
+
+    def _look_for_acks(self) -> None:
+        if all(one in self._acks or one.over.is_set() for one in self._readings()):
             self._acknowledging.set()
 
     # -- streams that are made one -------------------------------------------------------------------------------
@@ -278,7 +287,8 @@ class ManyExchange(HttpExchange):
             )
             self.deliver(self._downstream.headed(raw % EVENTS, b"", self._headers.fields))
 
-    def said(self, event: ServerEvent) -> None:
+    def said(self, part: ReadPart, event: ServerEvent) -> None:
+        event = replace(event, retry=None)  # no server says for how long the others are not heard
         if event.id is not None:
             self._last |= unpacked(event.id.decode("latin-1")) or {}
             told = packed(self._last).encode()
@@ -286,17 +296,17 @@ class ManyExchange(HttpExchange):
         if self._held is None:
             self._tell(event)
         elif (ack := _acknowledged(event)) is not None:
-            self._acks.append(ack)
-        elif len(self._held) < _HELD:
+            self._acks.setdefault(part, ack)
+            self._look_for_acks()
+        elif (size := max(_LEAST, len(event.data or b""))) <= self._room:
+            self._room -= size
             self._held.append(event)
-        if len(self._acks) >= sum(not one.over.is_set() for one in self._readings()):
-            self._acknowledging.set()
 
     def _acknowledge(self) -> None:
         """Tell what servers acknowledge of a subscription, and all that waited for that."""
         held, self._held = self._held, None
         if self._acks and self.talk is not None and self.talk.said is not None:
-            told = merging.acknowledged(self.talk.said, self._acks)
+            told = merging.acknowledged(self.talk.said, self._acks.values())
             self._tell(ServerEvent(canon.json_bytes(told.body), name=b"message"))
         for event in held or ():
             self._tell(event)

@@ -22,7 +22,7 @@ class Whole(Protocol):
     """What the parts are of."""
 
     def streams(self) -> None: ...  # a part answers in a stream of events
-    def said(self, event: ServerEvent) -> None: ...  # in that stream
+    def said(self, part: ReadPart, event: ServerEvent) -> None: ...  # in that stream
     def part_over(self, part: ServerPart, *, keep: bool) -> None: ...  # it is answered, or will not be
 
 
@@ -50,9 +50,7 @@ class ServerPart(Downstream):
     def begin(self, head: RequestHead, body: bytes | None) -> None:
         self.exchange = HttpExchange(self, head)
         if body is not None and (upload := self.exchange.upload) is not None:
-            upload.receive(body)
-            while upload.busy:
-                upload.receive(b"")
+            upload.whole(body)
         self.exchange.begin()
 
     def finished(self, exchange: object, *, keep: bool) -> None:  # noqa: ARG002 - there is one
@@ -139,7 +137,7 @@ class ReadPart(ServerPart):
         try:
             if self.lasting:
                 for event in self._reader.feed(payload):
-                    self.whole.said(event)
+                    self.whole.said(self, event)
                 return
             self._room[0] -= len(payload)
             if self._room[0] < 0:

@@ -59,6 +59,10 @@ class Upload:
     def wants(self) -> bool:  # the bytes are for something
         return self._request.up is not None or self._wake is not None
 
+    def whole(self, body: bytes) -> None:
+        """Take a body that is all there."""
+        self._pending, self._size, self.reading = [body], len(body), False
+
     def receive(self, data: bytes) -> bytes:
         """Take bytes, some at a time; return what follows the body."""
         request, up = self._request, self._request.up

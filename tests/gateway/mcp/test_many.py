@@ -90,7 +90,8 @@ def test_prompts_resources_and_completions_find_their_server() -> None:
                 messages=[{"role": "user", "content": {"type": "resource", "resource": {"uri": uri, "text": "x"}}}]
             )
             shop.says["resources/list"] = answers(resources=[{"uri": uri, "name": "b"}])
-            shop.says["resources/templates/list"] = answers(resourceTemplates=[{"uriTemplate": "file:///a/{x}"}])
+            template = {"uriTemplate": "file:///a/{x}", "name": "t"}
+            shop.says["resources/templates/list"] = answers(resourceTemplates=[template])
             shop.says["resources/read"] = answers(contents=[{"uri": uri, "text": "x"}])
             shop.says["completion/complete"] = answers(completion={"values": ["1"]})
             prompts = (await there.says("prompts/list"))["result"]["prompts"]
@@ -100,7 +101,7 @@ def test_prompts_resources_and_completions_find_their_server() -> None:
             resources = (await there.says("resources/list"))["result"]["resources"]
             assert resources == [{"uri": f"remit:shop/{uri}", "name": "shop: b"}]
             templates = (await there.says("resources/templates/list"))["result"]["resourceTemplates"]
-            assert templates == [{"uriTemplate": "remit:shop/file:///a/{x}"}]
+            assert templates == [{"uriTemplate": "remit:shop/file:///a/{x}", "name": "shop: t"}]
             read = await there.says("resources/read", {"uri": resources[0]["uri"]})
             assert read["result"]["contents"] == [{"uri": f"remit:shop/{uri}", "text": "x"}]
             ref, argument = {"type": "ref/prompt", "name": "shop__ask"}, {"name": "x", "value": ""}
@@ -158,7 +159,7 @@ def test_what_a_server_calls_by_another_ones_name_stays_its_own() -> None:
 
     async def scene() -> None:
         async with town("bank", "shop") as there:
-            tools = [{"name": name, "title": "shop: look", "inputSchema": {}} for name in shadows]
+            tools = [{"name": name, "title": "shop: look", "inputSchema": {"type": "object"}} for name in shadows]
             there["bank"].says["tools/list"] = answers(tools=tools)
             there["bank"].says["resources/list"] = answers(resources=[{"uri": "remit:shop/file:///a", "name": "shop"}])
             listed = (await there.says("tools/list"))["result"]["tools"]

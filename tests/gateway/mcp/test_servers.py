@@ -19,6 +19,7 @@ from remit.gateway.mcp.servers import ServerNames, addressed, packed, prefix, un
 from tests.gateway.mcp.talk import said
 
 KEY = bytes(32)
+TOOL = {"name": "b__x", "inputSchema": {"type": "object"}}
 RESOURCES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,9}|[a-z0-9][_.U-]{0,5}", fullmatch=True).map(str.lower)
 SERVERS = st.sets(RESOURCES, min_size=1, max_size=5)
 IDS = st.one_of(st.integers(-(2**53), 2**53), st.text(max_size=40).filter(lambda text: text.isprintable()))
@@ -174,7 +175,8 @@ def test_what_any_server_can_do_the_endpoint_can() -> None:
         "tools": {"listChanged": True, "y": 1},
         "z": 1,
     }
-    parts = {name: _json({"protocolVersion": "v", "capabilities": able}) for name, able in (("a", one), ("b", other))}
+    able = {"a": one, "b": other}
+    parts = {name: _json({"protocolVersion": "2025-11-25", "capabilities": each}) for name, each in able.items()}
     answer, _ = merged(said("initialize"), parts, "1")
     assert answer.result["capabilities"] == {
         "tasks": {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}},
@@ -219,9 +221,9 @@ def _json(result: object, status: int = 200) -> ServerAnswer:
     ],
 )
 def test_a_part_that_is_no_answer_is_left_out_and_said(part: ServerAnswer) -> None:
-    answer, _ = merged(said("tools/list"), {"a": part, "b": _json({"tools": [{"name": "b__x"}]})}, "1")
+    answer, _ = merged(said("tools/list"), {"a": part, "b": _json({"tools": [TOOL]})}, "1")
     left: Any = answer.result["_meta"]
-    assert answer.result["tools"] == [{"name": "b__x"}]
+    assert answer.result["tools"] == [TOOL]
     assert left["remit/left-out"].keys() == {"a"}
     assert "\n" not in left["remit/left-out"]["a"]
 

@@ -33,10 +33,11 @@ from remit.gateway.mcp.rules import (
 )
 from remit.gateway.mcp.tasks import TaskHandles
 
+_COMPLETE = "notifications/elicitation/complete"
 TELLS = frozenset(  # notifications of servers that go on
     {
         "notifications/cancelled",
-        "notifications/elicitation/complete",
+        _COMPLETE,
         "notifications/message",
         "notifications/progress",
         "notifications/prompts/list_changed",
@@ -106,6 +107,8 @@ class Relay:
                 self._check(said.method, said.params)
             return said
         self._check_all(said.params.get("inputRequests"))
+        if said.method == _COMPLETE and str(said.params.get("elicitationId")).startswith(OWN):
+            return None
         if said.method == "notifications/resources/updated" and not self._reads(str(said.params.get("uri"))):
             return None
         return said if said.method in TELLS else None

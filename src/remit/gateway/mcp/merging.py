@@ -24,7 +24,32 @@ LISTS = {
     "resources/templates/list": "resourceTemplates",
     LIST: "tasks",
 }
-_ABLE = ("completions", "logging", "prompts", "resources", "tasks", "tools")
+REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")  # with one
+_ABLE: Json = {  # what servers can do, in the protocol's form
+    "completions": {},
+    "extensions": {EXTENSION: {}},
+    "logging": {},
+    "prompts": {"listChanged": True},
+    "resources": {"listChanged": True, "subscribe": True},
+    "tasks": {"cancel": {}, "list": {}, "requests": {"tools": {"call": {}}}},
+    "tools": {"listChanged": True},
+}
+_NEEDED = {  # of an item, what it is known by first
+    "prompts": ("name",),
+    "resourceTemplates": ("uriTemplate", "name"),
+    "resources": ("uri", "name"),
+    "tasks": ("taskId", "status"),
+    "tools": ("name", "inputSchema"),
+}
+_TYPES: Mapping[str, type] = {
+    **dict.fromkeys(("createdAt", "description", "lastUpdatedAt", "mimeType", "name", "status", "statusMessage"), str),
+    **dict.fromkeys(("taskId", "title", "uri", "uriTemplate"), str),
+    **dict.fromkeys(("_meta", "annotations", "execution", "inputSchema", "outputSchema"), dict),
+    **dict.fromkeys(("arguments", "icons"), list),
+    "size": int,
+}
+_WATCHED = ("promptsListChanged", "resourcesListChanged", "toolsListChanged")  # and by what they are:
+_WATCHED_EACH = ("resourceSubscriptions", "taskIds")
 MOST_SESSION = 512  # characters of a session's id: those of all servers are one header
 _SHOWN = 300  # characters of why a server is left out
 
@@ -55,7 +80,7 @@ def merged(said: Message, parts: Mapping[str, ServerAnswer], served: str) -> tup
 
     ``served`` is the version of what answers.
     """
-    heard = {name: part.heard() for name, part in parts.items()}
+    heard = {name: _fitting(said, part.heard()) for name, part in parts.items()}
     results = {
         name: dict(one.result) for name, one in heard.items() if isinstance(one, Message) and "result" in one.body
     }
@@ -76,7 +101,7 @@ def merged(said: Message, parts: Mapping[str, ServerAnswer], served: str) -> tup
         sessions = {name: [parts[name].session, version] for name, version in versions.items()}
         result = {"protocolVersion": min(versions.values()), **_introduced(results, failed, served)}
     elif said.method == "server/discover":
-        offered = [set(map(str, _items(one.get("supportedVersions")))) for one in results.values()]
+        offered = [set(_texts(one.get("supportedVersions"))) for one in results.values()]
         result = {"supportedVersions": sorted(set.intersection(*offered)), **_introduced(results, failed, served)}
     else:
         result = {}
@@ -85,12 +110,11 @@ def merged(said: Message, parts: Mapping[str, ServerAnswer], served: str) -> tup
 
 def acknowledged(said: Message, told: Iterable[Message]) -> Message:
     """Return what servers acknowledge of a subscription as one message."""
-    wanted: dict[str, object] = {}
-    for one in told:
-        found = one.params.get("notifications")
-        for name, value in found.items() if isinstance(found, dict) else ():
-            before = wanted.get(name)
-            wanted[name] = [*_items(before), *value] if isinstance(value, list) else bool(before or value)
+    each = [found for one in told if isinstance(found := one.params.get("notifications"), dict)]
+    wanted: dict[str, object] = {name: True for name in _WATCHED if any(one.get(name) is True for one in each)}
+    for name in _WATCHED_EACH:
+        items = [item for one in each for item in _items(one.get(name)) if isinstance(item, str)]
+        wanted |= {name: items} if items else {}
     meta = {SUBSCRIPTION: said.id}
     method = "notifications/subscriptions/acknowledged"
     body = {"jsonrpc": "2.0", "method": method, "params": {"_meta": meta, "notifications": wanted}}
@@ -106,15 +130,7 @@ def _goes_back(results: Mapping[str, Json], unknown: set[str]) -> bool:
 
 def _introduced(results: Mapping[str, Json], failed: Mapping[str, str], served: str) -> dict[str, object]:
     """Return what servers can do, and what they say of themselves, each in its own name."""
-    able: Json = {}
-    for one in results.values():
-        found = one.get("capabilities")
-        known = found if isinstance(found, dict) else {}
-        extensions = known.get("extensions")
-        own = {name: known[name] for name in _ABLE if name in known}
-        if isinstance(extensions, dict) and EXTENSION in extensions:
-            own["extensions"] = {EXTENSION: extensions[EXTENSION]}
-        able = _joined(able, own)
+    able = _able(_ABLE, [one.get("capabilities") for one in results.values()])
     lines = ["Several servers answer here. The names of what belongs to one begin so:"]
     lines += [f"- {name}: `{prefix(name)}`" for name in results]
     lines += [f"- {name} is left out: {why}" for name, why in failed.items()]
@@ -125,16 +141,28 @@ def _introduced(results: Mapping[str, Json], failed: Mapping[str, str], served: 
     return {"capabilities": able, "serverInfo": info, "_meta": {f"{META}serverInfo": info}, "instructions": told}
 
 
-def _joined(one: Json, other: Json) -> Json:
-    """Return what can be done where either can."""
-    found = dict(one)
-    for name, value in other.items():
-        if isinstance(value, dict):
-            before = found.get(name)
-            found[name] = _joined(before if isinstance(before, dict) else {}, value)
-        elif value is True:
+def _able(shape: Json, told: Iterable[object]) -> Json:
+    """Return what can be done where any can, and nothing that is told in another form: a client would refuse all."""
+    known = [one for one in told if isinstance(one, dict)]
+    found: dict[str, object] = {}
+    for name, inner in shape.items():
+        each = [one[name] for one in known if name in one]
+        if isinstance(inner, Mapping) and any(isinstance(one, dict) for one in each):
+            found[name] = _able(inner, each)
+        elif inner is True and any(one is True for one in each):
             found[name] = True
     return found
+
+
+def _fitting(said: Message, answer: Message | str) -> Message | str:
+    """Return an answer, or why it cannot be one with others': no server decides what all speak."""
+    if isinstance(answer, str) or "result" not in answer.body:
+        return answer
+    if said.method == "initialize" and answer.result.get("protocolVersion") not in REVISIONS:
+        return "it speaks no revision that is known here"
+    if said.method == "server/discover" and said.version not in {None, *_texts(answer.result.get("supportedVersions"))}:
+        return "it does not speak the revision that it was asked in"
+    return answer
 
 
 def _list(member: str, results: Mapping[str, Json], missing: Mapping[str, str]) -> dict[str, object]:
@@ -143,9 +171,13 @@ def _list(member: str, results: Mapping[str, Json], missing: Mapping[str, str]) 
     cursors = {
         name: cursor for name, cursor in going_on.items() if len(str(cursor)) <= MOST_CURSOR // MOST_SERVERS // 2
     }
-    missing = {**missing, **{name: why for name, one in results.items() if (why := _unfit(one))}}
+    listed = {name: _items(one.get(member)) for name, one in results.items()}
+    sound = {name: _sound(member, items) for name, items in listed.items()}
+    odd = [name for name, items in listed.items() if len(sound[name]) < len(items)]
+    missing = {**dict.fromkeys(odd, "some of it is not as the protocol has it, or stands twice"), **missing}
+    missing |= {name: why for name, one in results.items() if (why := _unfit(one))}
     missing |= dict.fromkeys(going_on.keys() - cursors, "its list goes on at a cursor that is too long")
-    found: dict[str, object] = {member: [item for one in results.values() for item in _items(one.get(member))]}
+    found: dict[str, object] = {member: [item for items in sound.values() for item in items]}
     found |= {"nextCursor": packed(cursors)} if cursors else {}
     return found | ({"_meta": {LEFT_OUT: missing}} if missing else {})
 
@@ -158,10 +190,49 @@ def _unfit(result: Json) -> str:
     return f"names that models cannot be given, too long or with other signs: {told}"[:_SHOWN] if names else ""
 
 
+def _sound(member: str, items: Iterable[object]) -> list[object]:
+    """Return the items that every client reads, each once: of one that it does not, all servers' would be lost."""
+    found: dict[object, object] = {}
+    for item in items:
+        said = {name: value for name, value in item.items() if value is not None} if isinstance(item, dict) else {}
+        if said.keys() >= {*_NEEDED[member]} and _is_sound(said):
+            found.setdefault(said[_NEEDED[member][0]], said)
+    return [*found.values()]
+
+
+def _is_sound(item: Json) -> bool:
+    typed = all(isinstance(item[name], is_) for name, is_ in _TYPES.items() if name in item)
+    schema, notes = item.get("inputSchema", {"type": "object"}), item.get("annotations", {})
+    named = [*_items(item.get("arguments")), *({"name": one.get("src")} for one in _dicts(item.get("icons", [])))]
+    return (
+        typed
+        and not isinstance(item.get("size"), bool)
+        and isinstance(schema, dict)
+        and schema.get("type") == "object"
+        and isinstance(properties := schema.get("properties", {}), dict)
+        and len(_dicts(properties.values())) == len(properties)
+        and isinstance(required := schema.get("required", []), list)
+        and len(_texts(required)) == len(required)
+        and isinstance(notes, dict)
+        and all(isinstance(value, bool) for name, value in notes.items() if name.endswith("Hint"))
+        and len(_dicts(item.get("icons", []))) == len(_items(item.get("icons")))
+        and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in named)
+    )
+
+
+def _dicts(held: object) -> list[Json]:
+    return [one for one in held if isinstance(one, dict)] if isinstance(held, Iterable) else []
+
+
+def _texts(held: object) -> list[str]:
+    return [one for one in _items(held) if isinstance(one, str)]
+
+
 def _uncached(results: Mapping[str, Json]) -> dict[str, object]:
     """Return what the newest revision says of every result: nothing is kept for longer than any server lets it."""
     lasting = [one.get("ttlMs") for one in results.values()]
-    least = min((one for one in lasting if isinstance(one, int)), default=0) if None not in lasting else 0
+    known = [one for one in lasting if isinstance(one, int) and not isinstance(one, bool) and one > 0]
+    least = min(known, default=0) if len(known) == len(lasting) else 0
     return {"resultType": "complete", "ttlMs": least, "cacheScope": "private"}
 
 

@@ -30,7 +30,7 @@ from remit.gateway.mcp.seals import HandleSeal
 APART, URIS = "__", "remit:"  # after the name of a server: in front of what it calls something, and of its URI
 MOST_SERVERS = 32
 MOST_CURSOR = 65_536  # characters of where the lists of all servers go on
-PROGRESS, UNSUBSCRIBE = "notifications/progress", "resources/unsubscribe"
+LOGGED, PROGRESS, UNSUBSCRIBE = "notifications/message", "notifications/progress", "resources/unsubscribe"
 SUBSCRIPTION = f"{META}subscriptionId"
 LEFT_OUT = "remit/left-out"  # in `_meta` of a list: what is missing, and why; of one server's part: by which names
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the names of tools that all providers of models take
@@ -103,6 +103,8 @@ class ServerNames:
             return None
         if SUBSCRIPTION in said.meta and self.made(said.meta[SUBSCRIPTION]) is None:
             return None
+        if said.method == LOGGED:
+            body = {**said.body, "params": {"logger": "", **said.params}}
         for change, place in (
             (self.made, ("params", "_meta", SUBSCRIPTION)),
             (self._routed, ("id",)),
@@ -148,7 +150,9 @@ class ServerNames:
         return _at(body, _each(lambda one: _at(one, self._marked, "elicitationId")), "error", "data", "elicitations")
 
     def _question(self, params: object) -> object:
-        return _at(_at(params, self._marked, "elicitationId"), self._messages, "messages")
+        """Return what is asked, or told, in its server's name: to a client all of it comes from one."""
+        params = _at(_at(params, self._marked, "elicitationId"), self._messages, "messages")
+        return _at(params, self._marked, "message")
 
     def _questions(self, asked: object) -> object:
         if not isinstance(asked, dict):
