@@ -13,9 +13,9 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from remit.compose.app import build
-from remit.console.consent import ConsentSession, RedirectTarget, described
 from remit.console.pages import ClientDisplay
 from remit.console.seal import Seal
+from remit.console.visits import ConsentSession, RedirectTarget, described
 from remit.oauth.authorization_requests import MAX_KEPT
 from remit.oauth.clients import Registry
 from remit.ports.identity import Registered

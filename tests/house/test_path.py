@@ -20,9 +20,10 @@ CLASSES_TWICE = frozenset({"Approval", "Bounds", "Grant", "Lease", "Report", "Ta
 CIRCLES = 0
 # Lines of source, by package: docs/decisions/0018-a-budget-of-lines-for-each-package.md
 BUDGET = {
-    "broker": 4_950,  # whoever begins a connection is asked again by 120 of it, pins are 130, narrow tokens 40
+    "broker": 5_020,  # whoever begins a connection is asked again by 120 of it, pins are 130, narrow tokens 40; what a
+    # human sees of their own 60
     "core": 3_600,  # whom a token may be for, what client it is of, whether that proves itself: 100; narrow tokens 70
-    "ports": 1_740,
+    "ports": 1_755,  # who uses a connection is 15 of it
     "jose": 1_020,  # what an upstream says of how to get in is 35 of it
     "catalog": 650,
     "errors.py": 276,  # a name of RFC 7009 is 6 of it
@@ -38,8 +39,8 @@ BUDGET = {
     "gateway": 10_490,
     "run": 3_960,  # what a command says and hears is passed on by 185 of it, and 150 start servers
     "web": 1_480,
-    "control": 790,  # how servers describe themselves is 70 of it
-    "console": 780,  # a connection is confirmed on a page of its own
+    "control": 795,  # how servers describe themselves is 70 of it
+    "console": 825,  # a connection is confirmed on a page of its own; one's own are seen and ended on another
     "kinds": 3_190,  # SDS for Envoys is 230 of it; what is granted at a service elsewhere 45
     "oauth": 2_060,  # what registers itself is 150 of it
     "sessions": 900,

@@ -172,9 +172,11 @@ async def decide(
     return await press(visitor, last, decision) if form_of(last) else last
 
 
-async def press(visitor: httpx.AsyncClient, page: httpx.Response, decision: str = "approve") -> httpx.Response:
+async def press(
+    visitor: httpx.AsyncClient, page: httpx.Response, decision: str = "approve", **more: str
+) -> httpx.Response:
     """Press a button of a page."""
-    return await visitor.post("/oauth/consent", data={**form_of(page), "decision": decision})
+    return await visitor.post("/oauth/consent", data={**form_of(page), "decision": decision, **more})
 
 
 @dataclass

@@ -20,7 +20,8 @@ from remit.broker.begun import InTime, Unwaited, in_time, unwaited
 from remit.broker.checkpoints import Checkpoints, Sign, unsigned
 from remit.broker.clock import Elapsed
 from remit.broker.clock_acceptance import ClockAcceptance
-from remit.broker.connecting import Connecting, ConnectionVerbs
+from remit.broker.connecting import Connecting
+from remit.broker.connection_verbs import ConnectionVerbs
 from remit.broker.connections import Providers
 from remit.broker.ends import recently_ended
 from remit.broker.engines import Bounded
@@ -98,7 +99,7 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, Resourc
         self._registry = ResourceRegistry(tasks, sealer, kinds, context, engines, bounded, new_id)
         self._revoker = revoker = LeaseRevoker(tasks, self._registry)
         self.policy = PolicyEnforcement(tasks, self._registry, revoker, decide)
-        self._families, self._sign, self._unwaited = {}, sign, unwaited
+        self._families, self._used, self._sign, self._unwaited = {}, {}, sign, unwaited
         self.sessions = SessionAccess(tasks, revoker)
         self._revocations = revocations(self.sessions)
         self._approvals = Approvals(tasks, new_id, step_up, check := self._revocations.check)
@@ -274,7 +275,9 @@ class Broker(GrantVerbs, LeaseVerbs, RefreshTokenVerbs, ConnectionVerbs, Resourc
         events = self._events("resource.use", [(use, "allow", None, use.action) for use in permitted])
         await self._tasks.store.commit(tuple(spends.values()), [*events, *self._outcomes(ended)])
         check = cache(self._tasks.check)
-        return [self._still(use, check) if isinstance(use, port.Use) else use for use in found]
+        still = [self._still(use, check) if isinstance(use, port.Use) else use for use in found]
+        self.note_uses(use for use in still if isinstance(use, port.Use))
+        return still
 
     async def _closed(self, name: str) -> RemitError | None:
         """Say why nothing of a resource can be used; None: something can, and its secret is open."""

@@ -40,14 +40,11 @@ from remit.errors import (
     DeniedError,
     InvalidRequestError,
     LimitError,
-    NotFoundError,
     RemitError,
-    ScopeError,
     StepUpError,
 )
 from remit.ports import NewId, Resource, Sealer, UsedToken
-from remit.ports.broker import AccessToken
-from remit.ports.connections import BegunConnection, ConnectionView, ReturnedConnection
+from remit.ports.connections import BegunConnection, ReturnedConnection
 
 LIFE = timedelta(minutes=10)  # that a browser may be away
 MOST = 1_000  # that are away at once
@@ -110,7 +107,7 @@ class Connecting:
         now, resource = self._tasks.serving(), self._registry.resource(name)
         asked = setting_of(resource)
         if (login := by if isinstance(by, Human) else None) is not None:
-            await self._log_in(login, name, now, brought=brought)
+            await self.log_in(login, name, brought=brought)
         provider = await self._provider(resource, asked)
         if asked.issuer is None:
             self._check_agreed(resource, asked, provider, told=brought or isinstance(by, Operator), more=more)
@@ -140,16 +137,21 @@ class Connecting:
         url = f"{at}{'&' if '?' in at else '?'}{urlencode(query)}"
         return BegunConnection(url, state, provider.issuer, resource.destination, " ".join(scopes))
 
-    async def _log_in(self, by: Human, name: str, now: datetime, *, brought: bool) -> None:
-        """Use up a login that was made for this; StepUpError for one made for something else."""
+    def check(self, by: Human, name: str = "", *, brought: bool = False) -> None:
+        """Raise StepUpError for a login that was made for something else, or is too weak."""
         self._check_login(by)
         strong = self._step_up(by.subject.sub)
-        check_strength(by.subject, strong, now - LIFE, anew=bool(strong))
+        check_strength(by.subject, strong, self._tasks.serving() - LIFE, anew=bool(strong))
         meant = by.state is not None and by.nonce == nonce(name, by.state) and by.confidential
         if not (meant or brought):
-            raise StepUpError("this login was not made to connect this resource")
+            what = "connect this resource" if name else "see or end connections"
+            raise StepUpError(f"this login was not made to {what}")
+
+    async def log_in(self, by: Human, name: str, *, ends: bool = False, brought: bool = False) -> None:
+        """Use up a login that was made to connect a resource, or to end a connection."""
+        self.check(by, "" if ends else name, brought=brought)
         told = self._tasks.event("connection.ask", "allow", None, subject=by.name, resource=name)
-        await self._tasks.store.commit((UsedToken(by.digest, max(by.until, now)),), (told,))
+        await self._tasks.store.commit((UsedToken(by.digest, max(by.until, self._tasks.now())),), (told,))
 
     async def _provider(self, resource: Resource, asked: OAuthSetting) -> AuthorizationServer:
         if asked.endpoints:
@@ -341,52 +343,3 @@ def _method(provider: AuthorizationServer) -> str:
         if method in known:
             return method
     raise InvalidRequestError("the provider takes no client secret")
-
-
-class ConnectionVerbs:
-    """The part of the broker that answers ``ports.connections.ConnectionPort``."""
-
-    _tasks: TaskCache
-    _registry: ResourceRegistry
-    connecting: Connecting
-
-    async def access_token(self, grant_id: str, name: str, version: int, refused: str = "") -> AccessToken:
-        """ConflictError for another version, ScopeError where the grant does not have the resource."""
-        live, resource = self._tasks.check(grant_id), self._registry.resource(name)
-        if all(detail.resource != name for detail in live.grant.scope):
-            raise ScopeError
-        subject = self._tasks.view(grant_id).subject
-        task = self._tasks.task(live.task)
-        needed = self._registry.needed(resource, task.grant(task.head.root).scope)
-        token = await self.connecting.kept.lend(subject, resource, refused, needed)
-        self._tasks.check(grant_id)  # it may have ended meanwhile
-        if self._registry.version(name) != version:
-            raise ConflictError("the resource was changed meanwhile, so the request was not sent", help="try again")
-        return token
-
-    async def begin_connection(self, by: Operator | Human, name: str, browser: str = "") -> BegunConnection:
-        return await self.connecting.begin(by, name, browser)
-
-    async def answer_connection(self, name: str, answer: Mapping[str, str], browser: str) -> ReturnedConnection:
-        return await self.connecting.answered(name, answer, browser)
-
-    async def confirm_connection(self, name: str, begun: str, browser: str) -> ConnectionView:
-        return _view(await self.connecting.confirm(name, begun, browser=browser))
-
-    async def type_connection_code(self, by: Operator, name: str, begun: str, code: str) -> ConnectionView:  # noqa: ARG002 - what it can be asked by
-        return _view(await self.connecting.confirm(name, begun, typed=code))
-
-    async def connections(self, by: Operator | Human) -> list[ConnectionView]:
-        mine = [each for each in self.connecting.kept.all() if isinstance(by, Operator) or each.human == by.name]
-        return [_view(each) for each in sorted(mine, key=lambda one: (one.resource, one.human))]
-
-    async def end_connection(self, by: Operator | Human, name: str, human: str | None = None) -> ConnectionView:
-        whose = by.name if human is None else human
-        if whose != by.name and not isinstance(by, Operator):
-            raise NotFoundError
-        return _view(await self.connecting.kept.end((whose, name), "was ended here", by.name))
-
-
-def _view(found: ProviderConnection) -> ConnectionView:
-    issuer, unsure = found.provider.issuer, found.refreshing
-    return ConnectionView(found.human, found.resource, issuer, found.scope, found.made_at, unsure, found.over)

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
-from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +25,7 @@ from remit import jose
 from remit.console import pages
 from remit.console.pages import ClientDisplay, DecisionForm, RequestView, request_view
 from remit.console.seal import Purpose, Seal
+from remit.console.visits import ConsentSession, PushedRequest, RedirectTarget
 from remit.core import approval as approvals
 from remit.core import connection
 from remit.core.approval import Approval, Verdict
@@ -42,18 +42,17 @@ from remit.errors import (
     UnavailableError,
 )
 from remit.ports.broker import ApprovalView
-from remit.ports.connections import ConnectionPort
+from remit.ports.connections import ConnectionPort, ConnectionView
 from remit.ports.identity import Login, Logins
 from remit.ports.pending import CODE_LIFE, REMEMBERED, AuthorizationCode, PendingKind, PendingStore
 from remit.web import wire
 from remit.web.routes import AppDeps, Route
 from remit.web.wire import check_login_page
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
 LIFE = timedelta(minutes=10)  # of a page that waits for a decision, and of a login
 MAX_LAST = 16  # pages that wait for what one human presses who has logged in: the oldest makes way for the newest
 _ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})  # and whatever issuers add
-_CONSENT = frozenset({"visit", "csrf", "decision", "issuer"})
+_CONSENT = frozenset({"visit", "csrf", "decision", "issuer", "resource"})
 _OLD = "this page is too old, or was used before"
 _GO_BACK = "Go back to the program"
 _MUTE = (
@@ -66,66 +65,6 @@ _OVER = {
     "consumed": "This was approved, and is in use or over.",
     "lapsed": "Nobody decided on this in time.",
 }
-
-
-def described(text: str) -> str:
-    """Return text as ``error_description`` may hold it (RFC 6749 §4.1.2.1)."""
-    return "".join(char if " " <= char <= "~" and char not in '"\\' else "'" for char in text)
-
-
-@dataclass(frozen=True, slots=True)
-class RedirectTarget:
-    """Where an authorization response goes, and what its code will be bound to."""
-
-    client_id: str
-    redirect_uri: str
-    challenge: str
-    state: str | None
-    issuer: str
-    audience: str | None = None
-    anew: bool = False  # whether the client wants the human to log in again
-    keyed: bool = False  # whether it has to authenticate when it comes with the code
-
-    def url(self, **answer: str) -> str:
-        """Return the redirect with an answer: ``state`` as it came, ``iss`` (RFC 9207) always."""
-        given = {**answer, **({} if self.state is None else {"state": self.state}), "iss": self.issuer}
-        return f"{self.redirect_uri}{'&' if '?' in self.redirect_uri else '?'}{urlencode(given)}"
-
-    def refusal(self, error: str, description: str) -> str:
-        """Return the redirect that tells a client no (RFC 6749 §4.1.2.1)."""
-        return self.url(error=error, error_description=described(description))
-
-
-@dataclass(frozen=True, slots=True)
-class ConsentSession:
-    """One browser before one request. Only digests of what the browser holds are kept."""
-
-    approval: str  # empty while there is but a draft
-    about: ClientDisplay
-    back: RedirectTarget | None = None
-    again: str = ""  # where it is shown once more, unless the answer goes back to a program
-    draft: str = ""  # what a client wants to ask, as text; on record once the human goes on
-    pushed: str = ""  # the name of that request, if it was pushed
-    id: str = ""
-    cookie: str = ""
-    csrf: str = ""
-    until: datetime = _NEVER
-    approves: bool = True  # or came to refuse: then the login need not be strong, and approves of nothing
-    issuer: str = ""  # where to log in
-    connect: str = ""  # a resource that is to be connected: then nothing is asked, and nothing decided
-    human: Human | None = None  # who came back from there; nobody decides before
-    begun: str = ""  # what came back from the provider of that resource,
-    shown: str = ""  # to a browser that has shown this
-
-
-@dataclass(frozen=True, slots=True)
-class PushedRequest:
-    """A request as it waits for its browser: as text, as large as it is. ``name`` is that of its ``request_uri``."""
-
-    about: ClientDisplay
-    back: RedirectTarget
-    request: str
-    name: str = ""
 
 
 class ConsentPage:
@@ -153,6 +92,7 @@ class ConsentPage:
         callback = pages.shown(partial(self.callback, logins))
         return (
             *found,
+            Route("GET", "/connections", pages.shown(self.mine)),
             Route("GET", "/connections/{resource}", pages.shown(self.connecting)),
             Route("POST", "/oauth/consent", pages.shown(partial(self.consent, logins))),
             Route("GET", "/oauth/callback", callback, query=None),
@@ -188,6 +128,12 @@ class ConsentPage:
         session, cookie, csrf = self._bound(asked)
         form = DecisionForm(self._seal.close("form", session), csrf, self._choice(None), approve="Log in to connect")
         return pages.connecting(name, form, "", self._cookie(session.id, cookie))
+
+    async def mine(self, _request: Request) -> Response:
+        """Offer a human to see their own connections, and to end some: they log in first."""
+        session, cookie, csrf = self._bound(ConsentSession("", ClientDisplay(), again="/connections", mine=True))
+        form = DecisionForm(self._seal.close("form", session), csrf, self._choice(None), approve="Log in to see them")
+        return pages.connections([], "", form, "", [self._cookie(session.id, cookie)])
 
     def draft(self, asked: PushedRequest) -> Response:
         """Show what a client wants to ask. Nobody has been asked before the human goes on."""
@@ -234,6 +180,8 @@ class ConsentPage:
         session = replace(session, approves=decision == "approve")
         if session.begun:
             return await self._connect(session)
+        if session.human is not None and session.mine:
+            return await self._disconnect(session, session.human, check_name(wire.text(form, "resource")))
         if session.human is not None:
             return await self._decide(session, session.human)
         return await self._send(logins, session, form.get("issuer"))
@@ -241,7 +189,7 @@ class ConsentPage:
     async def _send(self, logins: Logins, session: ConsentSession, issuer: str | None) -> Response:
         """Send a browser to its login, and put on record what its client asks; who refuses goes back to it at once."""
         back = session.back
-        if session.connect and not session.approves:
+        if (session.connect or session.mine) and not session.approves:
             return self._unconnected(session)
         if not session.approves and back is not None:
             await self._take_pushed(session)
@@ -259,7 +207,7 @@ class ConsentPage:
             except RemitError as error:
                 return self._undecided(session, error)
             session = replace(session, approval=asked.id, draft="", pushed="")
-        item = None if session.connect else await self._approval(session)
+        item = await self._approval(session) if session.approval else None
         state, now = secrets.token_urlsafe(32), self._now()
         url = check_login_page(await logins.begin(await self._login_of(session, item, state, now)))
         digest = jose.digest(state)
@@ -300,15 +248,20 @@ class ConsentPage:
         if came is None or not hmac.compare_digest(jose.digest(state), came.cookie):
             raise InvalidRequestError("this login was not begun in this browser, or took too long", help="start again")
         try:
-            view = None if came.connect else await self._broker.look(came.approval)
+            view = await self._broker.look(came.approval) if came.approval else None
             login = await self._login_of(came, None if view is None else view.approval, state, came.until - LIFE)
             place = f"{self._verifier.issuer}{request.scope['path']}"
-            human = await self._verifier.authenticate(logins.finish(query, place, login))
+            human = replace(await self._verifier.authenticate(logins.finish(query, place, login)), state=state)
+            mine = await self._of(human) if came.mine else []
         except RemitError as error:
             return self._undecided(came, error)
-        session, cookie, csrf = self._bound(replace(came, human=replace(human, state=state)))
+        session, cookie, csrf = self._bound(replace(came, human=human))
         await self._sessions.keep(session, LIFE, session.id, room=human.subject.sub, most=MAX_LAST)
         note = f"You are logged in as {human.subject.sub}. Nothing is decided yet."
+        if came.mine:
+            note, gone = f"You are logged in as {human.subject.sub}.", self._cookie(came.id, "")
+            form = DecisionForm(session.id, csrf)
+            return pages.connections(mine, human.name, form, note, [gone, self._cookie(session.id, cookie)])
         if view is None:
             form = DecisionForm(session.id, csrf, approve="Connect")
             return pages.connecting(came.connect, form, note, self._cookie(session.id, cookie))
@@ -337,6 +290,22 @@ class ConsentPage:
         meant = (item.id, back.client_id, back.redirect_uri, back.challenge, until, back.audience)
         code = await self._codes.keep(AuthorizationCode(*meant, keyed=back.keyed), REMEMBERED)
         return pages.leaving(said, back.url(code=code), _GO_BACK, gone)
+
+    async def _of(self, human: Human) -> Sequence[ConnectionView]:
+        return [] if self._connections is None else await self._connections.connections(human)
+
+    async def _disconnect(self, session: ConsentSession, human: Human, name: str) -> Response:
+        """End one connection of the human who logged in; for another they log in again, as a login counts once."""
+        if await self._sessions.take(session.id) is None or self._connections is None:
+            raise InvalidRequestError(_OLD, help="start again")
+        try:
+            view = await self._connections.end_connection(human, name)
+        except RemitError as error:
+            return self._undecided(session, error)
+        told = f"{view.resource} is not connected any more for {view.human}. No task uses that account from now on."
+        gone = [self._cookie(session.id, "")]
+        again, label = session.again, "See the others"
+        return pages.document("message.html", "Disconnected", cookies=gone, text=told, again=again, label=label)
 
     async def _to_provider(self, session: ConsentSession, human: Human) -> Response:
         """Send a browser to the provider of a resource; what it shows on its way back is known to it alone."""

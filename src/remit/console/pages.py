@@ -10,6 +10,7 @@ import json
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -24,7 +25,7 @@ from remit.core.legible import escaped, rows, written
 from remit.core.scope import label
 from remit.errors import DeniedError, NotFoundError, RemitError
 from remit.ports.broker import ApprovalView
-from remit.ports.connections import BegunConnection, ReturnedConnection
+from remit.ports.connections import BegunConnection, ConnectionView, ReturnedConnection
 from remit.web import wire
 from remit.web.authentication import TokenAuth, listener_of
 
@@ -45,6 +46,7 @@ HEADERS = {
 }
 
 FEW = 8  # items of a list that people read to its end, so that longer ones are counted; the widest come first
+NOTHING_SAID = "what the provider does when nothing is said"
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
 
 
@@ -196,13 +198,43 @@ def connecting(name: str, form: DecisionForm, note: str, cookie: str) -> Respons
     return document("connect.html", f"Connect {name}", cookies=[cookie], text=text, form=form, note=note)
 
 
+def connections(
+    known: Sequence[ConnectionView], human: str, form: DecisionForm, note: str, cookies: Sequence[str]
+) -> Response:
+    """Show a human their own connections, each with a button that ends it; nobody's before they have logged in."""
+    text = "Accounts at providers that you let remit use in tasks that were opened for you. No agent sees their tokens."
+    rows = [{"resource": one.resource, "over": one.over, "facts": _connection_rows(one)} for one in known]
+    shown = rows if human else None
+    title = "Your connections"
+    return document("connections.html", title, cookies=cookies, text=text, note=note, form=form, known=shown)
+
+
+def _connection_rows(view: ConnectionView) -> list[tuple[str, str]]:
+    told = [
+        ("account at", view.issuer),
+        ("lets remit do there", view.scope or NOTHING_SAID),
+        ("since", _at(view.made_at)),
+    ]
+    if view.over:
+        return [*told, ("is over, as it", view.over)]
+    told.append(("last used", "not since this broker was started" if view.used_at is None else _at(view.used_at)))
+    told += [("a task that may use it", f"{task.id}: {task.purpose}") for task in view.tasks]
+    if left := view.open_tasks - len(view.tasks):
+        told.append(("and more tasks", str(left)))
+    return told if view.open_tasks else [*told, ("tasks that may use it", "none is open")]
+
+
+def _at(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
 def connection_facts(about: BegunConnection | ReturnedConnection, name: str, human: str) -> list[tuple[str, str]]:
     """Return what a human has to know who is to let remit in at a provider."""
     return [
         ("resource", name),
         ("used in tasks of", human),
         ("account at", about.issuer),
-        ("lets remit do there", about.scope or "what the provider does when nothing is said"),
+        ("lets remit do there", about.scope or NOTHING_SAID),
         ("its tokens go to", about.destination),
     ]
 

@@ -73,4 +73,7 @@ def _shown(view: ConnectionView) -> Mapping[str, object]:
         "made_at": wire.instant(view.made_at),
         "state": "over" if view.over else "unsure" if view.unsure else "live",
         "cause": view.over or None,
+        "used_at": None if view.used_at is None else wire.instant(view.used_at),
+        "tasks": [task.id for task in view.tasks],
+        "open_tasks": view.open_tasks,
     }

@@ -241,5 +241,8 @@ def typed_code(drawn: str) -> str:
 
 
 def nonce(resource: str, state: str) -> str:
-    """Return the nonce of the login with this ``state`` that is for connecting to a resource, and for nothing else."""
+    """Return the nonce of the login with this ``state`` that is for connecting to a resource, and for nothing else.
+
+    Without one it is for seeing one's connections, and ending one.
+    """
     return digest(f"connect\n{resource}\n{state}")

@@ -75,7 +75,7 @@ WEB = WorkerRole(
         *("certified", "proven", "server_certificate", "pending_events", "acknowledge_events", "event_keys"),
         *("mint", "open_with_token", "delegate_with_token", "refresh_token", "client_mac"),
         *("issue_refresh_token", "rotate_refresh_token"),
-        *("begin_connection", "answer_connection", "confirm_connection"),
+        *("begin_connection", "answer_connection", "confirm_connection", "connections", "end_connection"),
     },
     (Holder, Human, Workload),
     uses=False,

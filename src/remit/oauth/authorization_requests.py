@@ -26,8 +26,9 @@ from starlette.responses import Response
 
 from remit import jose
 from remit.console import pages
-from remit.console.consent import ConsentPage, PushedRequest, RedirectTarget, described
+from remit.console.consent import ConsentPage
 from remit.console.pages import ClientDisplay
+from remit.console.visits import PushedRequest, RedirectTarget, described
 from remit.core.approval import Approval
 from remit.core.legible import TYPED, is_legible
 from remit.core.request import MAX_LABEL, Binding, GrantRequest

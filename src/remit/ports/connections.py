@@ -35,8 +35,18 @@ class ReturnedConnection(Struct, frozen=True):
     code: str = ""  # for a human to type where they began it; empty: they began it in the browser that came back
 
 
+class UsingTask(Struct, frozen=True):
+    """An open task that may use a connection."""
+
+    id: str
+    purpose: str
+
+
 class ConnectionView(Struct, frozen=True):
-    """A connection as its human and the operator may see it; ``over`` says why it is over, if it is."""
+    """A connection as its human and the operator may see it; ``over`` says why it is over, if it is.
+
+    ``used_at``: None: not since the broker was started. ``tasks`` are the newest of ``open_tasks``.
+    """
 
     human: str
     resource: str
@@ -45,6 +55,9 @@ class ConnectionView(Struct, frozen=True):
     made_at: datetime
     unsure: bool  # a refresh was cut off; whether its token still counts is seen when it is next needed
     over: str
+    used_at: datetime | None = None
+    tasks: tuple[UsingTask, ...] = ()
+    open_tasks: int = 0
 
 
 class ConnectionPort(Protocol):
@@ -66,7 +79,10 @@ class ConnectionPort(Protocol):
         """As `confirm_connection`, for what was begun at the control socket: by the code on the page that came last."""
 
     async def connections(self, by: Operator | Human) -> Sequence[ConnectionView]:
-        """Return the connections that somebody may see: the operator everybody's."""
+        """Return the connections that somebody may see: the operator everybody's, a human who logged in for it theirs.
+
+        A human's login is as for `begin_connection`, and for no resource; so it is for `end_connection`.
+        """
 
     async def end_connection(self, by: Operator | Human, name: str, human: str | None = None) -> ConnectionView:
         """End one's own connection, or as the operator another's; the provider is told, if it takes that."""
