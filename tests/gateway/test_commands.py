@@ -42,13 +42,17 @@ class Scene:
         self.sides.append(await connected(self.path))
         return self.sides[-1]
 
-    async def post(self, message: Mapping[str, object], session: str = "", port: int | None = None) -> Reply:
+    async def post(
+        self, message: Mapping[str, object], session: str = "", port: int | None = None, at: str = "/gh"
+    ) -> Reply:
         lines = [JSON, *([f"Mcp-Session-Id: {session}"] if session else [])]
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-        return await self.rig.get("/gh", *lines, method="POST", body=body, port=port or self.port)
+        return await self.rig.get(at, *lines, method="POST", body=body, port=port or self.port)
 
-    def asks(self, message: Mapping[str, object], session: str = "", port: int | None = None) -> asyncio.Task[Reply]:
-        return asyncio.create_task(self.post(message, session, port))
+    def asks(
+        self, message: Mapping[str, object], session: str = "", port: int | None = None, at: str = "/gh"
+    ) -> asyncio.Task[Reply]:
+        return asyncio.create_task(self.post(message, session, port, at))
 
     async def started(self) -> tuple[Side, str]:
         """Start the server that the launcher is told to; return its side, and the session's name."""
@@ -228,6 +232,9 @@ def test_without_a_session_a_client_is_told_to_begin_one(tmp_path: Path) -> None
             body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": meta}})
             newest = await s.rig.get("/gh", JSON, *lines, method="POST", body=body.encode(), port=s.port)
             assert newest.status == 400
+            assert b'"code":-32601' in newest.body
+            through = await s.rig.get("/mcp", JSON, *lines, method="POST", body=body.encode(), port=s.port)
+            assert b'"code":-32601' in through.body  # so that its client begins a session with all servers
             assert (await s.rig.get("/gh", EVENTS, port=s.port)).status == 400
 
     play(story)
@@ -343,5 +350,50 @@ def test_a_command_that_nothing_says_how_to_start_is_not_reached(tmp_path: Path)
         async with scene(tmp_path, settings={}) as s:
             reply = await s.post({"id": 0, "method": "initialize", "params": BEGIN})
             assert "not reached through the gateway" in str(reply.json())
+
+    play(story)
+
+
+def test_a_server_that_starts_slowly_is_waited_for_at_the_endpoint_of_all(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as s:
+            s.rig.gateway.plane.patience = 0.0
+            asked = s.asks({"id": 0, "method": "initialize", "params": BEGIN}, at="/mcp")
+            server, _ = await s.started()
+            said = await server.hears()
+            able = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}}
+            await server.say({"jsonrpc": "2.0", "id": said["id"], "result": able})
+            reply = await asked
+            assert b"- gh: `gh__`" in reply.body
+            s.rig.gateway.plane.patience = 20.0
+            session = reply.headers["mcp-session-id"]
+            listing = s.asks({"id": 1, "method": "tools/list"}, session, at="/mcp")
+            said = await server.hears()
+            await server.say({"jsonrpc": "2.0", "id": said["id"], "result": {"tools": LISTED}})
+            listed = json.loads((await listing).body)["result"]["tools"]
+            assert [tool["name"] for tool in listed] == ["gh__add", "gh__look"]
+
+    play(story)
+
+
+def test_a_server_whose_beginning_nobody_waits_for_any_more_is_ended(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as s:
+            s.rig.gateway.plane.starting = 0.3
+            begin = {"id": 0, "method": "initialize", "params": BEGIN}
+            asked = s.asks(begin, at="/mcp")
+            server, key = await s.started()
+            await server.hears()
+            assert b"did not answer within 0.3 seconds" in (await asked).body
+            assert await s.control.hears() == {"end": key}
+            assert await server.reader.read() == b""
+            wire = await s.rig.wire(s.port)
+            body = json.dumps({"jsonrpc": "2.0", **begin}).encode()
+            await wire.send(s.rig.request("/gh", JSON, method="POST", body=body, port=s.port))
+            server, key = await s.started()
+            await server.hears()
+            wire.writer.close()
+            assert await s.control.hears() == {"end": key}
+            assert await server.reader.read() == b""
 
     play(story)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.live.terminal import COMMAND, PATIENCE, Terminal, configure
+from tests.live.test_mcp_oauth import upstream
 from tests.live.test_wrap import SERVER, Scene, add
 from tests.servers.double import providers
 
@@ -184,3 +185,27 @@ def test_why_a_server_does_not_start_is_told_to_whoever_started_the_run(scene: S
         while "no such database" not in agent.log.read_text():
             assert agent.process.poll() is None
         assert "the server `broken` ended with 3" in agent.log.read_text()
+
+
+def test_one_endpoint_has_servers_over_http_and_servers_that_are_commands(scene: Scene) -> None:
+    with upstream() as (address, seen):
+        add(scene.here, "bank", f"mcp+{address}/mcp", "--secret", key=KEY)
+        more = [{**MAY, "resource": "broken"}, {**MAY, "resource": "bank", "tools": {"add": "any"}}]
+        with running(scene, *(word for may in more for word in ("-d", json.dumps(may)))) as agent:
+            all_of_them = {"url": "http://127.0.0.1:8471/mcp"}
+            told = agent.begin(**all_of_them)["result"]["instructions"].splitlines()
+            assert "- broken is left out: remit refused `initialize`: the server ended before it answered." in told
+            assert {"- bank: `bank__`", "- forge: `forge__`"} <= set(told)
+            listed = agent.ask("tools/list", {}, **all_of_them)["result"]
+            assert sorted(tool["name"] for tool in listed["tools"]) == ["bank__add", "forge__fetch"]
+            added = agent.ask("tools/call", {"name": "bank__add", "arguments": {"a": 1, "b": 2}}, **all_of_them)
+            assert added["result"]["content"][0]["text"] == "3"
+            assert agent.call("forge__fetch", **all_of_them)["content"][0]["text"] == "200"
+            assert agent.call("forge__wipe", **all_of_them)["isError"]
+            assert set(seen) == {f"Bearer {KEY}"}
+            started = agent.servers
+            assert started
+            assert agent.send(method="DELETE", **all_of_them)["status"] == 204
+            psutil.wait_procs(started, timeout=PATIENCE)
+            assert not agent.servers
+            assert agent.send(say={"jsonrpc": "2.0", "id": 9, "method": "tools/list"}, **all_of_them)["status"] == 404

@@ -20,7 +20,7 @@ from typing import Protocol
 from remit.errors import InvalidRequestError, LimitError, RemitError, UpstreamError
 from remit.gateway import canon, framing
 from remit.gateway.cutting import shut
-from remit.gateway.mcp import answers, messages
+from remit.gateway.mcp import answers, denials, messages
 from remit.gateway.mcp.events import ServerEvent
 from remit.gateway.mcp.messages import Message
 from remit.gateway.pipe import OPENING
@@ -76,13 +76,8 @@ class CommandStream(asyncio.Transport):
     def answer(self, status: bytes, body: bytes = b"") -> None:
         """Answer at one go."""
         kind = b"content-type: application/json\r\n" if body else b""
-        head = b"HTTP/1.1 %b\r\nconnection: close\r\n%b%bcontent-length: %d\r\n\r\n" % (
-            status,
-            kind,
-            self.lines,
-            len(body),
-        )
-        self._hand(head + body)
+        told = (status, kind, self.lines, len(body))
+        self._hand(b"HTTP/1.1 %b\r\nconnection: close\r\n%b%bcontent-length: %d\r\n\r\n" % told + body)
 
     def say(self, line: bytes, *, last: bool = False) -> None:
         """Pass on a message of the server's; the ``last`` one is the answer."""
@@ -144,6 +139,7 @@ class CommandSession:
     _launcher: CommandLauncher
     _end: StdioEnd
     _asked: dict[str | int | None, CommandStream | None] = field(default_factory=dict)  # None: nobody waits any more
+    _first: CommandStream | None = None  # on which the client learns of the session, until it has
     _listener: CommandStream | None = None  # of what the server says by itself
     _waiting: deque[bytes] = field(default_factory=partial(deque[bytes], maxlen=KEPT))
     _cut: RemitError | None = None
@@ -173,6 +169,7 @@ class CommandSession:
     def _told(self, said: Message, line: bytes) -> None:
         if said.method is None:
             if (stream := self._asked.pop(said.id, None)) is not None:
+                self._first = None if self._first is stream else self._first
                 stream.say(line, last=True)
         elif (stream := self._stream_for(said)) is not None:
             stream.say(line)
@@ -203,6 +200,12 @@ class CommandSession:
         if not said.asks:
             stream.answer(b"202 Accepted")
 
+    def begin(self, stream: CommandStream, said: Message, line: bytes) -> None:
+        """Pass on the client's first message: nobody knows the session whose answer is not waited for."""
+        self._first = stream
+        stream.lines = b"mcp-session-id: %b\r\n" % self.key.encode()
+        self.said(stream, said, line)
+
     def _wait(self, stream: CommandStream, said: Message) -> None:
         if said.id in self._asked:
             raise InvalidRequestError("the `id` is that of a request without an answer")
@@ -229,6 +232,8 @@ class CommandSession:
         """Take note that nobody waits for an answer any more."""
         if self._listener is stream:
             self._listener = None
+        if self._first is stream:
+            self.cut(UpstreamError("the client went away"))
         for id_, waiting in self._asked.items():
             if waiting is stream:
                 self._asked[id_] = None
@@ -318,10 +323,10 @@ class CommandLauncher:
             if stream.is_closing():  # nobody would learn of it
                 session.cut(UpstreamError("the client went away"))
                 return
-            stream.lines = b"mcp-session-id: %b\r\n" % session.key.encode()
-            session.said(stream, said, body)
+            session.begin(stream, said, body)
         elif session is None:
-            error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32_000, "message": _FIRST}}
+            code = denials.UNKNOWN_METHOD if said is not None and said.method == "server/discover" else denials.REFUSED
+            error = {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": _FIRST}}
             stream.answer(b"400 Bad Request", canon.json_bytes(error))
         elif method == b"DELETE":
             session.cut(UpstreamError("the session was ended"))

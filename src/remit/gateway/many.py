@@ -115,7 +115,6 @@ class ManyExchange(HttpExchange):
         if self.upload is not None:
             body, _ = await self.upload.collected(widest.target, task)
         shares = await self._plane.judged(task, body, self.check_ended, partial(self._shares, grant, body, routes))
-        self._downstream.release()  # so that it is seen when the client leaves
         said = talk.said
         if said is not None and said.method == "ping":
             self._answer(HTTPStatus.OK, canon.json_bytes({"jsonrpc": "2.0", "id": said.id, "result": {}}))
@@ -124,7 +123,9 @@ class ManyExchange(HttpExchange):
         elif self.method == "GET" or (said is not None and said.method == LISTEN):
             await self._streamed(shares)
         else:
-            await self._collected(shares, task)
+            starts = said is not None and said.method == "initialize"
+            slow = starts and any(routes[name].target.command for name in shares)
+            await self._collected(shares, task, self._plane.starting if slow else self._plane.patience)
 
     async def _routes(self, grant: str) -> Mapping[str, GrantRoute]:
         """Return the grant's routes to MCP servers, by their names."""
@@ -204,15 +205,15 @@ class ManyExchange(HttpExchange):
     def _readers(self, *, lasts: bool) -> Callable[[], ServerPart]:
         return partial(ReadPart, self, self._downstream, self.grant or "", [MOST], lasts=lasts)
 
-    async def _collected(self, shares: Shares, task: str) -> None:
+    async def _collected(self, shares: Shares, task: str, patience: float) -> None:
         """Answer once each server has, or has had its time."""
         plane, known = self._plane, self._handles.sessions
         self._hand_out(shares, self._readers(lasts=False))
         with suppress(TimeoutError):
-            async with asyncio.timeout(plane.patience):
+            async with asyncio.timeout(patience):
                 await self._all_over.wait()
         for part in self._parts.values():
-            part.exchange.cut(UpstreamError(f"the server did not answer within {plane.patience:g} seconds"))
+            part.exchange.cut(UpstreamError(f"the server did not answer within {patience:g} seconds"))
         if self.answered:
             return
         parts = {name: part.answer for name, part in self._parts.items() if isinstance(part, ReadPart)}

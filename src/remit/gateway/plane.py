@@ -348,7 +348,8 @@ class DataPlane:
     tasks: set[asyncio.Task[object]] = field(default_factory=set)
     in_flight: set[Moving] = field(default_factory=set)
     ended: EndedGrants = field(default_factory=EndedGrants)
-    patience: float = 10.0  # seconds that one of several servers has for its part of an answer
+    patience: float = 10.0  # seconds that one of several servers has for its part of an answer,
+    starting: float = 25.0  # and all of them for the first one, where a command is to start
     # by task: what its bodies take turns by, of which one at a time is authorized
     authorizing: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 

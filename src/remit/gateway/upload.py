@@ -128,6 +128,7 @@ class Upload:
         if max(self._size, length) > limit:
             raise TooLargeError(f"a body whose arguments are judged may have {limit} bytes")
         self._wake = None
+        self._downstream.release()  # so that it is seen when the client leaves
         came, placeholders = b"".join(self._pending), self._downstream.listener.placeholders
         plane, body = self._downstream.plane, came
         if places := places_in_body(target, self._headers.fields):
