@@ -34,9 +34,9 @@ BUDGET = {
     "keys": 800,
     "identity": 1_800,
     "policies": 900,
-    # messages of MCP are 3,380 of it, 810 of those for commands, 110 for pages, 130 for tasks, 210 for pins, 1,020 for
+    # messages of MCP are 3,380 of it, 820 of those for commands, 110 for pages, 130 for tasks, 210 for pins, 1,020 for
     # one endpoint of many servers, and what one of those may not take from the others is 110
-    "gateway": 10_490,
+    "gateway": 10_510,
     "run": 3_960,  # what a command says and hears is passed on by 185 of it, and 150 start servers
     "web": 1_480,
     "control": 795,  # how servers describe themselves is 70 of it
