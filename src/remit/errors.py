@@ -126,11 +126,11 @@ class ProofError(UnauthenticatedError, code="proof", oauth="invalid_dpop_proof")
 
 
 class BearerError(ProofError, code="bearer"):
-    """there is no DPoP proof and no client certificate, and what is asked for is not one resource that takes bearers"""
+    """there is no DPoP proof and no client certificate, and what is asked for is not one place that takes bearers"""
 
     advice = (
         "make DPoP proofs (RFC 9449) or show a certificate at the TLS listener (RFC 8705);"
-        " or ask for one resource alone, of which the operator has said `bearer = true`"
+        " or ask for one resource alone, or MCP servers alone, of which the operator has said `bearer = true`"
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remit.core.audience import Audiences, Service, concerning, narrowed, settled
+from remit.core.audience import Audiences, Service, at_one_place, concerning, narrowed, settled
 from remit.core.request import UNBOUND, Binding
 from remit.errors import TargetError
 from tests.broker.world import SEARCH, TABLE, details
@@ -63,6 +63,47 @@ def test_a_grant_has_the_broker_the_gateway_and_what_it_names_and_a_bearer_one_e
         return
     with pytest.raises(TargetError):
         settled(audience, scope, binding, KNOWN)
+
+
+ONE, TWO = ({"type": "mcp", "resource": name, "actions": ["tools/call"], "tools": "any"} for name in ("bank", "forge"))
+MANY = f"{GATEWAY}/mcp"
+
+
+@pytest.mark.parametrize(
+    ("scope", "bearer", "audience", "got"),
+    [
+        ((ONE, TWO), None, MANY, MANY),
+        ((ONE, SEARCH), None, MANY, MANY),
+        ((SEARCH,), None, MANY, TargetError),
+        ((ONE, TWO), "mcp", None, MANY),
+        ((ONE, TWO), "mcp", MANY, MANY),
+        ((ONE, TWO), "mcp", f"{GATEWAY}/bank", TargetError),
+        ((ONE, TWO), "mcp", GATEWAY, TargetError),
+        ((ONE, TWO), "mcp", ISSUER, TargetError),
+        ((ONE,), "bank", MANY, MANY),
+        ((ONE,), "bank", None, f"{GATEWAY}/bank"),
+        ((SEARCH,), "search", MANY, TargetError),
+    ],
+)
+def test_the_endpoint_of_servers_is_for_what_has_one_and_for_a_bearer_of_nothing_else(
+    scope: tuple[dict[str, object], ...], bearer: str | None, audience: str | None, got: object
+) -> None:
+    binding = UNBOUND if bearer is None else Binding(bearer=bearer)
+    if got is not TargetError:
+        assert settled(audience, details(*scope), binding, KNOWN) == got
+        return
+    with pytest.raises(TargetError):
+        settled(audience, details(*scope), binding, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("scope", "place"),
+    [((SEARCH,), "search"), ((ONE,), "bank"), ((ONE, TWO), "mcp"), ((ONE, SEARCH), None), ((SEARCH, TABLE), None)],
+)
+def test_what_is_reached_at_one_place_is_for_one_resource_or_for_servers_of_mcp_alone(
+    scope: tuple[dict[str, object], ...], place: str | None
+) -> None:
+    assert at_one_place(details(*scope)) == place
 
 
 def test_where_there_is_no_gateway_nothing_is_for_one() -> None:

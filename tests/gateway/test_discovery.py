@@ -141,3 +141,28 @@ def test_what_an_upstream_says_of_origins_is_not_passed_on() -> None:
     assert b"Access-Control-Allow-Origin: *\r\n" in shared
     assert shared.endswith(b"\r\n\r\n")
     assert TOLD.shared(head, request_fields(b"Host: a")) == head
+
+
+def test_at_the_endpoint_of_all_servers_the_scopes_are_those_for_servers_alone() -> None:
+    calls = {"type": "mcp", "actions": ["tools/call"], "tools": "any"}
+    one, two = ({**calls, "resource": name} for name in ("bank", "shop"))
+    told = {
+        "bank": ScopeTemplate("bank", scope.parse([one]), "the bank"),
+        "work": ScopeTemplate("work", scope.parse([one, two]), "both"),
+        "more": ScopeTemplate("more", scope.parse([one, ALL]), "something else too"),
+        "api": OWN,
+    }
+
+    async def scene() -> None:
+        async with rig(verify=_refused, discovery=Discovery(ISSUER, told)) as r:
+            answer = await _sent(r, "GET", "/.well-known/oauth-protected-resource/mcp")
+            found = json.loads(answer.body)
+            assert found["resource"] == f"http://127.0.0.1:{r.port}/mcp"
+            assert found["scopes_supported"] == ["work", "bank"]
+            refused = await _sent(r, "POST", "/mcp", "Content-Length: 0")
+            where = f'resource_metadata="http://127.0.0.1:{r.port}/.well-known/oauth-protected-resource/mcp"'
+            assert (refused.status, _challenges(refused)[0]) == (401, f'Bearer scope="work", {where}')
+            there = await _sent(r, "GET", "/.well-known/oauth-protected-resource/bank")
+            assert json.loads(there.body)["scopes_supported"] == ["bank"]
+
+    play(scene)

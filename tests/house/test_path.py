@@ -22,7 +22,7 @@ CIRCLES = 0
 BUDGET = {
     "broker": 5_020,  # whoever begins a connection is asked again by 120 of it, pins are 130, narrow tokens 40; what a
     # human sees of their own 60
-    "core": 3_600,  # whom a token may be for, what client it is of, whether that proves itself: 100; narrow tokens 70
+    "core": 3_610,  # whom a token may be for, what client it is of, whether that proves itself: 100; narrow tokens 70
     "ports": 1_755,  # who uses a connection is 15 of it
     "jose": 1_020,  # what an upstream says of how to get in is 35 of it
     "catalog": 650,
@@ -38,7 +38,7 @@ BUDGET = {
     # one endpoint of many servers, and what one of those may not take from the others is 110
     "gateway": 10_510,
     "run": 3_960,  # what a command says and hears is passed on by 185 of it, and 150 start servers
-    "web": 1_480,
+    "web": 1_490,
     "control": 795,  # how servers describe themselves is 70 of it
     "console": 825,  # a connection is confirmed on a page of its own; one's own are seen and ended on another
     "kinds": 3_190,  # SDS for Envoys is 230 of it; what is granted at a service elsewhere 45

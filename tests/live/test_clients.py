@@ -41,6 +41,7 @@ POLICY = """
 @id("humans-search") permit (principal, action, resource == Resource::"search");
 @id("humans-have-names") permit (principal, action, resource == Resource::"mesh");
 @id("humans-tools") permit (principal, action, resource == Resource::"tools");
+@id("humans-forge") permit (principal, action, resource == Resource::"forge");
 """
 MESH = {"type": "spiffe", "resource": "mesh", "actions": ["jwt"], "audiences": ["https://ledger.test"]}
 APP, REDIRECT = "app", "http://127.0.0.1/cb"

@@ -182,6 +182,42 @@ def test_the_python_client_calls_a_tool_by_a_token_for_that_endpoint_alone(tmp_p
     play(tmp_path, provider, scene)
 
 
+def test_the_python_client_gets_from_the_url_of_many_servers_to_a_tool_of_each(
+    tmp_path: Path, provider: Provider
+) -> None:
+    many = [{**ADD, "resource": name} for name in ("forge", "tools")]
+
+    async def scene() -> None:
+        kept = Kept()
+        with upstream() as (one, heard), upstream() as (other, heard_too):
+            async with stage(tmp_path, provider, {"work": {"authorization_details": many, **SAID}}) as found:
+                application = found.edges.application
+                for detail, url in zip(many, (one, other), strict=True):
+                    name = str(detail["resource"])
+                    there = Resource(name, "mcp", f"mcp+{url}/mcp", details(detail), None, {"bearer": True})
+                    await application.broker.put_resource(application.operator, there, Secret(f"{KEY}-{name}"))
+                assert application.settings.gateway is not None
+                server = f"{application.settings.gateway.url}/mcp"
+                async with (
+                    httpx2.AsyncClient(auth=python_client(found, server, kept)) as http,
+                    streamable_http_client(server, http_client=http) as streams,
+                    ClientSession(*streams[:2]) as session,
+                ):
+                    await session.initialize()
+                    listed = [tool.name for tool in (await session.list_tools()).tools]
+                    assert listed == ["forge__add", "tools__add"]
+                    for name in listed:
+                        said = await session.call_tool(name, {"a": 2, "b": 3})
+                        assert said.content[0].text == "5"  # type: ignore[union-attr]  # it is text
+                assert kept.tokens is not None
+                assert (kept.tokens.token_type, kept.tokens.scope) == ("Bearer", "work")
+                assert claims_of(kept.tokens.access_token)["aud"] == server
+                assert (set(heard), set(heard_too)) == ({f"Bearer {KEY}-forge"}, {f"Bearer {KEY}-tools"})
+                assert any("the one endpoint of all these" in page for page in found.human.pages)
+
+    asyncio.run(scene())
+
+
 def test_the_python_client_is_told_why_where_the_resource_takes_no_bearers(tmp_path: Path, provider: Provider) -> None:
     async def scene(found: Stage, server: str, seen: list[str]) -> None:
         async with httpx2.AsyncClient(auth=python_client(found, server, Kept())) as http:

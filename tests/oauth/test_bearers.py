@@ -16,8 +16,9 @@ import pytest
 from remit.core.policy import Decision, Question, in_bounds
 from remit.core.secret import Secret
 from remit.errors import AudienceError, RevokedError, TokenError, UnauthenticatedError
+from remit.ports import Resource
 from tests.attacks.forge import parts
-from tests.broker.world import OPERATOR, SEARCH, TABLE, World, search
+from tests.broker.world import OPERATOR, SEARCH, TABLE, World, details, search
 from tests.oauth.consent_driver import DEVICE, App, authorization_page, browser, clients, decide, scene, svid
 from tests.oauth.plane import jws, later
 
@@ -284,3 +285,112 @@ def test_a_device_and_a_workload_can_be_bearers_too(tmp_path: Path) -> None:
         assert (told["token_type"], about["attested"]) == ("Bearer", True)
 
     _scene(tmp_path, played)
+
+
+SERVERS = tuple(
+    {"type": "mcp", "resource": name, "actions": ["tools/call"], "tools": "any"} for name in ("bank", "forge")
+)
+MANY = f"{GATEWAY}/mcp"
+
+
+async def _serve(app: App, name: str, *, bear: bool = True) -> None:
+    [detail] = (one for one in SERVERS if one["resource"] == name)
+    there = Resource(name, "mcp", f"mcp+https://{name}.test/mcp", details(detail), None, {"bearer": bear})
+    await app.made.broker.put_resource(OPERATOR, there)
+
+
+def _among_servers(tmp_path: Path, played: Played) -> None:
+    async def whole(app: App) -> None:
+        for name in ("bank", "forge"):
+            await _serve(app, name)
+        await played(app)
+
+    _scene(tmp_path, whole)
+
+
+async def _at_many(app: App, *asked: object, **more: str | None) -> httpx.Response:
+    code = await app.code(None, authorization_details=json.dumps(asked or SERVERS), **more)
+    return await _unproven(app, **app.redeeming(code))
+
+
+@pytest.mark.parametrize("resource", [MANY, None])
+def test_one_for_servers_of_mcp_works_at_their_one_endpoint_and_at_none_of_theirs(
+    tmp_path: Path, resource: str | None
+) -> None:
+    async def played(app: App) -> None:
+        told = (await _at_many(app, resource=resource)).json()
+        token = told["access_token"]
+        claims: dict[str, Any] = parts(token)[1]
+        assert (claims["aud"], "cnf" in claims, claims["task"]["posture"]["custody"]) == (MANY, False, "bearer")
+        assert await _used(app, token, "mcp") == told["grant"]
+        for name in ("bank", "forge", "search"):
+            with pytest.raises(AudienceError):
+                await _used(app, token, name)
+        assert (await app.made.web.get("/v1/self", headers={"authorization": f"Bearer {token}"})).status_code == 401
+        form: dict[str, str | None] = {"grant_type": "refresh_token", "refresh_token": told["refresh_token"]}
+        wrong = await _unproven(app, **form, resource=f"{GATEWAY}/bank")
+        assert wrong.json()["error"] == "invalid_target"
+        fresh = (await _unproven(app, **form)).json()
+        assert await _used(app, fresh["access_token"], "mcp") == told["grant"]
+
+    _among_servers(tmp_path, played)
+
+
+def test_one_for_one_server_can_be_for_that_endpoint_instead(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        token = (await _at_many(app, SERVERS[0], resource=MANY)).json()["access_token"]
+        await _used(app, token, "mcp")
+        with pytest.raises(AudienceError):
+            await _used(app, token, "bank")
+
+    _among_servers(tmp_path, played)
+
+
+def test_what_is_not_all_of_servers_that_take_bearers_has_none(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        assert (await _at_many(app, *SERVERS, SEARCH)).json()["code"] == "bearer"
+        await _serve(app, "forge", bear=False)
+        assert (await _at_many(app)).json()["code"] == "bearer"
+
+    _among_servers(tmp_path, played)
+
+
+@pytest.mark.parametrize("name", ["bank", "forge"])
+def test_it_ends_when_one_of_the_servers_takes_bearers_no_more(tmp_path: Path, name: str) -> None:
+    async def played(app: App) -> None:
+        told = (await _at_many(app)).json()
+        await _serve(app, name, bear=False)
+        ended = next(event for event in reversed(await app.made.world.events()) if event.grant == told["grant"])
+        assert ended.cause == f"the resource was changed: `{name}` takes no bearers any more"
+        await _serve(app, name)
+        with pytest.raises(RevokedError):
+            await _used(app, told["access_token"], "mcp")
+
+    _among_servers(tmp_path, played)
+
+
+def test_the_human_reads_that_it_works_at_the_endpoint_of_all(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        page = unescape((await authorization_page(app, authorization_details=json.dumps(SERVERS))).text)
+        assert "works for whoever has it" in page
+        assert "the one endpoint of all these" in page
+
+    _among_servers(tmp_path, played)
+
+
+def test_a_key_s_token_can_be_for_that_endpoint_too(tmp_path: Path) -> None:
+    async def played(app: App) -> None:
+        code = await app.code(authorization_details=json.dumps(SERVERS), resource=MANY)
+        token = (await app.redeem(code, resource=MANY)).json()["access_token"]
+        assert parts(token)[1]["aud"] == MANY
+        for name, accepted in (("mcp", True), ("bank", False)):
+            url = f"{GATEWAY}/{name}"
+            proof = app.agent.proof("POST", url, app.made.world.now, app.made.verifier.nonce(), token)
+            asked = app.made.verifier.proven({"authorization": f"DPoP {token}", "dpop": proof}, "POST", url, name)
+            if accepted:
+                await asked
+                continue
+            with pytest.raises(AudienceError):
+                await asked
+
+    _among_servers(tmp_path, played)

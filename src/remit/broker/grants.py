@@ -14,7 +14,7 @@ from remit.broker.tasks import TaskCache
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.approval import Approval
-from remit.core.audience import Service
+from remit.core.audience import Service, at_one_place
 from remit.core.audit import Event
 from remit.core.grant import ISOLATION, WORKLOAD, GrantContext, Posture, Subject
 from remit.core.policy import Decision
@@ -125,7 +125,7 @@ class GrantVerbs:
         return self._tasks.view(root)
 
     def check_bearer(self, binding: Binding, scope: Scope) -> None:
-        """Raise BearerError for a grant by a token alone, unless it is for one resource that takes bearers."""
+        """Raise BearerError for a grant by a token alone, unless all of it is at one place and takes bearers."""
         if binding.bearer is not None and binding.bearer != self._bearers(scope):
             raise BearerError
 
@@ -135,9 +135,8 @@ class GrantVerbs:
             raise TargetError("what the configuration names as this service is another resource, or none")
 
     def _bearers(self, scope: Scope) -> str | None:
-        """Return the one resource that a scope is for, if that takes bearers."""
-        names = {detail.resource for detail in scope}
-        return next((name for name in names if len(names) == 1 and self._registry.takes_bearers(name)), None)
+        """Return the one place where a scope is reached, if each resource of it takes bearers."""
+        return at_one_place(scope) if self._registry.unborne(scope) is None else None
 
     def _subject(self, opener: Opener) -> Subject:
         if isinstance(opener, Human):

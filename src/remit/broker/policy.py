@@ -223,7 +223,7 @@ class PolicyEnforcement:
         """Decide on a grant as it stands, some details at a time; None: all of them are allowed."""
         details = tuple(detail for detail in grant.scope if about in {None, detail.resource})
         question, by = self.question(self._tasks.task(task_id).head, grant), self._deciders()
-        if (name := grant.binding.bearer) is not None and not self._registry.takes_bearers(name):
+        if grant.binding.bearer is not None and (name := self._registry.unborne(grant.scope)) is not None:
             unborne = Decision(allowed=False, reasons=(f"`{name}` takes no bearers any more",), version=policy.VERSION)
             return _Over(grant, unborne, by)
         await self._breathe(1)

@@ -16,6 +16,7 @@ from remit.core import scope as scopes
 from remit.core.audit import Event
 from remit.core.connection import setting
 from remit.core.principal import Principal
+from remit.core.scope import Scope
 from remit.core.secret import WHOLE, Secret
 from remit.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
 from remit.ports import DeleteResource, Finding, NewId, PutResource, PutSecret, Resource, SealedSecret, Sealer, Write
@@ -59,10 +60,10 @@ class ResourceRegistry:
             raise NotFoundError(f"there is no resource `{name}`", help="`remit resource list` shows what there is")
         return found
 
-    def takes_bearers(self, name: str) -> bool:
-        """Whether a resource is served to whoever shows a token of its own: if its settings say so, and not else."""
-        found = self._resources.get(name)
-        return found is not None and found.settings.get("bearer") is True
+    def unborne(self, scope: Scope) -> str | None:
+        """Return a resource of a scope that is not served to whoever has a token: unless its settings say so."""
+        found = {detail.resource: self._resources.get(detail.resource) for detail in scope}
+        return next((name for name, it in found.items() if it is None or it.settings.get("bearer") is not True), None)
 
     def elsewhere(self, name: str) -> str | None:
         """Return whom tokens of a resource are for that is served elsewhere; None: it is not, or is not there."""

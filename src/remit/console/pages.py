@@ -22,7 +22,7 @@ from starlette.responses import Response
 from remit.core import approval as approvals
 from remit.core import scope as scopes
 from remit.core.legible import escaped, rows, written
-from remit.core.scope import label
+from remit.core.scope import ENDPOINT, label
 from remit.errors import DeniedError, NotFoundError, RemitError
 from remit.ports.broker import ApprovalView
 from remit.ports.connections import BegunConnection, ConnectionView, ReturnedConnection
@@ -272,7 +272,7 @@ def _detail(detail: Mapping[str, object]) -> Mapping[str, object]:
     return {"resource": detail.get("resource"), "type": detail.get("type"), "rows": told}
 
 
-BEARER = ("bearer", "its token, if it proves no key, works for whoever has it, at")
+BEARER = "its token, if it proves no key, works for whoever has it, at"
 
 
 def _bounds(request: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -285,8 +285,11 @@ def _bounds(request: Mapping[str, object]) -> list[tuple[str, str]]:
     if depth and patterns is not None:
         told.append(("sub-agents", written(patterns)))
     told.append(("may use it itself", "yes" if request.get("exercise") else "no: it only hands on"))
-    said = (("label", "calls itself"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"), BEARER)
-    return told + [(words, str(request[name])) for name, words in said if request.get(name)]
+    said = (("label", "calls itself"), ("agent", "attested as"), ("jkt", "key"), ("x5t", "certificate"))
+    told += [(words, str(request[name])) for name, words in said if request.get(name)]
+    if place := request.get("bearer"):
+        told.append((BEARER, "the one endpoint of all these" if place == ENDPOINT else str(place)))
+    return told
 
 
 def length(seconds: int) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from remit.core import spiffe
 from remit.core.request import Binding
-from remit.core.scope import Scope
+from remit.core.scope import ENDPOINT, Scope
 from remit.errors import TargetError
 
 
@@ -55,6 +55,22 @@ class Audiences:
         return None if self.gateway is None else f"{self.gateway}/{resource}"
 
 
+def at_one_place(scope: Scope) -> str | None:
+    """Return the one place at the gateway where all of a scope is reached: a resource, or the endpoint of MCP servers.
+
+    None: there are several.
+    """
+    names = {detail.resource for detail in scope}
+    if len(names) == 1:
+        return names.pop()
+    return ENDPOINT if names and is_of_servers(scope) else None
+
+
+def is_of_servers(scope: Scope) -> bool:
+    """Whether all of a scope is for MCP servers, which one endpoint has."""
+    return all(detail.type == ENDPOINT for detail in scope)
+
+
 def narrowed(meant: str | None, named: str | None, gateway: str | None) -> str | None:
     """Return whom a token is for that was ``meant`` for one audience, and is ``named`` for another: the same, or less.
 
@@ -69,18 +85,19 @@ def narrowed(meant: str | None, named: str | None, gateway: str | None) -> str |
 def settled(audience: str | None, scope: Scope, binding: Binding, known: Audiences) -> str | None:
     """Return whom a token for a grant would be for; TargetError where none can be made for this audience.
 
-    A grant has the whole broker, the gateway, and what its scope names there and elsewhere; that of a bearer its one
-    resource alone.
+    A grant has the whole broker, the gateway, and what its scope names there and elsewhere: each resource, and the
+    endpoint of MCP servers if it has one. That of a bearer has one endpoint alone.
     """
     own = {known.of(detail.resource) for detail in scope}
+    own |= {known.of(ENDPOINT) for detail in scope if detail.type == ENDPOINT}
     if binding.bearer is None:
         if audience not in {None, known.issuer, known.gateway} | own:
             raise TargetError("the grant is not for this audience", help="name a resource that is asked for, or none")
         return audience
     endpoint = known.of(binding.bearer)
-    if endpoint is None or audience not in {None, endpoint}:
-        raise TargetError("a bearer's token is for its one resource, and for nothing else")
-    return endpoint
+    if endpoint is None or audience not in {None, endpoint, known.of(ENDPOINT) if is_of_servers(scope) else None}:
+        raise TargetError("a bearer's token is for its one resource, or for all of its MCP servers, and nothing else")
+    return audience or endpoint
 
 
 def concerning(scope: Scope, audience: str | None, known: Audiences) -> Scope:

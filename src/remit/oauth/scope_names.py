@@ -36,7 +36,7 @@ def expanded(
         names = [str(resource)]
     if not names:
         return told
-    here = [name for name in names if name not in templates or resource in templates[name].resources]
+    here = [name for name in names if name not in templates or templates[name].lies_at(resource)]
     names = here if resource is not None and here else names
     found = [asked(name, templates, client) for name in names]
     own = scopes.parse(read_json(form["authorization_details"])) if "authorization_details" in form else ()

@@ -196,16 +196,16 @@ def exchanged(form: Form, audience: str | None) -> TokenSpec:
 
 
 def borne(binding: Binding, scope: Scope) -> Binding:
-    """Return a binding as it is, or a bearer's to the one resource that a scope is for; BearerError for several.
+    """Return a binding as it is, or a bearer's to the one place where a scope is reached; BearerError for several.
 
-    Whether that resource takes bearers, who makes the grant knows.
+    Whether bearers are taken there, who makes the grant knows.
     """
-    names = {detail.resource for detail in scope}
     if binding.bearer is None:
         return binding
-    if len(names) != 1:
+    place = audiences.at_one_place(scope)
+    if place is None:
         raise BearerError
-    return replace(binding, bearer=names.pop())
+    return replace(binding, bearer=place)
 
 
 class TokenIssuer:
