@@ -40,6 +40,7 @@ class Issuing(ProviderPort):
     lifetime: int | None = 600
     refreshes: bool = True
     narrows: bool | None = True  # whether a narrower token can be had; None: it is refused
+    says: str | None = None  # the scope of a token for all
     provider: AuthorizationServer = field(
         default_factory=lambda: AuthorizationServer(
             ISSUER, f"{ISSUER}/authorize", f"{ISSUER}/token", f"{ISSUER}/revoke"
@@ -81,7 +82,8 @@ class Issuing(ProviderPort):
             await self.after()
         access, scope = Secret(f"access-token-number-{number}"), asked.get("scope")
         given = Secret(fresh) if self.refreshes else None
-        return ProviderTokens(access, given, self.lifetime, scope if self.narrows or scope is None else "read write")
+        told = self.says if scope is None else scope if self.narrows else "read write"
+        return ProviderTokens(access, given, self.lifetime, told)
 
     async def revoke_token(self, provider: AuthorizationServer, client: ProviderClient, token: Secret) -> None:
         if self.before is not None:

@@ -9,10 +9,11 @@ import pytest
 from remit.broker import Broker
 from remit.core import scope
 from remit.core.orders import digest
-from remit.errors import ConnectError, UnavailableError
+from remit.core.task import Grant
+from remit.errors import ConnectError, ScopeError, UnavailableError
 from remit.ports import Resource
-from tests.broker.providers import OAUTH, Connected, connect
-from tests.broker.world import OPERATOR, details, run
+from tests.broker.providers import OAUTH, Connected, connect, search
+from tests.broker.world import OPERATOR, SEARCH, child, details, holder, run
 
 LOWER = {"find": ["read"], "file": ["read", "write"], "resources/read": ["read"]}
 ALL: dict[str, object] = {
@@ -46,7 +47,10 @@ async def served(world: Connected, **oauth: object) -> Broker:
 
 async def lent(world: Connected, broker: Broker, *raw: dict[str, object], refused: str = "") -> str:
     """Open a task for some details, and return its token."""
-    grant = await world.opened(broker, *raw)
+    return await lent_to(broker, await world.opened(broker, *raw), refused)
+
+
+async def lent_to(broker: Broker, grant: Grant, refused: str = "") -> str:
     token = await broker.access_token(grant.id, "tracker", broker._registry.version("tracker"), refused)
     return token.value.reveal()[-1]
 
@@ -92,6 +96,50 @@ def test_what_a_server_may_ask_takes_no_scope(world: Connected) -> None:
         await broker.put_resource(OPERATOR, bounded)
         assert await lent(world, broker, asks) == "1"
         assert asked(world) == ["read"]
+
+    run(body())
+
+
+def test_a_task_that_takes_no_scope_has_no_token_and_is_told_what_to_grant(world: Connected) -> None:
+    async def body() -> None:
+        broker = await served(world)
+        there, asks = broker._registry.resource("tracker"), {**FIND, "actions": ["elicitation/create"], "tools": {}}
+        bounded = Resource("tracker", "mcp", there.destination, details(ALL, asks), None, there.settings)
+        await broker.put_resource(OPERATOR, bounded)
+        with pytest.raises(ScopeError, match="takes no scope") as refused:
+            await lent(world, broker, asks)
+        assert "`oauth.lower`" in str(refused.value.help)
+        assert asked(world) == []
+
+    run(body())
+
+
+def test_what_a_human_approved_beyond_the_root_grant_takes_its_scopes(world: Connected) -> None:
+    async def body() -> None:
+        broker = await served(world)
+        await broker.put_resource(OPERATOR, search())
+        root = await world.opened(broker, SEARCH)
+        item = (await broker.ask(holder(broker, root), root.id, child(FIND))).approval
+        item = await broker.approve(item.id, item.digest, OPERATOR)
+        beyond = (await broker.delegate(holder(broker, root), root.id, child(FIND), item)).grant
+        assert await lent_to(broker, beyond) == "1"
+        assert asked(world) == ["read"]
+
+    run(body())
+
+
+@pytest.mark.parametrize(("how", "token"), [("narrows", "1"), ("widens", "1"), ("refuses", "0")])
+def test_where_no_scope_that_is_needed_was_given_by_that_name_the_provider_says_what_it_gives(
+    world: Connected, how: str, token: str
+) -> None:
+    async def body() -> None:
+        world.issuing.says = "read,write"
+        broker = await served(world)
+        world.issuing.narrows = {"narrows": True, "widens": False, "refuses": None}[how]
+        assert [await lent(world, broker, FIND) for _ in range(2)] == [token] * 2
+        assert asked(world) == ["read"]
+        told = [event.decision for event in await world.events() if event.event == "connection.lower"]
+        assert told == ([] if how == "narrows" else ["failed"])
 
     run(body())
 

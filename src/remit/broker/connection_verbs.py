@@ -41,7 +41,13 @@ class ConnectionVerbs:
             raise ScopeError
         subject = self._tasks.view(grant_id).subject
         task = self._tasks.task(live.task)
-        needed = self._registry.needed(resource, task.grant(task.head.root).scope)
+        # what a human approved beyond the root grant is in the one that asks
+        needed = self._registry.needed(resource, (*task.grant(task.head.root).scope, *live.grant.scope))
+        if needed == frozenset():  # a token for nothing cannot be asked for, and one for all is not what it takes
+            raise ScopeError(
+                f"what this task may use of `{name}` takes no scope at its provider, so it has no token",
+                help="grant it a tool, or a method that `oauth.lower` of the resource names",
+            )
         token = await self.connecting.kept.lend(subject, resource, refused, needed)
         self._tasks.check(grant_id)  # it may have ended meanwhile
         if self._registry.version(name) != version:
