@@ -361,7 +361,12 @@ def test_the_clients_secret_goes_to_the_provider_alone(world: Connected) -> None
         moved = search({**OAUTH, "issuer": "https://evil.test"})
         with pytest.raises(RemitError, match="the secret must be given again"):
             await broker.put_resource(OPERATOR, moved)
-        await broker.put_resource(OPERATOR, search({**OAUTH, "scopes": ["read"]}))
+        for more in (
+            {"scopes": ["read"]},
+            {"scopes": ["read"], "lower": {"find": ["read"]}},
+            {"revoke_with_task": True},
+        ):
+            await broker.put_resource(OPERATOR, search({**OAUTH, **more}))
 
     run(body())
 

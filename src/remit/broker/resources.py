@@ -263,7 +263,7 @@ def _sent_to(resource: Resource) -> tuple[str, dict[str, object]]:
     """Return what says where the secret of a resource goes: of one that humans connect, its client's, to an issuer."""
     oauth = resource.settings.get("oauth")
     given = oauth if isinstance(oauth, Mapping) else {}
-    return resource.destination, {name: given[name] for name in given.keys() - {"scopes", "revoke_with_task"}}
+    return resource.destination, {name: given[name] for name in given.keys() - {"scopes", "lower", "revoke_with_task"}}
 
 
 def associated(secret: SealedSecret) -> bytes:
