@@ -10,7 +10,7 @@ from remit.broker import Broker
 from remit.core import scope
 from remit.core.orders import digest
 from remit.core.task import Grant
-from remit.errors import ConnectError, ScopeError, UnavailableError
+from remit.errors import ConnectError, ScopeError, UnavailableError, UnsupportedScopeError
 from remit.ports import Resource
 from tests.broker.providers import OAUTH, Connected, connect, search
 from tests.broker.world import OPERATOR, SEARCH, child, details, holder, run
@@ -165,6 +165,28 @@ def test_where_a_provider_gives_none_that_is_said_and_it_is_asked_once(world: Co
         world.later(550)
         assert await lent(world, broker, FIND) == str(int(token) + 1)  # nothing is used up
         assert asked(world) == ["read", None]
+
+    run(body())
+
+
+def test_a_provider_that_refuses_a_refresh_for_all_is_left_alone_for_a_moment(world: Connected) -> None:
+    async def body() -> None:
+        broker = await served(world)
+        world.later(601)
+
+        async def refuses() -> None:
+            raise UnsupportedScopeError
+
+        world.issuing.before = refuses
+        for _ in range(3):
+            with pytest.raises((UnsupportedScopeError, UnavailableError)):
+                await lent(world, broker, FILE)
+        told = [f"{event.event} {event.decision}" for event in await world.events() if event.resource == "tracker"]
+        assert told[-2:] == ["connection.refresh allow", "connection.refresh failed"]
+        world.issuing.before = None
+        world.later(16)
+        assert await lent(world, broker, FIND) == "1"  # it gives narrow ones
+        assert asked(world) == ["read"]
 
     run(body())
 

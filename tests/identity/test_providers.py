@@ -194,8 +194,8 @@ def test_what_goes_to_an_issuer_of_https_goes_by_https(name: str) -> None:
         setting({"oauth": {**oauth, name: "http://127.0.0.1:2375/x"}})
 
 
-def asked(web: Web, client: ProviderClient | None = None) -> object:
-    form = Secret({"grant_type": "refresh_token", "refresh_token": "r"})
+def asked(web: Web, client: ProviderClient | None = None, **more: str) -> object:
+    form = Secret({"grant_type": "refresh_token", "refresh_token": "r", **more})
     return asyncio.run(web.reached.obtain_tokens(AT, client or ProviderClient("remit"), form))
 
 
@@ -205,7 +205,7 @@ def asked(web: Web, client: ProviderClient | None = None) -> object:
         (400, {"error": "invalid_grant"}, GrantTokenError),
         (200, {"error": "invalid_grant"}, GrantTokenError),  # as GitHub says no
         (401, {"error": "invalid_client"}, EngineRefusedError),
-        (400, {"error": "invalid_scope"}, UnsupportedScopeError),
+        (400, {"error": "invalid_scope"}, EngineRefusedError),  # for no scope was asked for
         (400, {"error": "<script>"}, EngineRefusedError),
         (503, {"error": "invalid_grant"}, UnavailableError),
         (429, {}, UnavailableError),
@@ -220,6 +220,11 @@ def test_each_answer_of_a_token_endpoint_means_one_thing(status: int, answer: ob
         asked(Web({AT.token_endpoint: answer}, status=status))
     assert type(caught.value) is error
     assert "<script>" not in caught.value.detail
+
+
+def test_a_scope_that_was_asked_for_may_be_one_that_the_provider_does_not_give() -> None:
+    with pytest.raises(UnsupportedScopeError):
+        asked(Web({AT.token_endpoint: {"error": "invalid_scope"}}, status=400), scope="read")
 
 
 @pytest.mark.parametrize(("said", "lifetime"), [(60, 60), ("60", 60), (0, None), (None, None), (-1, None), ("x", None)])

@@ -197,9 +197,9 @@ class HeldConnections:
             except GrantTokenError as error:
                 over = SPENT if found.refreshing else REFUSED
                 return await self._ended(begun, over, "failed", keep=False, code=error.code)
-            except UnsupportedScopeError as error:
-                return await self._widest(begun, error)
             except RemitError as error:
+                if scope and isinstance(error, UnsupportedScopeError):
+                    return await self._widest(begun, error)
                 self._again[key] = self._tasks.now() + PAUSE
                 failed = self._event("connection.refresh", "failed", begun, code=error.code, cause=error.detail)
                 await self._tasks.store.commit((), (failed,))

@@ -138,7 +138,7 @@ class ReachedProviders(ProviderPort):
         answer = await self._post(provider.token_endpoint, provider, client, asked)
         found = _object(answer) or {}
         if answer.status_code >= BAD or "error" in found:  # some say no with a 200
-            raise _refusal(found)
+            raise _refusal(found, scope="scope" in asked)
         token, kind = found.get("access_token"), found.get("token_type", "bearer")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token) or str(kind).lower() != "bearer":
             raise EngineRefusedError("the provider gave no bearer token that can be kept apart from other text")
@@ -222,12 +222,12 @@ def places(issuer: str) -> Sequence[str]:
     return host + AS + path, host + OIDC + path, host + path + OIDC
 
 
-def _refusal(found: Document) -> EngineRefusedError | GrantTokenError | UnsupportedScopeError:
+def _refusal(found: Document, *, scope: bool = False) -> EngineRefusedError | GrantTokenError | UnsupportedScopeError:
     """Return what an OAuth error means; of its words only the registered name is repeated."""
     code = found.get("error")
     if code == "invalid_grant":
         return GrantTokenError("the provider does not take the code or the refresh token")
-    if code == "invalid_scope":
+    if code == "invalid_scope" and scope:  # that was asked for
         return UnsupportedScopeError("the provider does not give a token for that scope")
     said = f": `{code}`" if isinstance(code, str) and _CODE.fullmatch(code) else ""
     return EngineRefusedError(f"the provider refused{said}")

@@ -107,7 +107,10 @@ class ProviderPort(Protocol):
     async def obtain_tokens(
         self, provider: AuthorizationServer, client: ProviderClient, form: Secret
     ) -> ProviderTokens:
-        """Redeem a code or a refresh token; GrantTokenError where the provider does not take it (``invalid_grant``)."""
+        """Redeem a code or a refresh token; GrantTokenError where the provider does not take it (``invalid_grant``).
+
+        UnsupportedScopeError where it gives none for the ``scope`` that was asked for.
+        """
 
     async def revoke_token(self, provider: AuthorizationServer, client: ProviderClient, token: Secret) -> None:
         """Have a token and its grant revoked (RFC 7009); success for one that is not known any more."""
