@@ -17,6 +17,7 @@ from remit.core import audit, scope
 from remit.errors import ConnectError
 from remit.ports import Resource
 from tests.live.crash_driver import OPERATOR
+from tests.live.fleet import until
 from tests.live.idp import Provider
 from tests.live.refresh_driver import DETAIL, HERE, LATER, broker, lent
 
@@ -129,6 +130,34 @@ def test_a_task_that_reads_has_a_token_that_reads(tmp_path: Path, provider: Prov
         assert [each["active"] for each in found] == [True, True]
         first = await asyncio.to_thread(provider.token_info, await lent(made, writes))
         assert (first["active"], first["scope"]) == (True, "issues:read issues:write")
+        await made.stop()
+
+    asyncio.run(body())
+
+
+def test_where_the_resource_says_so_the_provider_takes_a_token_no_more_once_the_task_has_ended(
+    tmp_path: Path, provider: Provider
+) -> None:
+    async def body() -> None:
+        made, _ = broker(tmp_path / "state")
+        await made.start()
+        oauth = {"issuer": provider.issuer, "client_id": "remit-tracker", "scopes": ["issues:read"]}
+        oauth["revoke_with_task"] = True
+        there = Resource("tracker", "http", AT, scope.parse([DETAIL]), None, {"oauth": oauth})
+        await made.put_resource(OPERATOR, there)
+        await connect(made, provider)
+        token = await lent(made)
+        assert (await asyncio.to_thread(provider.token_info, token))["active"]
+        (task,) = made._tasks
+        await made.close(OPERATOR, task.head.id)
+
+        async def revoked() -> bool:
+            await made.sweep()  # it ends the connection, and has the provider told
+            return not (await asyncio.to_thread(provider.token_info, token))["active"]
+
+        await until(revoked)
+        (view,) = await made.connections(OPERATOR)
+        assert view.over == "ended with the task that it was used in"
         await made.stop()
 
     asyncio.run(body())
