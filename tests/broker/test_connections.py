@@ -35,7 +35,7 @@ from remit.errors import (
 from remit.ports import Resource, Write
 from remit.ports.broker import AccessToken
 from tests.broker.providers import ISSUER, OAUTH, Connected, connect, query, search
-from tests.broker.world import OPERATOR, SEARCH, TABLE, details, run, warehouse
+from tests.broker.world import OPERATOR, SEARCH, TABLE, child, details, holder, run, warehouse
 from tests.support.memory_store import MemoryStore
 
 
@@ -423,6 +423,25 @@ def test_where_the_resource_says_so_a_connection_ends_with_the_last_task_that_ne
                 await swept(again)
             assert len(world.issuing.revoked) == revoked
             broker = again
+
+    run(body())
+
+
+def test_a_task_has_what_a_human_approved_beyond_its_root_grant_until_that_ends(world: Connected) -> None:
+    async def body() -> None:
+        broker = await world.connected(revoke_with_task=True)
+        await broker.put_resource(OPERATOR, warehouse(), Secret("admin-pw"))
+        root = await world.opened(broker, TABLE)
+        item = (await broker.ask(holder(broker, root), root.id, child(SEARCH))).approval
+        item = await broker.approve(item.id, item.digest, OPERATOR)
+        beyond = (await broker.delegate(holder(broker, root), root.id, child(SEARCH), item)).grant
+        await lent(broker, beyond)
+        for left in (1, 0):
+            for _ in range(2):
+                await swept(broker)
+            (view,) = await broker.connections(OPERATOR)
+            assert (len(world.issuing.revoked), view.open_tasks) == (1 - left, left)
+            await broker.revoke(OPERATOR, beyond.id)
 
     run(body())
 

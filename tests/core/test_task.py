@@ -148,6 +148,17 @@ def test_unknown_grants_and_leases_are_not_found() -> None:
             look("nowhere")
 
 
+def test_a_task_has_the_resources_of_its_grants_that_were_not_revoked() -> None:
+    request = child(scope=scope.parse([{**TABLE, "resource": "archive"}]))
+    context = GrantContext("auditor", approval="apr_1")
+    task = tree()
+    task = task.apply(task.delegate("root", "d", request, context, NOW))
+    assert task.resources == {"warehouse", "archive"}
+    task = task.apply(task.revoke("d"))
+    assert task.resources == {"warehouse"}
+    assert task.apply(task.revoke("root")).resources == frozenset()
+
+
 def test_the_lineage_goes_up_to_the_root() -> None:
     assert [grant.id for grant in tree().lineage("b")] == ["b", "a", "root"]
 

@@ -44,10 +44,7 @@ class ConnectionVerbs:
         # what a human approved beyond the root grant is in the one that asks
         needed = self._registry.needed(resource, (*task.grant(task.head.root).scope, *live.grant.scope))
         if needed == frozenset():  # a token for nothing cannot be asked for, and one for all is not what it takes
-            raise ScopeError(
-                f"what this task may use of `{name}` takes no scope at its provider, so it has no token",
-                help="grant it a tool, or a method that `oauth.lower` of the resource names",
-            )
+            raise ScopeError(f"what this task has of `{name}` takes no scope", help="grant what `oauth.lower` names")
         token = await self.connecting.kept.lend(subject, resource, refused, needed)
         self._tasks.check(grant_id)  # it may have ended meanwhile
         if self._registry.version(name) != version:
@@ -74,7 +71,7 @@ class ConnectionVerbs:
         theirs = [task for task in self._tasks if not task.head.closed and task.head.subject.sub in humans]
         using: dict[tuple[str, str], list[TaskHeader]] = {}
         for task in sorted(theirs, key=lambda one: one.head.opened_at, reverse=True):
-            for name in {detail.resource for detail in task.grant(task.head.root).scope}:
+            for name in task.resources:
                 using.setdefault((task.head.subject.sub, name), []).append(task.head)
         return [
             self._seen(each, using.get((each.human, each.resource), []))

@@ -304,8 +304,9 @@ class HeldConnections:
 
     def _left(self) -> list[Key]:
         """Return the connections that were used in tasks of which none is open, and are to end with them."""
-        tasks = [task for task in self._tasks if not task.head.closed]
-        needed = {(task.head.subject.sub, one.resource) for task in tasks for one in task.grant(task.head.root).scope}
+        humans = {human for human, _ in self._used}
+        tasks = [task for task in self._tasks if not task.head.closed and task.head.subject.sub in humans]
+        needed = {(task.head.subject.sub, name) for task in tasks for name in task.resources}
         return [key for key in self._used if key not in needed]
 
     async def _revoke(self, key: Key) -> None:

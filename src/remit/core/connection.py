@@ -160,11 +160,8 @@ class ProviderConnection:
     narrows: bool = True  # as far as is known, its provider gives those
 
     def lower(self, needed: frozenset[str] | None) -> str:
-        """Return the scope of the token for a task that needs no more than that; empty: that of all of it.
-
-        Where it has none of what is needed, its provider may have other words for it, and says so when asked.
-        """
-        had = frozenset(self.scope.split())
+        """Return the scope of the token for a task that needs no more than that; empty: that of all of it."""
+        had = frozenset(self.scope.split())  # as its provider writes them: where it has none of these, it is asked
         some = had if needed is None or not self.narrows or self.refresh_token is None else had & needed or needed
         return "" if some == had else " ".join(sorted(some))
 

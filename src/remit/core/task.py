@@ -99,6 +99,11 @@ class Task:
             raise NotFoundError
         return self.grants[grant_id]
 
+    @property
+    def resources(self) -> frozenset[str]:
+        """What its grants have that were not revoked: a human may have approved one beyond the root grant."""
+        return frozenset(one.resource for grant in self.grants.values() if not grant.revoked for one in grant.scope)
+
     def lease(self, lease_id: str) -> Lease:
         if lease_id not in self.leases:
             raise NotFoundError
