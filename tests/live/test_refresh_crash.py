@@ -141,8 +141,8 @@ def test_where_the_resource_says_so_the_provider_takes_a_token_no_more_once_the_
     async def body() -> None:
         made, _ = broker(tmp_path / "state")
         await made.start()
-        oauth = {"issuer": provider.issuer, "client_id": "remit-tracker", "scopes": ["issues:read"]}
-        oauth["revoke_with_task"] = True
+        oauth = {"issuer": provider.issuer, "client_id": "remit-tracker", "revoke_with_task": True}
+        oauth["scopes"] = ["issues:read"]
         there = Resource("tracker", "http", AT, scope.parse([DETAIL]), None, {"oauth": oauth})
         await made.put_resource(OPERATOR, there)
         await connect(made, provider)
