@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from remit.core import scope
-from remit.gateway import commands
+from remit.gateway import commands, stdio
 from remit.gateway.server import Channel
 from remit.ports import Closing, Resource
 from tests.broker.world import OPERATOR
@@ -315,6 +315,42 @@ def test_an_id_is_that_of_one_request_and_what_was_cancelled_is_over(tmp_path: P
             assert (await s.post(cancel, name)).status == 202
             assert problem(await asked)["code"] == "upstream"
             assert (await server.hears())["method"] == "notifications/cancelled"
+            assert problem(await s.post(called(1), name))["code"] == "invalid-request"  # an answer may be on its way
+            await server.say({"jsonrpc": "2.0", "id": 1, "result": {"late": True}})
+            asked = s.asks(called(2), name)  # what came before it has been taken
+            await server.hears()
+            await server.say({"jsonrpc": "2.0", "id": 2, "result": {}})
+            await asked
+            asked = s.asks(called(1), name)
+            await server.hears()
+            await server.say({"jsonrpc": "2.0", "id": 1, "result": {"late": False}})
+            assert (await asked).json()["result"] == {"late": False}
+
+    play(story)
+
+
+def test_what_is_cancelled_again_and_again_keeps_no_request_from_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdio, "AT_ONCE", 2)
+
+    async def story() -> None:
+        async with scene(tmp_path) as s:
+            server, name = await s.session()
+            for id_ in range(1, 6):
+                asked = s.asks(called(id_), name)
+                await server.hears()
+                cancel = {"method": "notifications/cancelled", "params": {"requestId": id_}}
+                assert (await s.post(cancel, name)).status == 202
+                assert problem(await asked)["code"] == "upstream"
+                await server.hears()
+            waits = [s.asks(called(id_), name) for id_ in (6, 7)]
+            for _ in waits:
+                await server.hears()
+            assert problem(await s.post(called(8), name))["code"] == "limit"
+            for id_ in (6, 7):
+                await server.say({"jsonrpc": "2.0", "id": id_, "result": {}})
+            assert {(await each).status for each in waits} == {200}
 
     play(story)
 
@@ -327,6 +363,7 @@ def test_a_server_that_says_too_much_at_once_is_not_waited_for(tmp_path: Path) -
             await server.hears()
             await server.say(b"x" * 2_200_000 + b"\n")
             assert problem(await asked)["code"] == "upstream"
+            assert problem(await s.post(called(1), name))["code"] == "invalid-request"  # it may be told again
             asked = s.asks(called(2), name)
             await server.hears()
             await server.say({"jsonrpc": "2.0", "id": 2, "result": {"text": "y" * 1_000_000}})

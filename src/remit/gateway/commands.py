@@ -12,12 +12,13 @@ import json
 import logging
 import secrets
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from remit.errors import InvalidRequestError, LimitError, RemitError, UpstreamError
+from remit.errors import LimitError, RemitError, UpstreamError
 from remit.gateway import canon, framing
 from remit.gateway.cutting import shut
 from remit.gateway.mcp import answers, denials, messages
@@ -27,7 +28,7 @@ from remit.gateway.pipe import OPENING
 from remit.gateway.plane import DataPlane
 from remit.gateway.quota import TaskQuota
 from remit.gateway.response import chunk
-from remit.gateway.stdio import AT_ONCE, MOST_TOLD, StdioEnd, next_line
+from remit.gateway.stdio import MOST_TOLD, OpenRequests, StdioEnd, next_line
 
 MOST = 16  # sessions of one launcher
 KEPT = 64  # messages of a server's that wait for a stream on which they can go
@@ -138,7 +139,7 @@ class CommandSession:
     key: str  # its name; a client has it sealed
     _launcher: CommandLauncher
     _end: StdioEnd
-    _asked: dict[str | int | None, CommandStream | None] = field(default_factory=dict)  # None: nobody waits any more
+    _asked: OpenRequests[CommandStream | None] = field(default_factory=OpenRequests)  # None: nobody waits any more
     _first: CommandStream | None = None  # on which the client learns of the session, until it has
     _listener: CommandStream | None = None  # of what the server says by itself
     _waiting: deque[bytes] = field(default_factory=partial(deque[bytes], maxlen=KEPT))
@@ -152,7 +153,8 @@ class CommandSession:
                 while True:
                     line = await next_line(self._end, plane.turns, task)
                     if line is None:  # to which of its requests it is the answer, nobody knows
-                        self._fail_all(UpstreamError(f"the server said more than {MOST_TOLD} bytes at once"))
+                        error = UpstreamError(f"the server said more than {MOST_TOLD} bytes at once")
+                        self._fail_all(self._asked.given_up(), error)
                         continue
                     check = partial(plane.check_live, self.grant)
                     with suppress(UpstreamError):  # what else it prints is no message, and goes nowhere
@@ -162,13 +164,13 @@ class CommandSession:
         finally:
             self._launcher.ended(self)
             self._end.writer.close()
-            self._fail_all(self._cut or UpstreamError("the server ended before it answered"))
+            self._fail_all(self._asked.values(), self._cut or UpstreamError("the server ended before it answered"))
             if self._listener is not None:
                 self._listener.asker.fail(self._cut or UpstreamError("the server has ended"))
 
     def _told(self, said: Message, line: bytes) -> None:
         if said.method is None:
-            if (stream := self._asked.pop(said.id, None)) is not None:
+            if (stream := self._asked.answered(said)) is not None:
                 self._first = None if self._first is stream else self._first
                 stream.say(line, last=True)
         elif (stream := self._stream_for(said)) is not None:
@@ -193,9 +195,13 @@ class CommandSession:
         if self._end.transport.get_write_buffer_size() > UNREAD:
             raise LimitError("the server does not read what it is told", retry_after=1)
         if said.asks:
-            self._wait(stream, said)
+            self._asked.check_room(said)
+            stream.session, stream.token = self, said.meta.get("progressToken")
+            self._asked[said.id] = stream
         elif said.method == "notifications/cancelled":
-            self._cancel(said.params.get("requestId"))
+            self._fail_all(
+                [self._asked.cancel(said.params.get("requestId"))], UpstreamError("the request was cancelled")
+            )
         self._end.writer.write(line + b"\n")
         if not said.asks:
             stream.answer(b"202 Accepted")
@@ -205,18 +211,6 @@ class CommandSession:
         self._first = stream
         stream.lines = b"mcp-session-id: %b\r\n" % self.key.encode()
         self.said(stream, said, line)
-
-    def _wait(self, stream: CommandStream, said: Message) -> None:
-        if said.id in self._asked:
-            raise InvalidRequestError("the `id` is that of a request without an answer")
-        if len(self._asked) >= AT_ONCE:
-            raise LimitError("too many requests have no answer yet", retry_after=1)
-        stream.session, stream.token = self, said.meta.get("progressToken")
-        self._asked[said.id] = stream
-
-    def _cancel(self, id_: object) -> None:
-        if messages.is_id(id_) and (stream := self._asked.pop(id_, None)) is not None:
-            stream.asker.fail(UpstreamError("the request was cancelled"))
 
     def listen(self, stream: CommandStream) -> None:
         """Have a stream of what the server says by itself."""
@@ -238,9 +232,8 @@ class CommandSession:
             if waiting is stream:
                 self._asked[id_] = None
 
-    def _fail_all(self, error: RemitError) -> None:
-        asked, self._asked = self._asked, {}
-        for stream in asked.values():
+    def _fail_all(self, asked: Collection[CommandStream | None], error: RemitError) -> None:
+        for stream in tuple(asked):
             if stream is not None:
                 stream.asker.fail(error)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Generic
 
 from remit.core.principal import GrantView
 from remit.core.scope import Access
@@ -97,7 +98,7 @@ class OpenRequest:
     use: Use | None
 
 
-class OpenRequests(dict[str | int | None, OpenRequest]):
+class OpenRequests(dict[str | int | None, V], Generic[V]):
     """Those of one side, by their ids. An id that was cancelled is not used again before its answer has come."""
 
     def __init__(self) -> None:
@@ -113,19 +114,19 @@ class OpenRequests(dict[str | int | None, OpenRequest]):
         if len(self) >= AT_ONCE:
             raise LimitError("too many requests have no answer yet", retry_after=1)
 
-    def answered(self, said: Message) -> OpenRequest | None:
+    def answered(self, said: Message) -> V | None:
         """Return the request that a message answers, which is over; None if nobody waits for that."""
         self.cancelled.discard(said.id)
         return self.pop(said.id, None)
 
-    def cancel(self, named: object) -> OpenRequest | None:
+    def cancel(self, named: object) -> V | None:
         """Return a request that its side has cancelled, if there is room to remember that."""
         if not messages.is_id(named) or named not in self or len(self.cancelled) >= MOST_CANCELLED:
             return None
         self.cancelled.add(named)
         return self.pop(named)
 
-    def given_up(self) -> list[OpenRequest]:
+    def given_up(self) -> list[V]:
         """Return all, whose answers nobody can tell any more; raise LimitError if that comes again and again."""
         if len(self.cancelled) >= MOST_CANCELLED:
             raise LimitError("too many requests were given up")
@@ -145,8 +146,8 @@ class StdioRelay:
     _quota: TaskQuota
     _expected: int = 0  # connections
     _ends: list[StdioEnd] = field(default_factory=list)  # the client's, then the server's
-    _asked: OpenRequests = field(default_factory=OpenRequests)  # by the client
-    _asks: OpenRequests = field(default_factory=OpenRequests)  # by the server
+    _asked: OpenRequests[OpenRequest] = field(default_factory=OpenRequests)  # by the client
+    _asks: OpenRequests[OpenRequest] = field(default_factory=OpenRequests)  # by the server
     _relay: Relay = field(init=False)
     _view: GrantView = field(init=False)
     _cut: RemitError | None = None
@@ -367,7 +368,7 @@ class StdioRelay:
         for pending in self._asked.given_up():
             await self._refuse(pending, error)
 
-    def _cancel(self, waiting: OpenRequests, said: Message) -> None:
+    def _cancel(self, waiting: OpenRequests[OpenRequest], said: Message) -> None:
         """Wait for no answer to what its side has cancelled (MCP, cancellation): what that did, nobody learns."""
         pending = waiting.cancel(said.params.get("requestId"))
         if pending is not None and pending.use is not None:
