@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from remit.core import scope
+from remit.core.request import GrantRequest
 from remit.gateway import commands, stdio
 from remit.gateway.server import Channel
 from remit.ports import Closing, Resource
-from tests.broker.world import OPERATOR
+from tests.broker.world import OPERATOR, details
 from tests.gateway.rig import Reply, Rig, Wire, http, play, rig
 from tests.gateway.test_stdio import CALLS, EVERYTHING, LISTED, Side, connected
 
@@ -263,6 +264,43 @@ def test_a_session_ends_with_a_word_of_the_client_its_server_or_its_grant(tmp_pa
             assert await server.ended()
             assert "end" in await s.control.hears()
             assert not any(isinstance(each, commands.CommandSession) for each in s.rig.gateway.plane.in_flight)
+
+    play(story)
+
+
+def test_a_server_that_starts_as_its_grant_ends_is_ended(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as s:
+            child = await s.rig.broker.delegate(OPERATOR, s.grant, GrantRequest(details(CALLS)))
+            port = await s.rig.listen(Channel(child.id, {}))
+            s.asks({"id": 0, "method": "initialize", "params": BEGIN}, port=port).add_done_callback(_heard)
+            told = await s.control.hears()
+            s.rig.gateway.mark(frozenset({child.id}))  # as an edge's thread does
+            await s.rig.broker.revoke(OPERATOR, child.id)
+            server = await s.connected()
+            await server.say(told["as"].encode() + b"\n")
+            assert await s.control.hears() == {"end": told["as"]}
+            assert await server.ended()
+            [launcher] = s.rig.gateway.plane.pools.launchers.values()
+            assert not any(each for each in s.rig.gateway.plane.in_flight if each is not launcher[0])
+
+    play(story)
+
+
+def _heard(asked: asyncio.Task[Reply]) -> None:
+    """Take note that a request has failed: its connection was cut."""
+    asked.exception()
+
+
+def test_a_server_that_does_not_come_in_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "OPENING", 0.1)
+
+    async def story() -> None:
+        async with scene(tmp_path) as s:
+            asked = s.asks({"id": 0, "method": "initialize", "params": BEGIN})
+            told = await s.control.hears()
+            assert "not started in time" in str((await asked).json())
+            assert await s.control.hears() == {"end": told["as"]}
 
     play(story)
 

@@ -350,18 +350,22 @@ class CommandLauncher:
             self._tell({"start": stream.resource, "as": key})
             async with asyncio.timeout(OPENING):
                 end = await wanted
-        except TimeoutError:
+        except BaseException as error:
             self._quota.give_pipe(grant)
-            raise UpstreamError("the server was not started in time") from None
-        except BaseException:
-            self._quota.give_pipe(grant)
+            self._tell({"end": key})  # it may be on its way
+            if isinstance(error, TimeoutError):
+                raise UpstreamError("the server was not started in time") from None
             raise
         finally:
             self._wanted.pop(key, None)
         self._sessions[key] = session = CommandSession(grant, key, self, end)
         self.plane.in_flight.add(session)
         self.plane.start(session.run())
-        self.plane.check_live(grant)
+        try:
+            self.plane.check_live(grant)  # what was cut at its end had no session yet
+        except RemitError as error:
+            session.cut(error)
+            raise
         return session
 
     def _spare(self) -> None:
