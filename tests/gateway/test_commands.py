@@ -63,12 +63,12 @@ class Scene:
         await server.say(told["as"].encode() + b"\n")
         return server, told["as"]
 
-    async def session(self) -> tuple[Side, str]:
+    async def session(self, able: Json | None = None) -> tuple[Side, str]:
         """Begin a session; return its server's side, and what the client names it by."""
         asked = self.asks({"id": 0, "method": "initialize", "params": BEGIN})
         server, _ = await self.started()
         heard = await server.hears()
-        assert heard["params"]["capabilities"] == {}
+        assert heard["params"]["capabilities"] == (able or {})
         await server.say({"jsonrpc": "2.0", "id": 0, "result": {"capabilities": {"tools": {}}}})
         reply = await asked
         assert reply.headers["content-type"] == "application/json"
@@ -202,6 +202,26 @@ def test_what_a_server_says_by_itself_waits_for_the_stream_of_it(tmp_path: Path)
     play(story)
 
 
+def test_what_waits_for_a_stream_has_so_many_bytes_and_the_newest_stays(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path, EVERYTHING) as s:
+            server, name = await s.session({"sampling": {}, "elicitation": {}})
+            for n in range(5):
+                params = {"level": "info", "data": f"{n}" + "x" * 1_000_000}
+                await server.say({"jsonrpc": "2.0", "method": "notifications/message", "params": params})
+            asked = s.asks(called(1), name)  # what came before it has been taken
+            await server.hears()
+            await server.say({"jsonrpc": "2.0", "id": 1, "result": {}})
+            await asked
+            [session] = [e for e in s.rig.gateway.plane.in_flight if isinstance(e, commands.CommandSession)]
+            assert sum(map(len, session._waiting)) <= stdio.MOST_TOLD
+            heard = await until(await s.listening(name), b'"4xxx')
+            assert b'"3xxx' in heard
+            assert b'"2xxx' not in heard
+
+    play(story)
+
+
 @pytest.mark.attack("MCP-02")
 def test_a_session_is_one_grants_and_a_server_of_its_own(tmp_path: Path) -> None:
     async def story() -> None:
@@ -281,8 +301,7 @@ def test_a_server_that_starts_as_its_grant_ends_is_ended(tmp_path: Path) -> None
             await server.say(told["as"].encode() + b"\n")
             assert await s.control.hears() == {"end": told["as"]}
             assert await server.ended()
-            [launcher] = s.rig.gateway.plane.pools.launchers.values()
-            assert not any(each for each in s.rig.gateway.plane.in_flight if each is not launcher[0])
+            assert not any(isinstance(each, commands.CommandSession) for each in s.rig.gateway.plane.in_flight)
 
     play(story)
 

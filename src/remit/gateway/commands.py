@@ -31,7 +31,7 @@ from remit.gateway.response import chunk
 from remit.gateway.stdio import MOST_TOLD, OpenRequests, StdioEnd, next_line
 
 MOST = 16  # sessions of one launcher
-KEPT = 64  # messages of a server's that wait for a stream on which they can go
+KEPT = 64  # messages of a server's that wait for a stream on which they can go, of `MOST_TOLD` bytes together
 UNREAD = 1_048_576  # bytes that a server leaves unread, before it is told no more
 UNHEARD = 2 * MOST_TOLD  # bytes that wait on a stream that a client does not read
 _EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nconnection: close\r\n"
@@ -177,6 +177,8 @@ class CommandSession:
             stream.say(line)
         else:
             self._waiting.append(line)
+            while sum(map(len, self._waiting)) > MOST_TOLD:
+                self._waiting.popleft()
 
     def _stream_for(self, said: Message) -> CommandStream | None:
         """Return where a message goes that is no answer: what a server asks mostly belongs to what it is asked."""
