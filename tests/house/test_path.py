@@ -37,7 +37,7 @@ BUDGET = {
     # messages of MCP are 3,380 of it, 820 of those for commands, 110 for pages, 130 for tasks, 210 for pins, 1,020 for
     # one endpoint of many servers, and what one of those may not take from the others is 110
     "gateway": 10_510,
-    "run": 3_960,  # what a command says and hears is passed on by 185 of it, and 150 start servers
+    "run": 3_975,  # what a command says and hears is passed on by 185 of it, and 165 start servers, those granted alone
     "web": 1_490,
     "control": 795,  # how servers describe themselves is 70 of it
     "console": 825,  # a connection is confirmed on a page of its own; one's own are seen and ended on another

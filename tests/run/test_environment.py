@@ -243,6 +243,7 @@ def test_a_server_that_is_a_command_is_reached_where_something_says_how_it_is_st
     for servers, names in ((True, ["servers"]), (False, [])):
         fit = provision(held, kept, BUILT_IN, bytes, "/run/remit", servers=servers)
         assert [item.name for item in fit.listeners[3:]] == names
+        assert [item.serves for item in fit.listeners[3:]] == [("gh",)] * len(names)
         places: dict[str, int | str] = {"gateway": 8471, "channel": "/c"}
         told = variables(held, kept, BUILT_IN, fit.placeholders, places)
         assert told["REMIT_URL_GH"] == "http://127.0.0.1:8471/gh"

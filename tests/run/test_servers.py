@@ -73,7 +73,7 @@ def edge(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, request: dict
     binds = (Bind(PurePosixPath("/srv/a")), Bind(PurePosixPath("/srv/b"), writable=True))
     spec = LaunchSpec(("agent",), folder / "control.sock", request, folder, {}, binds)
     said: list[str] = []
-    runs = servers.ServerRuns(spec, said.append)
+    runs = servers.ServerRuns(spec, frozenset({"forge"}), said.append)
     with socket.socket(fileno=os.dup(runs.listener)) as listener, ExitStack() as sockets:
         listener.settimeout(PATIENCE)
         runs.begin()
@@ -164,8 +164,18 @@ def test_a_server_that_fails_is_told_of_although_its_edge_has_seen_its_end_first
     assert at.said == ["remit: the server `forge` ended with 3; it said last:", "  no such database"] * 2
 
 
-@pytest.mark.parametrize("line", [b'{"start": "../x", "as": "k"}', b'{"start": "forge", "as": "k\\n"}', b'["start"]'])
-def test_what_is_not_a_name_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
+STRANGE = (
+    b'{"start": "../x", "as": "k"}',
+    b'{"start": "forge", "as": "k\\n"}',
+    b'["start"]',
+    b'{"start": "other", "as": "k"}',
+)
+
+
+@pytest.mark.parametrize("line", STRANGE)
+def test_what_its_run_was_not_granted_or_is_no_name_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
     with edge(tmp_path, monkeypatch, ECHO, {"open": {}}) as at:
         at.control.sendall(line + b"\n")
         assert asked(at.start("k1"))

@@ -31,6 +31,7 @@ class RunListener:
     name: str
     port: int | None = None
     path: str | None = None
+    serves: tuple[str, ...] = ()  # of `servers`: the resources whose commands its launcher starts, and no others
 
     @property
     def kind(self) -> str:
@@ -44,7 +45,7 @@ class RunListener:
     def wire(self) -> dict[str, object]:
         """As a launcher is told of it."""
         place = {"path": self.path} if self.port is None else {"port": self.port}
-        return {"name": self.name, **place}
+        return {"name": self.name, **place, **({"serves": self.serves} if self.serves else {})}
 
 
 @dataclass(frozen=True, slots=True)

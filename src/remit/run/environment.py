@@ -83,8 +83,8 @@ def provision(
         listeners.append(RunListener("https", port=HTTPS_PORT))
     if stdio is not None:
         listeners.append(_command(stdio, grant, resources, kinds, folder))
-    started = [each for each in _held(grant, resources, kinds) if servers and _is_command(each, kinds)]
-    listeners += [RunListener(SERVERS, path=f"{folder}/{SERVERS}.sock")] if started else []
+    serves = tuple(each.name for each in _held(grant, resources, kinds) if servers and _is_command(each, kinds))
+    listeners += [RunListener(SERVERS, path=f"{folder}/{SERVERS}.sock", serves=serves)] if serves else []
     return RunProvisioning(tuple(listeners), placeholders, hosts, passed)
 
 

@@ -233,8 +233,8 @@ class _Run:
             self.terminal = Terminal(tuple(tty), ends.pop())
         ends += [low_port.bind(self.inner.pid, item["port"]) for item in ours if "port" in item]
         ends += [] if self.stdio is None else [self.stdio.listener]
-        if any(map(servers.is_one, led)):
-            self.servers = servers.ServerRuns(self.spec, lambda line: _say(line, "\r\n"))
+        for item in filter(servers.is_one, led):
+            self.servers = servers.ServerRuns(self.spec, item["serves"], lambda line: _say(line, "\r\n"))
             ends.append(self.servers.listener)
         names = [item["name"] for item in listeners]
         self.sockets = ends

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ MOST = 32  # servers at a time, those included that are ending: an edge has half
 GRACE = 5.0  # seconds for one to end that was told to
 TAIL = 2_048  # bytes of its last words
 _REMIT = (sys.executable, "-I", "-c", "from remit.cli import main; main()")
-_NAME, _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"), re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LINE = 4_096
 
 
@@ -40,14 +40,18 @@ def is_one(listener: Mapping[str, object]) -> bool:
 class ServerRuns:
     """The servers of one run."""
 
-    def __init__(self, spec: LaunchSpec, say: Callable[[str], None]) -> None:
-        """Listen in a folder that is ours. Each server is opened for whom the run was, and sees what it sees."""
+    def __init__(self, spec: LaunchSpec, names: Collection[str], say: Callable[[str], None]) -> None:
+        """Listen in a folder that is ours. Each server is opened for whom the run was, and sees what it sees.
+
+        ``names``: those that there are, as the authority says. An edge that was taken over has no others started.
+        """
         self._folder = Path(tempfile.mkdtemp(prefix="m-", dir=spec.socket.parent))
         opened = spec.request.get("open")
         owner = isinstance(opened, Mapping) and "id_token" not in opened
         self.listener = stdio.listening(self._folder / "s", MOST)
         self._options, self._say = [f"--bind={bind.path}{':rw' * bind.writable}" for bind in spec.binds], say
         self._options += ["--as-owner"] if owner else []
+        self._names = names
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._watches: dict[str, threading.Thread] = {}  # each until it has told what there is to tell
@@ -75,7 +79,7 @@ class ServerRuns:
         with led, suppress(OSError, ValueError), led.makefile("rb") as lines:
             while line := lines.readline(_LINE):
                 match json.loads(line):
-                    case {"start": str(name), "as": str(key)} if _NAME.fullmatch(name) and _KEY.fullmatch(key):
+                    case {"start": str(name), "as": str(key)} if name in self._names and _KEY.fullmatch(key):
                         self._start(name, key)
                     case {"end": str(key)}:
                         threading.Thread(target=self._end, args=(key,), daemon=True).start()
