@@ -491,6 +491,19 @@ def test_a_subscription_is_one_that_is_acknowledged_once() -> None:
     play(scene)
 
 
+def test_a_call_with_a_token_that_is_no_servers_is_refused_and_on_record() -> None:
+    async def scene() -> None:
+        async with town("bank", "shop") as there:
+            found = await there.says("tools/call", {"name": "bank__look", "progressToken": "z"})
+            problem = found["result"]["_meta"]["remit/problem"]
+            assert problem["code"] == "invalid-request"
+            [denial] = await there.rig.events("resource.use")
+            assert (denial.resource, denial.decision, denial.code) == ("bank", "deny", "invalid-request")
+            assert there["bank"].seen == []
+
+    play(scene)
+
+
 def test_a_grant_inside_the_callers_own_has_an_endpoint_of_its_own() -> None:
     async def scene() -> None:
         async with town("bank", "shop") as there:

@@ -106,6 +106,13 @@ def test_a_servers_question_is_answered_by_its_own_id(id_: Any) -> None:
     assert (name, heard.params["progressToken"]) == ("a", id_)
 
 
+@pytest.mark.parametrize("token", ["z", "a/", "a/x", 7, None, [], {}])
+def test_a_token_of_progress_means_nothing_in_any_other_message(token: Any) -> None:
+    asked = said("tools/call", {"name": "a__x", "progressToken": token})
+    [heard] = addressed(asked, names("a", "b")).values()
+    assert heard.params == {"name": "x", "progressToken": token}
+
+
 @given(st.dictionaries(RESOURCES, st.text(max_size=20), max_size=4))
 def test_handles_of_several_are_one_that_is_read_again(held: dict[str, object]) -> None:
     assert unpacked(packed(held)) == held

@@ -76,7 +76,7 @@ class ServerNames:
             (self._theirs if said.method is None else self._given(self.ids), ("id",)),
             (self._given(self.tokens), ("params", "_meta", "progressToken")),
             (self._given(self.ids), ("params", "requestId")),
-            (self._theirs, ("params", "progressToken")),
+            (self._theirs if said.method == PROGRESS else _as_it_is, ("params", "progressToken")),
             (self._own_name, ("params", "name")),
             (self._own_name, ("params", "ref", "name")),
             (self._own_uri, ("params", "uri")),
@@ -302,6 +302,10 @@ def _at(held: object, change: Change, first: str, *rest: str) -> object:
     if not isinstance(held, dict) or first not in held:
         return held
     return {**held, first: _at(held[first], change, *rest) if rest else change(held[first])}
+
+
+def _as_it_is(held: object) -> object:
+    return held
 
 
 def _each(change: Change) -> Change:
