@@ -11,9 +11,10 @@ import pytest
 from remit.gateway.mcp.servers import packed, unpacked
 from remit.gateway.server import Channel
 from tests.broker.world import OPERATOR
-from tests.gateway.mcp.forge import OTHER
+from tests.gateway.mcp.forge import JSON, OTHER
 from tests.gateway.mcp.town import answers, detail, result, streams, told, town
 from tests.gateway.rig import SECRET, play
+from tests.support.upstream import whole
 
 LIST = {"name": "look", "inputSchema": {"type": "object"}}
 
@@ -502,6 +503,21 @@ def test_a_call_with_a_token_that_is_no_servers_is_refused_and_on_record() -> No
             assert there["bank"].seen == []
 
     play(scene)
+
+
+@pytest.mark.parametrize("id_", ["\ud800.x", "\u00e9.x"])
+def test_an_answer_by_an_id_that_was_never_asked_ends_the_call(id_: str, caplog: Any) -> None:
+    async def scene() -> None:
+        async with town("bank", "shop") as there:
+            there["bank"].says["tools/call"] = lambda _, __: whole(
+                "200 OK", json.dumps({"jsonrpc": "2.0", "id": id_, "result": {}}).encode(), JSON
+            )
+            found = await there.says("tools/call", {"name": "bank__look"})
+            problem = found["result"]["_meta"]["remit/problem"]
+            assert (problem["code"], problem["detail"]) == ("upstream", "the server answers what it was not asked")
+
+    play(scene)
+    assert "Traceback" not in caplog.text
 
 
 def test_a_grant_inside_the_callers_own_has_an_endpoint_of_its_own() -> None:

@@ -113,6 +113,15 @@ def test_a_token_of_progress_means_nothing_in_any_other_message(token: Any) -> N
     assert heard.params == {"name": "x", "progressToken": token}
 
 
+@pytest.mark.parametrize("id_", ["\ud800.1", "\u00e9.1", "\ud800", "a.\ud800", "."])
+def test_an_answer_by_an_id_that_nobody_made_is_none(id_: str) -> None:
+    one = names("a")["a"]
+    assert one.outward(messages.message({"jsonrpc": "2.0", "id": id_, "result": {}})) is None
+    assert one.outward(said("notifications/progress", {}, None)) is None
+    told = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": id_}}
+    assert one.outward(messages.message(told)) is None
+
+
 @given(st.dictionaries(RESOURCES, st.text(max_size=20), max_size=4))
 def test_handles_of_several_are_one_that_is_read_again(held: dict[str, object]) -> None:
     assert unpacked(packed(held)) == held

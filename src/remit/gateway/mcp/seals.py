@@ -27,7 +27,7 @@ class HandleSeal:
     def opened(self, text: str) -> str | None:
         """Return the handle, or None if it was sealed for somebody else, for something else, or not at all."""
         code, _, handle = text.partition(".")
-        return handle if hmac.compare_digest(code.encode(), self._code(handle).encode()) else None
+        return handle if code.isascii() and hmac.compare_digest(code, self._code(handle)) else None
 
     def _code(self, handle: str) -> str:
         said = f"{self._purpose}\0{self._owner}\0{handle}".encode("utf-8", "surrogatepass")
