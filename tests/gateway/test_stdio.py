@@ -319,6 +319,18 @@ def test_a_server_asks_its_client_what_the_grant_lets_it_and_for_no_secret(
     play(scene)
 
 
+def test_a_server_is_refused_by_an_id_that_utf_8_has_no_words_for(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with session(tmp_path) as s:
+            await s.server.say({"jsonrpc": "2.0", "id": "\ud800", "method": "roots/list"})
+            heard = await s.server.hears()
+            assert (heard["id"], refused(heard)) == ("\ud800", "scope")
+            await s.asked(1, "tools/list")
+            assert (await s.server.hears())["method"] == "tools/list"
+
+    play(scene)
+
+
 def test_a_client_tells_a_server_of_nothing_that_the_grant_does_not_let_it_ask(tmp_path: Path) -> None:
     async def scene() -> None:
         async with session(tmp_path) as s:

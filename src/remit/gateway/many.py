@@ -308,7 +308,7 @@ class ManyExchange(HttpExchange):
         held, self._held = self._held, None
         if self._acks and self.talk is not None and self.talk.said is not None:
             told = merging.acknowledged(self.talk.said, self._acks.values())
-            self._tell(ServerEvent(canon.json_bytes(told.body), name=b"message"))
+            self._tell(ServerEvent(answers.written(told), name=b"message"))
         for event in held or ():
             self._tell(event)
 

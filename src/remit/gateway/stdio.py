@@ -272,7 +272,8 @@ class StdioRelay:
 
     def _denial(self, said: Message | None, error: RemitError, request: str) -> bytes:
         code = denials.MALFORMED if said is None else denials.REFUSED
-        return canon.json_bytes(denials.denied(said, document(error, request, self._plane.problems), code))
+        told = denials.denied(said, document(error, request, self._plane.problems), code)
+        return answers.written(Message(told, None, None))  # by an id that either side made up
 
     # -- from the server ------------------------------------------------------------------------------------------
 

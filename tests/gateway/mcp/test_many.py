@@ -492,6 +492,30 @@ def test_a_subscription_is_one_that_is_acknowledged_once() -> None:
     play(scene)
 
 
+def of_listening(method: str, **params: object) -> Callable[[dict[str, Any]], object]:
+    """Return what tells something of a subscription."""
+
+    def says(asked: dict[str, Any]) -> object:
+        meta = {f"{META}subscriptionId": asked["id"]}
+        return {"jsonrpc": "2.0", "method": f"notifications/{method}", "params": {"_meta": meta, **params}}
+
+    return says
+
+
+def test_a_subscription_to_what_utf_8_has_no_words_for_is_acknowledged_as_the_server_does() -> None:
+    acknowledged = of_listening("subscriptions/acknowledged", notifications={"resourceSubscriptions": ["\ud800"]})
+
+    async def scene() -> None:
+        async with town("bank") as there:
+            there["bank"].says["subscriptions/listen"] = streams(acknowledged)
+            method, params, id_, *lines = newest("subscriptions/listen", notifications={"toolsListChanged": True})
+            body = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
+            [heard] = told(await there.post(json.dumps(body).encode(), *lines))
+            assert heard["params"]["notifications"] == {"resourceSubscriptions": ["remit:bank/\ud800"]}
+
+    play(scene)
+
+
 def test_a_call_with_a_token_that_is_no_servers_is_refused_and_on_record() -> None:
     async def scene() -> None:
         async with town("bank", "shop") as there:
