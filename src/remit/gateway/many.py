@@ -289,6 +289,11 @@ class ManyExchange(HttpExchange):
             self.deliver(self._downstream.headed(raw % EVENTS, b"", self._headers.fields))
 
     def said(self, part: ReadPart, event: ServerEvent) -> None:
+        ack = None if self._held is None else _acknowledged(event)
+        if self._held is not None and ack is None:
+            self._room -= max(_LEAST, len(event.data or b""))
+            if self._room < 0:  # before ``_last`` passes over it: who comes again hears it
+                raise UpstreamError("too much is said before every server has acknowledged")
         event = replace(event, retry=None)  # no server says for how long the others are not heard
         if event.id is not None:
             self._last |= unpacked(event.id.decode("latin-1")) or {}
@@ -296,11 +301,10 @@ class ManyExchange(HttpExchange):
             event = replace(event, id=told if len(told) <= _MOST_HANDLE else None)
         if self._held is None:
             self._tell(event)
-        elif (ack := _acknowledged(event)) is not None:
+        elif ack is not None:
             self._acks.setdefault(part, ack)
             self._look_for_acks()
-        elif (size := max(_LEAST, len(event.data or b""))) <= self._room:
-            self._room -= size
+        else:
             self._held.append(event)
 
     def _acknowledge(self) -> None:

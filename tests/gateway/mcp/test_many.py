@@ -502,6 +502,23 @@ def of_listening(method: str, **params: object) -> Callable[[dict[str, Any]], ob
     return says
 
 
+def test_what_is_too_much_before_all_have_acknowledged_ends_the_stream_and_is_not_passed_over() -> None:
+    texts = ["x" * 900_000, "y" * 200_000, "z"]
+    logged = [of_listening("message", level="info", data=text) for text in texts]
+
+    async def scene() -> None:
+        async with town("bank") as there:
+            there["bank"].says["subscriptions/listen"] = streams(*logged, of_listening("subscriptions/acknowledged"))
+            method, params, id_, *lines = newest("subscriptions/listen", notifications={"toolsListChanged": True})
+            body = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
+            reply = await there.post(json.dumps(body).encode(), *lines)
+            assert [one["params"].get("data", "")[:1] for one in told(reply)] == ["x"]
+            [outcome] = await there.rig.outcomes(1)
+            assert (outcome.resource, outcome.code) == ("bank", "upstream")
+
+    play(scene)
+
+
 def test_a_subscription_to_what_utf_8_has_no_words_for_is_acknowledged_as_the_server_does() -> None:
     acknowledged = of_listening("subscriptions/acknowledged", notifications={"resourceSubscriptions": ["\ud800"]})
 
