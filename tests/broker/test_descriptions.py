@@ -306,9 +306,8 @@ def test_what_is_too_long_is_held_and_texts_have_one_room(world: World) -> None:
     async def body() -> None:
         broker, grant = await served(world)
         assert await said(broker, grant, tool("")) == [HELD]
+        assert await broker.descriptions("forge") == []
         assert await said(broker, grant) == [pinned(GOOD)]
-        assert await said(broker, grant, tool("")) == [HELD]
-        assert await broker.description(grant.id, "forge", "tool", "open") == pinned(GOOD)
         long, left = "x" * MAX_TEXT, description.ROOM // MAX_TEXT - 1
         for number in range(left):
             assert await said(broker, grant, tool(long, name=f"t{number}")) == [pinned(long)]
@@ -316,6 +315,31 @@ def test_what_is_too_long_is_held_and_texts_have_one_room(world: World) -> None:
         assert (await said(broker, grant, tool(long)))[0].held  # of what it was, another text
         [kept] = [each for each in await broker.descriptions("forge") if each.name == "open"]
         assert (kept.pending, kept.pending_text) == (digest(long), "")
+
+    run(body())
+
+
+def test_a_text_that_is_too_long_has_its_item_held_for_everybody_until_a_human_has_decided(world: World) -> None:
+    async def body() -> None:
+        broker, grant = await served(world)
+        held = DescriptionPin((digest(GOOD),), held=True)
+        await said(broker, grant)
+        feed = broker.notices()
+        waiting = asyncio.ensure_future(anext(feed))
+        await asyncio.sleep(0)
+        assert await said(broker, grant, tool("")) == [held]
+        assert (await waiting).descriptions == {"forge"}
+        assert await broker.description(grant.id, "forge", "tool", "open") == held
+        assert await said(broker, grant) == [held]  # it has gone back
+        assert (await told(world))[1:] == [("hold", "deny", "open", digest(""))]
+        [kept] = await broker.descriptions("forge")
+        assert (kept.pending, kept.pending_text) == (digest(""), "")
+        with pytest.raises(ConflictError, match="no room"):  # which nobody can have seen
+            await broker.accept_descriptions(OPERATOR, "forge", [choice("")])
+        world.later(PAUSE.total_seconds())
+        assert await said(broker, grant, tool("")) == [held]
+        await broker.accept_descriptions(OPERATOR, "forge", [choice(GOOD)])
+        assert await said(broker, grant) == [pinned(GOOD)]
 
     run(body())
 

@@ -99,7 +99,7 @@ class DescriptionPins:
     ) -> KeptDescription | None:
         now = self._tasks.now()
         if before is not None:
-            return before.seen(item.text, now, room) if item.text else None
+            return before.seen(item.text, now, room)  # empty: of one that is too long
         blank = KeptDescription(self._new_id("dsc"), 0, name, item.what, item.name, now)
         return description.first(blank, item.text, rule, room)
 
