@@ -209,6 +209,42 @@ def test_pins_end_with_their_resource_and_where_it_is_another_server(world: Worl
     run(body())
 
 
+CHANGES: Mapping[str, Callable[[Broker], Awaitable[object]]] = {
+    "moved": lambda broker: broker.put_resource(OPERATOR, forge("mcp+https://other.test/mcp")),
+    "strict": lambda broker: broker.put_resource(OPERATOR, forge(descriptions="accepted")),
+    "gone": lambda broker: broker.delete_resource(OPERATOR, "forge"),
+}
+
+
+ASKS: Mapping[str, Callable[[Broker, Grant], Awaitable[object]]] = {
+    "described": lambda broker, grant: said(broker, grant, tool(BAD)),
+    "description": lambda broker, grant: broker.description(grant.id, "forge", "tool", "open"),
+}
+
+
+@pytest.mark.parametrize("asks", [*ASKS])
+@pytest.mark.parametrize("change", [*CHANGES])
+def test_what_waits_while_its_resource_becomes_another_is_nothing_of_that(world: World, change: str, asks: str) -> None:
+    async def body() -> None:
+        broker, grant = await served(world)
+        pins = broker._registry.descriptions
+        async with pins.lock("forge"):
+            pins._doubted.add("forge")  # as while something of it is written
+            changes = asyncio.ensure_future(CHANGES[change](broker))
+            while len(pins._locks["forge"]._waiters or ()) < 1:  # noqa: ASYNC110 - nobody says when
+                await asyncio.sleep(0)
+            waits = asyncio.ensure_future(ASKS[asks](broker, grant))
+            while len(pins._locks["forge"]._waiters or ()) < 2:  # noqa: ASYNC110 - nobody says when
+                await asyncio.sleep(0)
+        await changes
+        with pytest.raises((ConflictError, NotFoundError)):
+            await waits
+        assert await told(world) == []
+        assert await world.store.records(KIND) == []
+
+    run(body())
+
+
 LEFT = {  # of each step whose write fails: what the store has if it was lost, and if it was durable
     "pin": (None, ((digest(GOOD),), "")),
     "hold": (((digest(GOOD),), ""), ((digest(GOOD),), digest(BAD))),

@@ -7,7 +7,7 @@ item held; it can accept nothing, and free nothing (``docs/decisions/0042-descri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ from remit.core import description
 from remit.core.audit import Event
 from remit.core.description import MOST, Described, DescriptionChoice, DescriptionPin, KeptDescription, Key
 from remit.core.principal import Principal
-from remit.errors import IntegrityError, LimitError, NotFoundError
+from remit.errors import ConflictError, IntegrityError, LimitError, NotFoundError
 from remit.ports import NewId, PutRecord, Record, Resource
 
 KIND = "description"
@@ -30,8 +30,8 @@ _Items = dict[Key, KeptDescription]
 class DescriptionPins:
     """The pins of all resources. They end with the resource, and where it is to be another server."""
 
-    def __init__(self, tasks: TaskCache, new_id: NewId) -> None:
-        self._tasks, self._new_id = tasks, new_id
+    def __init__(self, tasks: TaskCache, new_id: NewId, resource: Callable[[str], Resource]) -> None:
+        self._tasks, self._new_id, self._resource = tasks, new_id, resource
         self._of: dict[str, _Items] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._doubted = set[str]()  # resources of which a write that failed may have been durable
@@ -63,7 +63,7 @@ class DescriptionPins:
     async def asked(self, resource: Resource, key: Key) -> DescriptionPin:
         """Return what counts of one item, once what was begun with this resource is durable or not."""
         if resource.name in self._doubted:
-            async with self.lock(resource.name):
+            async with self.lock(resource.name, resource):
                 pass
         return self.pin(resource, key)
 
@@ -72,7 +72,7 @@ class DescriptionPins:
         rule, name = description.policy(resource.settings), resource.name
         if rule == description.OPEN:
             return [self.pin(resource, item.key) for item in items]
-        async with self.lock(name):
+        async with self.lock(name, resource):
             kept, fresh, full = self._of.get(name, {}), _Items(), dict[Key, None]()
             room = description.ROOM - sum(each.size for each in kept.values())
             for item in items:
@@ -84,9 +84,7 @@ class DescriptionPins:
                 elif after is not before:
                     fresh[item.key], room = after, room - after.size + (before.size if before else 0)
             if full:
-                error = LimitError(
-                    f"too much is described by `{name}`", help="have its grants name the tools they need"
-                )
+                error = LimitError(f"too much is described by `{name}`", help="have grants name the tools they need")
                 what, named = next(iter(full))
                 told = {"resource": name, "action": what, "path": named}
                 await self._tasks.denied("description.pin", grant_id, error, len(full), **told)
@@ -134,9 +132,11 @@ class DescriptionPins:
             self._tasks.notices.tell(descriptions=names)
 
     @asynccontextmanager
-    async def lock(self, name: str) -> AsyncIterator[None]:
-        """Let one change the pins of a resource at a time, and begin with those that are durable."""
+    async def lock(self, name: str, known: Resource | None = None) -> AsyncIterator[None]:
+        """Let one change the pins of a resource at a time, as long as it is ``known``, from those that are durable."""
         async with self._locks.setdefault(name, asyncio.Lock()):
+            if known is not None and self._resource(name) is not known:  # and perhaps another server
+                raise ConflictError(f"`{name}` was changed meanwhile", help="try again")
             if name in self._doubted:
                 self._of[name] = (await self._stored()).get(name, {})
                 self._doubted.discard(name)

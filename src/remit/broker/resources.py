@@ -45,7 +45,7 @@ class ResourceRegistry:
         self._tasks, self._store, self._sealer = tasks, tasks.store, sealer
         self._kinds, self._context, self._ports, self._bounded = kinds, context, ports, bounded
         self._resources: dict[str, Resource] = {}
-        self.descriptions = DescriptionPins(tasks, new_id)
+        self.descriptions = DescriptionPins(tasks, new_id, self.resource)
         self._engines: dict[str, ResourceEngine] = {}
         self._numbers = count()
         self._opened: dict[str, Secret] = {}
