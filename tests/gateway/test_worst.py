@@ -511,7 +511,7 @@ def test_a_turn_of_the_dearest_answer_of_a_server_of_mcp(name: str) -> None:
     async def scene() -> float:
         loop = asyncio.get_running_loop()
         rules = talk.rules({"actions": ["tools/call"], "tools": {"open": "any"}})
-        talk_ = Conversation(rules, target(), "gr_1", b"k" * 32)
+        talk_ = Conversation(rules, target(), "gr_1", b"k" * 32, "", talk.everything)
         body = talk_.answer(plan.heads[0], plan, SHARED, lambda _, work: loop.run_in_executor(None, work))
         dearest = 0.0
         for at in range(0, len(said), 262_144):

@@ -15,7 +15,7 @@ from remit.gateway.authorize import HttpRequest, authorize, compile_rules
 from remit.gateway.conversation import Conversation
 from remit.gateway.framing import Fields
 from remit.gateway.fronts.path import read_target
-from remit.gateway.mcp import messages
+from remit.gateway.mcp import descriptions, messages
 from remit.gateway.mcp.rules import compile_messages, judge
 from remit.gateway.target import HttpTarget
 from remit.ports import Resource
@@ -148,7 +148,7 @@ def _plain(scope: scopes.Scope, there: Resource, request: HttpRequest) -> int | 
 def _message(scope: scopes.Scope, there: Resource, request: HttpRequest) -> int:
     """Return the same for a message to a server that speaks MCP, or for what opens a stream of it or ends a session."""
     rules = compile_messages(scope, there.name)
-    Conversation(rules, HttpTarget(there, None, messages=True), "", b"").check(request)
+    Conversation(rules, HttpTarget(there, None, messages=True), "", b"", "", descriptions.nothing).check(request)
     if request.body is None:
         return rules[0].index
     said = messages.read(request.body)

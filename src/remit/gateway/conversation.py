@@ -31,7 +31,7 @@ from remit.gateway.framing import Fields
 from remit.gateway.mcp import headers, messages, pages, rules, tasks
 from remit.gateway.mcp.answers import Relay
 from remit.gateway.mcp.denials import INVALID_PARAMS, MALFORMED, MISMATCH, REFUSED, UNKNOWN_METHOD, denied, told
-from remit.gateway.mcp.descriptions import Shows, UndescribedError, everything
+from remit.gateway.mcp.descriptions import Shows, UndescribedError
 from remit.gateway.mcp.events import MOST, EventReader, ServerEvent
 from remit.gateway.mcp.headers import MismatchError, spoken
 from remit.gateway.mcp.messages import Json, Message
@@ -75,9 +75,9 @@ class Conversation:
     _target: HttpTarget
     _grant: str
     _key: bytes
-    _problems: str = ""  # where those of refusals are, among remit's other pages
+    _problems: str  # where those of refusals are, among remit's other pages
+    _shows: Shows
     _tasks: dict[str, None] = field(default_factory=dict)  # ids of those that the grant was given
-    _shows: Shows = field(default=everything)
     _names: ServerNames | None = None
     said: Message | None = None
     due: bytes = b""  # events that came with one that is refused
@@ -92,7 +92,8 @@ class Conversation:
         kind, resource = self._target.resource.kind, self._target.resource.name
         state, handles = self._seal("state").sealed, TaskHandles(self._seal("task"), self._tasks)
         named = None if self._names is None else self._names.outward
-        self._relay = Relay(self._rules, kind, resource, state, handles, self._shows, home=self._problems, named=named)
+        of = (self._rules, kind, resource, self._shows, self._problems)
+        self._relay = Relay(*of, state, handles, named)
 
     def _seal(self, purpose: str) -> HandleSeal:
         return HandleSeal(self._key, purpose, f"{self._grant} {self._target.resource.name}")

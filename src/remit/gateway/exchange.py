@@ -165,8 +165,8 @@ class HttpExchange:
 
     async def _conversed(self, route: GrantRoute, request: HttpRequest) -> Permit:
         plane, task, upload, grant = self._plane, route.view.task, self.upload, route.view.id
-        of = (grant, route.key, plane.problems, route.tasks, partial(plane.pins.shows, route.target.resource.name))
-        self.talk = talk = Conversation(route.messages, route.target, *of, self._head.names)
+        of = (grant, route.key, plane.problems, partial(plane.pins.shows, route.target.resource.name))
+        self.talk = talk = Conversation(route.messages, route.target, *of, route.tasks, self._head.names)
         talk.check(request)
         body = None if upload is None else (await upload.collected(route.target, task))[0]
         permit = await plane.judged(task, body or b"", self.check_ended, partial(talk.judged, request, body))

@@ -22,7 +22,7 @@ from remit.gateway.conversation import RESUME, SESSION, Conversation, SessionErr
 from remit.gateway.downstream import ParsedHeaders, RequestHead
 from remit.gateway.exchange import HttpExchange
 from remit.gateway.framing import Fields
-from remit.gateway.mcp import answers, merging, messages
+from remit.gateway.mcp import answers, descriptions, merging, messages
 from remit.gateway.mcp.events import MOST, ServerEvent
 from remit.gateway.mcp.headers import BY_NAME, NAME, VERSION, encoded, spoken
 from remit.gateway.mcp.merging import ServerAnswer
@@ -107,7 +107,8 @@ class ManyExchange(HttpExchange):
         grant, target = await self._addressed()
         routes = await self._routes(grant)
         widest = max(routes.values(), key=lambda route: route.target.max_body)
-        self.talk = talk = Conversation(widest.messages, widest.target, grant, widest.key)  # for refusals
+        of = (grant, widest.key, self._plane.problems, descriptions.nothing)  # for refusals: each part hears its own
+        self.talk = talk = Conversation(widest.messages, widest.target, *of)
         request = HttpRequest(self.method, target, self._headers.fields, has_body=self.upload is not None)
         talk.check(request)
         self._handles = handles(self._headers.fields)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from remit.core import scope
+from remit.core.description import Described
 from remit.gateway.mcp import messages
 from remit.gateway.mcp.answers import Relay
 from remit.gateway.mcp.messages import Message
@@ -34,8 +36,13 @@ def call(name: str, **arguments: object) -> Message:
     return said("tools/call", {"name": name, "arguments": arguments})
 
 
+def everything(items: Sequence[Described]) -> Sequence[bool]:
+    """Show all that a server says of itself."""
+    return [True] * len(items)
+
+
 def relay(*details: dict[str, Any], **more: Any) -> Relay:
-    return Relay(rules(*details), "mcp", "forge", **more)
+    return Relay(rules(*details), "mcp", "forge", **{"shows": everything, "home": "", **more})
 
 
 def heard(end: Relay, **members: object) -> dict[str, Any] | None:

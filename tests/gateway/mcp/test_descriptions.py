@@ -15,7 +15,7 @@ from remit.gateway.mcp import descriptions
 from remit.gateway.mcp.descriptions import described, reduced, used
 from tests.broker.world import OPERATOR
 from tests.gateway.mcp.forge import ASKED, BOUND, Forge, answer, call, event, events, forge, message, result
-from tests.gateway.mcp.talk import said
+from tests.gateway.mcp.talk import everything, said
 from tests.gateway.mcp.town import answers, town
 from tests.gateway.rig import play
 
@@ -133,13 +133,13 @@ def test_whatever_a_result_is_the_answer_to_its_lists_are_reduced() -> None:
         ("tool", "open"),
         ("instructions", ""),
     ]
-    assert reduced({"instructions": "hello"}, descriptions.everything) == {"instructions": "hello"}
-    assert reduced({"tools": "none"}, descriptions.everything) == {"tools": []}
+    assert reduced({"instructions": "hello"}, everything) == {"instructions": "hello"}
+    assert reduced({"tools": "none"}, everything) == {"tools": []}
 
 
 def test_of_one_message_few_items_are_looked_at() -> None:
     many = {"tools": [{"name": f"t{n}"} for n in range(descriptions.MOST + 1)], "instructions": "obey"}
-    found: Any = reduced(many, descriptions.everything)
+    found: Any = reduced(many, everything)
     assert len(found["tools"]) == descriptions.MOST
     assert "instructions" not in found
 

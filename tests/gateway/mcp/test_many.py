@@ -70,6 +70,7 @@ def test_a_refused_call_reaches_nobody_and_is_a_result_that_is_an_error() -> Non
                 assert (found["id"], found["result"]["isError"]) == (1, True)
                 problem = found["result"]["_meta"]["remit/problem"]
                 assert (problem["code"], problem.get("enough", {}).get("tools")) == ("scope", enough)
+                assert problem["type"] == f"{there.rig.gateway.plane.problems}scope"
             assert [server.seen for server in there.servers.values()] == [[], []]
             denials = [event for event in await there.rig.events("resource.use") if event.decision == "deny"]
             assert [(each.resource, each.path) for each in denials] == [("shop", "sell"), ("mcp", "bank__look")]

@@ -16,7 +16,7 @@ from remit.core.paths import path_le, within
 from remit.errors import InvalidRequestError, ScopeError, TooLargeError, UpstreamError
 from remit.gateway import canon
 from remit.gateway.mcp import tasks
-from remit.gateway.mcp.descriptions import INSTRUCTIONS, Shows, everything, reduced
+from remit.gateway.mcp.descriptions import INSTRUCTIONS, Shows, reduced
 from remit.gateway.mcp.members import alike, folded, folds
 from remit.gateway.mcp.messages import Json, Message, message, shown
 from remit.gateway.mcp.pages import OWN, URL_REQUIRED, check_foreign
@@ -73,10 +73,10 @@ class Relay:
     rules: MessageRules
     kind: str
     resource: str
+    shows: Shows
+    home: str  # where remit's own pages are
     seal: Seal = _kept
     tasks: TaskHandles = field(default_factory=TaskHandles)
-    shows: Shows = everything
-    home: str = ""  # where remit's own pages are
     named: Callable[[Message], Message | None] | None = None  # says it by names that are this server's alone
 
     def heard(self, raw: bytes) -> bytes | None:

@@ -44,8 +44,9 @@ class UndescribedError(Exception):
         self.items = items
 
 
-def everything(items: Sequence[Described]) -> Sequence[bool]:
-    return [True] * len(items)
+def nothing(items: Sequence[Described]) -> Sequence[bool]:
+    """Return that no item is: of what answers nothing that a server says."""
+    return [False] * len(items)
 
 
 def described(what: What, name: object, said: object) -> Described | None:
