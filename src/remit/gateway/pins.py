@@ -86,16 +86,14 @@ class KnownPins:
 
     async def check(self, grant_id: str, resource: str, said: Message | None) -> None:
         """Raise DescriptionError for a message that uses what is held."""
-        key = None if said is None else descriptions.used(said)
-        if key is None:
-            return
-        pins = self.of(resource)
-        pin = pins.known.get(key)
-        if pin is None:
-            pin = await self._broker.description(grant_id, resource, key[0], key[1])
-            pins.keep(key, pin)
-        if pin.held:
-            raise descriptions.held(key, resource)
+        for key in () if said is None else descriptions.used(said):
+            pins = self.of(resource)
+            pin = pins.known.get(key)
+            if pin is None:
+                pin = await self._broker.description(grant_id, resource, key[0], key[1])
+                pins.keep(key, pin)
+            if pin.held:
+                raise descriptions.held(key, resource)
 
 
 def _batches(items: Sequence[Described]) -> Iterator[list[Described]]:

@@ -125,7 +125,7 @@ async def forge(
 ) -> AsyncIterator[Forge]:
     """Start both, with a grant of details; the server answers with an empty result until it is told otherwise."""
     async with Server(routes={"/mcp": result()}) as server, rig(OTHER, **more) as gate:
-        bound = scope.parse([BOUND])
+        bound = scope.parse([BOUND, {**BOUND, "actions": ["resources/subscribe", "completion/complete"]}])
         there = Resource("forge", "mcp", f"mcp+{server.url}/mcp", bound, None, {"oauth": oauth} if oauth else {})
         await gate.broker.put_resource(OPERATOR, there, None if oauth else Secret(SECRET))
         gate.grant = await gate.opened(*(details or (CALLS,)))

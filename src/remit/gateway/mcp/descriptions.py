@@ -14,7 +14,7 @@ from remit.core.description import MAX_NAME, MAX_TEXT, Described, Key, What
 from remit.core.orders import json_text
 from remit.errors import DescriptionError
 from remit.gateway.mcp.messages import Json, Message, shown
-from remit.gateway.mcp.rules import CALL, COMPLETE, GET_PROMPT, READ, SUBSCRIBE
+from remit.gateway.mcp.rules import CALL, COMPLETE, GET_PROMPT, LISTEN, READ, SUBSCRIBE, subscribed
 
 LISTS: Mapping[str, tuple[What, str]] = {  # member of a result -> what it lists, and what names one
     "prompts": ("prompt", "name"),
@@ -30,6 +30,7 @@ _CALLED: Mapping[str | None, tuple[What, str]] = {
     READ: ("resource", "uri"),
     SUBSCRIBE: ("resource", "uri"),
 }
+_COMPLETED: Sequence[tuple[What, str]] = (("prompt", "name"), ("template", "uri"))
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 
 T = TypeVar("T")
@@ -93,14 +94,15 @@ def reduced(result: Json, shows: Shows) -> Json:
     return {name: left.get(name, value) for name, value in result.items() if not (gone and name == INSTRUCTIONS)}
 
 
-def used(said: Message) -> Key | None:
-    """Return what a message of a client uses that a server describes, if it is such a message."""
-    params: object = said.params
-    if said.method == COMPLETE and isinstance(params, dict):
-        params = params.get("ref")
-        return ("prompt", str(params["name"])) if isinstance(params, dict) and "name" in params else None
+def used(said: Message) -> list[Key]:
+    """Return what a message of a client uses that a server describes."""
+    if said.method == LISTEN:
+        return [("resource", uri) for uri in subscribed(said)]
+    if said.method == COMPLETE:
+        ref = said.params.get("ref")
+        return [(what, str(ref[key])) for what, key in _COMPLETED if key in ref] if isinstance(ref, dict) else []
     what, key = _CALLED.get(said.method, (None, ""))
-    return None if what is None else (what, str(said.params.get(key)))
+    return [] if what is None else [(what, str(said.params.get(key)))]
 
 
 def held(key: Key, resource: str) -> DescriptionError:

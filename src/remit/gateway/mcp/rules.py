@@ -200,7 +200,7 @@ def _index(rules: MessageRules, said: Message, name: str) -> int | None:
             case "completion/complete":
                 permitted = rule.completes(said, name)
             case "subscriptions/listen":
-                permitted = all(rule.names(SUBSCRIBE, uri) for uri in _subscribed(said))
+                permitted = all(rule.names(SUBSCRIBE, uri) for uri in subscribed(said))
             case _:
                 permitted = False
         if permitted:
@@ -223,7 +223,8 @@ def _name(said: Message) -> str:
     return found
 
 
-def _subscribed(said: Message) -> list[str]:
+def subscribed(said: Message) -> list[str]:
+    """Return the URIs of which a subscription wants to hear, or raise InvalidRequestError."""
     wanted = said.params.get("notifications")
     uris = wanted.get("resourceSubscriptions") if isinstance(wanted, dict) else None
     if uris is not None and not (isinstance(uris, list) and all(isinstance(uri, str) for uri in uris)):
@@ -295,7 +296,7 @@ def enough(said: Message, kind: str, resource: str) -> dict[str, object] | None:
         case "resources/read":
             return found | {"resources": [_pattern(_name(said))]}
         case "resources/subscribe":
-            uris = _subscribed(said) if said.method == LISTEN else [_name(said)]
+            uris = subscribed(said) if said.method == LISTEN else [_name(said)]
             return found | {"resources": sorted({_pattern(uri) for uri in uris})}
         case "completion/complete":
             ref = said.params["ref"]
