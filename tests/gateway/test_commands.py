@@ -92,7 +92,7 @@ async def scene(folder: Path, *raw: Mapping[str, object], settings: Json | None 
         sock.bind(str(path))
         sock.listen()
         sock.setblocking(False)
-        listener = await made.gateway.commands(sock, task)
+        listener = await made.gateway.commands(sock, task, ("gh",))
         control = await connected(path)
         await made.settled(lambda: task in made.gateway.plane.pools.launchers)
         port = await made.listen(Channel(grant.id, {}))
@@ -317,6 +317,32 @@ def test_a_server_that_does_not_come_in_time_is_ended(tmp_path: Path, monkeypatc
             told = await s.control.hears()
             assert "not started in time" in str((await asked).json())
             assert await s.control.hears() == {"end": told["as"]}
+
+    play(story)
+
+
+def test_the_launcher_that_starts_a_server_is_asked_and_a_newer_one_changes_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with scene(tmp_path) as s:
+            server, name = await s.session()
+            task = (await s.rig.broker.find(s.grant)).task
+            path, sock = tmp_path / "another", socket.socket(socket.AF_UNIX)
+            sock.bind(str(path))
+            sock.listen()
+            sock.setblocking(False)
+            listener = await s.rig.gateway.commands(sock, task, ("db",))
+            s.sides.append(await connected(path))
+            await s.rig.settled(lambda: len(s.rig.gateway.plane.pools.launchers[task]) > 1)
+            asked = s.asks(called(1), name)
+            assert (await server.hears())["id"] == 1
+            await server.say({"jsonrpc": "2.0", "id": 1, "result": {}})
+            assert (await asked).status == 200
+            await s.session()  # of the first launcher, as it is its side that hears of it
+            s.control.writer.close()
+            await s.rig.settled(lambda: len(s.rig.gateway.plane.pools.launchers[task]) == 1)
+            none = await s.post({"id": 0, "method": "initialize", "params": BEGIN})
+            assert "nothing starts `gh`" in str(none.json())
+            listener.close()
 
     play(story)
 

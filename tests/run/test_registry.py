@@ -17,6 +17,7 @@ from remit.core.principal import GrantView, Holder
 from remit.core.request import Bounds, GrantRequest
 from remit.core.secret import Secret
 from remit.errors import GrantTokenError, InvalidRequestError, LimitError, NotFoundError, RemitError, UnavailableError
+from remit.ports import Resource
 from remit.ports.runs import (
     TICKET_LIFE,
     DelegatedToRun,
@@ -98,6 +99,38 @@ def scene(what: Callable[[Scene], Coroutine[Any, Any, None]]) -> Callable[[], No
         await what(Scene(world, broker, runs, own, edge_of(own)))
 
     return lambda: run(main())
+
+
+def test_a_server_that_is_a_command_is_started_by_one_run_of_a_task() -> None:
+    details_ = [{"type": "mcp", "actions": ["tools/call"], "tools": "any", "resource": name} for name in ("gh", "db")]
+
+    async def play(it: Scene) -> None:
+        for name in ("gh", "db"):
+            bound = details({"actions": ["tools/call"], "tools": "any", "type": "mcp", "resource": name})
+            there = Resource(name, "mcp", f"mcp+stdio:{name}", bound, None, {"command": ["server"]})
+            await it.broker.put_resource(OPERATOR, there)
+        both = await it.world.opened(it.broker, *details_, depth=3, fan_out=9)
+        one = (await it.broker.delegate(OPERATOR, both.id, GrantRequest(details(details_[0])))).grant
+        launch = replace(OPEN, servers=True)
+        first = await it.served(replace(launch, authority=HeldByRun(one.id)))
+        assert _started(first) == ("gh",)
+        second = await it.served(replace(launch, authority=HeldByRun(both.id)))
+        assert _started(second) == ("db",)
+        assert _started(await it.served(replace(launch, authority=HeldByRun(both.id)))) == ()
+        other = await it.world.opened(it.broker, *details_)
+        assert _started(await it.served(replace(launch, authority=HeldByRun(other.id)))) == ("gh", "db")
+        it.runs.edge_gone(it.own)  # the first is handed over anew
+        await it.own.take_runs([])
+        assert _started(await it.served(replace(launch, authority=HeldByRun(one.id)))) == ()
+        await it.runs.end(it.runs._runs[first.run])
+        assert _started(await it.served(replace(launch, authority=HeldByRun(one.id)))) == ("gh",)
+
+    scene(play)()
+
+
+def _started(run_: RedeemedRun) -> tuple[str, ...]:
+    """Return the servers that the launcher of a run starts."""
+    return tuple(name for each in run_.listeners for name in each.serves)
 
 
 @pytest.mark.attack("LAU-14")

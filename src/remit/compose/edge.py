@@ -74,7 +74,7 @@ class EdgeRole:
         if listener.kind == STDIO:
             return (await self.gateway.relay(sock, holder.grant, listener.resource, start)).close
         if listener.kind == SERVERS:
-            return (await self.gateway.commands(sock, holder.task, start)).close
+            return (await self.gateway.commands(sock, holder.task, listener.serves, start)).close
         if listener.resource:
             return (await self.gateway.pipe(sock, holder.grant, listener.resource, start)).close
         share = self.gateway.quota.of(holder.task)

@@ -258,6 +258,7 @@ class CommandLauncher:
 
     plane: DataPlane
     task: str
+    serves: Collection[str]  # the resources whose servers it starts
     grant: str | None = field(default=None, init=False)
     _quota: TaskQuota
     _sessions: dict[str, CommandSession] = field(default_factory=dict)

@@ -171,6 +171,8 @@ class Routes:
 class Starter(Protocol):
     """What starts servers that are commands."""
 
+    serves: Collection[str]
+
     def open(self, resource: str, asker: UpstreamConnection, /) -> None: ...
 
 
@@ -228,7 +230,7 @@ class Pools:
         return pool
 
     def _open_command(self, task: str, resource: str, pool: Pool) -> UpstreamConnection:
-        if not (launchers := self.launchers.get(task)):
+        if not (launchers := [each for each in self.launchers.get(task, ()) if resource in each.serves]):
             raise UpstreamError(
                 f"nothing starts `{resource}` for this task",
                 help="its launcher does: `remit run`, outside of another run, with the resource in its grant",

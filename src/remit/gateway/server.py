@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from remit import catalog
@@ -142,9 +142,11 @@ class Gateway:
         session = StdioRelay(self.plane, grant, resource, await self._share(grant))
         return await self._started(session.accepted, sock, start)
 
-    async def commands(self, sock: socket.socket, task: str, start: Start | None = None) -> Closing:
+    async def commands(
+        self, sock: socket.socket, task: str, serves: Collection[str], start: Start | None = None
+    ) -> Closing:
         """Have servers that are commands started for a task, by the launcher that connects to the socket."""
-        launcher = CommandLauncher(self.plane, task, self.quota.of(task))
+        launcher = CommandLauncher(self.plane, task, serves, self.quota.of(task))
         return await self._started(launcher.accepted, sock, start)
 
     async def _share(self, grant: str | None) -> TaskQuota:

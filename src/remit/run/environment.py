@@ -51,11 +51,12 @@ def provision(
     sockets: Collection[str] = (),
     stdio: str | None = None,
     servers: bool = False,
+    elsewhere: Collection[str] = (),
 ) -> RunProvisioning:
     """Return what a run under ``grant`` gets: its sockets in ``folder``, fixed ports if its network is ``private``.
 
     ``sockets`` are those of kinds that something here serves; ``stdio`` is the resource that its command is;
-    ``servers``: its launcher starts those that are commands.
+    ``servers``: its launcher starts those that are commands, but for those that are started ``elsewhere``.
     """
     ports, names, placeholders = {"gateway": GATEWAY_PORT}, ["channel", "launch"], dict[str, str]()
     hosts: dict[str, ReachedHost] = {}
@@ -83,7 +84,8 @@ def provision(
         listeners.append(RunListener("https", port=HTTPS_PORT))
     if stdio is not None:
         listeners.append(_command(stdio, grant, resources, kinds, folder))
-    serves = tuple(each.name for each in _held(grant, resources, kinds) if servers and _is_command(each, kinds))
+    commands = [each.name for each in _held(grant, resources, kinds) if servers and _is_command(each, kinds)]
+    serves = tuple(name for name in commands if name not in elsewhere)
     listeners += [RunListener(SERVERS, path=f"{folder}/{SERVERS}.sock", serves=serves)] if serves else []
     return RunProvisioning(tuple(listeners), placeholders, hosts, passed)
 

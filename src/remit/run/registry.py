@@ -240,6 +240,7 @@ class RunRegistry:
             sockets=self._sockets,
             stdio=launch.stdio,
             servers=launch.servers and run.within is None,
+            elsewhere=self._started(run),
         )
         if run.ending is not None or (run.within is not None and not run.within.live):  # what is around it ended
             raise NotFoundError("there is no such run")
@@ -252,6 +253,11 @@ class RunRegistry:
         handover = run.handover if run.within is None else run.within.given.launch
         listeners = run.given.listeners
         return RunOffer(run.id, view.task, grant.id, grant.expires_at, listeners, ticket, handover, run.reach)
+
+    def _started(self, run: KnownRun) -> set[str]:
+        """Return the servers that launchers of other runs of a task start: each is one launcher's, as it was begun."""
+        others = [each for each in self._runs.values() if each.holder.task == run.holder.task and each is not run]
+        return {name for each in others if each.ending is None for to in each.given.listeners for name in to.serves}
 
     def _drawn(self) -> Secret:
         return Secret(jose.encode(self._random(TICKET_BYTES)))
