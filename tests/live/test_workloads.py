@@ -224,7 +224,8 @@ def test_a_sub_agent_shows_who_it_is_or_has_the_brokers_name_for_it(tmp_path: Pa
             grant, task = answer.json()["grant"], answer.json()["task"]
             name = fleet.domain.id(WRITER) if attested else f"spiffe://remit.local/task/{task}/{grant}"
             said = claims_of(answer.json()["access_token"])
-            assert (said["client_id"], said["task"]["attested"]) == (name, attested)
+            client_id = fleet.domain.id(WRITER if attested else PLANNER)  # who obtained it: what is named is no client
+            assert (said["client_id"], said["task"]["attested"]) == (client_id, attested)
             assert said["act"] == {"sub": name, "act": {"sub": fleet.domain.id(PLANNER)}}
             entry = await fleet.event(grant, "grant.delegate")
             assert (entry["agent"], entry["attested"]) == (name, attested)

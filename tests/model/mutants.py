@@ -506,8 +506,8 @@ MUTANTS = [
     Mutant(
         "a use is not looked at again after it is recorded",
         "broker/broker.py",
-        "        return [self._still(use, check) if isinstance(use, port.Use) else use for use in found]",
-        "        return found",
+        "        still = [self._still(use, check) if isinstance(use, port.Use) else use for use in found]",
+        "        still = found",
         ("tests/broker/test_uses.py", "tests/broker/test_revoke.py"),
     ),
     Mutant(
