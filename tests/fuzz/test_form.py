@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from remit.core.audience import Audiences
 from remit.core.request import LIMITS
 from remit.errors import InvalidRequestError, TargetError
 from remit.oauth import token_requests
@@ -30,7 +31,8 @@ def read(raw: bytes) -> dict[str, str] | None:
         return None
 
 
-VERIFIER = SimpleNamespace(issuer="https://remit.test", gateway="https://gateway.test")
+AUDIENCES = Audiences("https://remit.test", "https://gateway.test")
+VERIFIER = SimpleNamespace(issuer=AUDIENCES.issuer, gateway=AUDIENCES.gateway, audiences=AUDIENCES)
 
 
 @given(st.binary(max_size=200) | BYTES)
