@@ -14,7 +14,7 @@ from remit.core.secret import Secret
 from remit.errors import InvalidRequestError, ScopeError
 from remit.ports import Finding, Resource
 from remit.ports.broker import DESCRIBED, Target
-from remit.ports.kind import GatewayAccess, Kind
+from remit.ports.kind import Kind
 
 
 class ResourceVerbs:
@@ -71,8 +71,7 @@ class ResourceVerbs:
         if all(detail.resource != name for detail in self._tasks.check(grant_id).grant.scope):
             raise ScopeError
         found = self._registry.resource(name)
-        access = self.kinds[found.kind].access
-        if not (isinstance(access, GatewayAccess) and access.messages):
+        if not self.kinds[found.kind].messages:
             raise InvalidRequestError(f"nothing of `{name}` is described")
         return found
 

@@ -103,8 +103,7 @@ class ResourceRegistry:
 
     def messages(self, resource: Resource) -> bool:
         """Whether requests to a resource are messages of MCP."""
-        access = self._kinds[resource.kind].access
-        return isinstance(access, GatewayAccess) and access.messages
+        return self._kinds[resource.kind].messages
 
     def needed(self, resource: Resource, scope: scopes.Scope) -> frozenset[str] | None:
         """Return the scopes that a scope takes at a resource's provider, where its settings say so; None: all."""

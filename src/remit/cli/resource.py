@@ -87,7 +87,7 @@ def add(
     missing = f"`{name}` has no secret yet: remit secret set {name}"
     if "oauth" in settings:
         missing = f"{done}; each human connects it: remit connect {name}"
-    elif _speaks(kind):
+    elif kind.messages:
         missing = f"{done}, without a key; where the server wants one: remit secret set {name}"
     complete = put.get("secret") or kind.keyless or kind.is_command(destination)
     answer(json, put, done if complete else missing)
@@ -120,15 +120,10 @@ def list_(json: options.Json = False) -> None:
         secret = "yes" if item["secret"] else "-" if keyless else "no"
         accepted = ", ".join(map(str, item["settings"].get("accept", ()))) or "-"
         rows.append((item["resource"], item["kind"], item["destination"], secret, accepted))
-        if _speaks(kind):
+        if kind is not None and kind.messages:
             item["held"] = [descriptions.label(each) for each in descriptions.held(item["resource"])]
     held = [f"held of {i['resource']}: {', '.join(i['held'])}" for i in found if i.get("held")]
     answer(json, {"resources": found}, Table(("name", "kind", "destination", "secret", "accepted"), rows), *held)
-
-
-def _speaks(kind: Kind | None) -> bool:
-    """Whether servers of a kind describe themselves."""
-    return getattr(kind and kind.access, "messages", False) is True
 
 
 @app.command("show")
@@ -142,7 +137,8 @@ def show(name: Name, json: options.Json = False) -> None:
     found = sdk.ask(sdk.verbs.resource(name))
     plain = {key: value for key, value in found.items() if key != "bound"}
     held: list[descriptions.Item] = []
-    if _speaks(options.kinds().get(found["kind"])):
+    kind = options.kinds().get(found["kind"])
+    if kind is not None and kind.messages:
         held = found["held"] = descriptions.held(name)
     changes = [line for item in held for line in ("", *descriptions.changes(name, item))]
     accepts = [*changes, "", f"held until a human accepts it: remit resource accept {name}"] if held else []

@@ -33,7 +33,6 @@ from remit.gateway.mcp.servers import MOST_SERVERS, ServerNames, addressed, is_f
 from remit.gateway.parts import EVENTS, PassedPart, ReadPart, ServerPart
 from remit.gateway.plane import GrantRoute
 from remit.gateway.response import chunk
-from remit.ports.kind import GatewayAccess
 
 _ALL = ""  # in a handle: what is of no server alone
 _MOST_HANDLE = 8_192  # bytes of one of several servers' handles
@@ -132,7 +131,7 @@ class ManyExchange(HttpExchange):
         """Return the grant's routes to MCP servers, by their names."""
         view, routes = await self._plane.routes.live(grant), self._plane.routes
         found: dict[str, GrantRoute] = {}
-        for name in sorted({one.resource for one in view.grant.scope if self._has_messages(one.type)}):
+        for name in sorted({one.resource for one in view.grant.scope if self._plane.kinds[one.type].messages}):
             with suppress(ScopeError, NotFoundError):  # one that is no server's, or reached otherwise
                 found[name] = routes.of(grant, name) or await routes.compiled(grant, name)
         if not found:
@@ -142,10 +141,6 @@ class ManyExchange(HttpExchange):
                 f"the grant holds more than {MOST_SERVERS} MCP servers", help="delegate one that holds fewer"
             )
         return found
-
-    def _has_messages(self, kind: str) -> bool:
-        access = self._plane.kinds[kind].access
-        return isinstance(access, GatewayAccess) and access.messages
 
     def _shares(self, grant: str, body: bytes, among: Mapping[str, GrantRoute]) -> Shares:
         """Return what each server gets of a message, or raise for what none gets."""

@@ -168,6 +168,11 @@ class Kind:
     keyless: bool = False  # a resource has no secret; what credentials there are, are made beside the broker's own keys
     widest: Callable[[str], Mapping[str, object]] | None = None  # fields of a bound, where a destination says them
 
+    @property
+    def messages(self) -> bool:
+        """Whether requests are messages of MCP, to servers that describe themselves."""
+        return isinstance(self.access, GatewayAccess) and self.access.messages
+
     def is_command(self, destination: str) -> bool:
         """Whether what is there is a command that a run is: nothing reaches it but by the run's input and output."""
         scheme = self.access.command if isinstance(self.access, GatewayAccess) else None
